@@ -1,1 +1,20 @@
-//! (under construction)
+//! (docs below)
+mod binary;
+mod bits;
+mod bytes;
+mod chunk;
+mod context;
+mod error;
+mod fit;
+mod rans;
+mod score;
+mod simd;
+mod tables;
+mod word;
+pub use bytes::{Reader, put_varint};
+pub use chunk::{ChunkMode, Encoder, Model, Scratch, decode, encode_full};
+pub use context::Scales;
+pub use error::CodecError;
+pub use fit::{Fit, Fitter};
+pub use tables::TableSet;
+pub use word::{Layout, Word};

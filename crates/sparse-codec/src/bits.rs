@@ -1,0 +1,109 @@
+//! Raw bits, least significant first: the low bits of a step that no model can shorten.
+
+use crate::CodecError;
+
+/// Appends bits to a byte vector.
+#[derive(Debug, Default)]
+pub(crate) struct BitWriter {
+    out: Vec<u8>,
+    held: u64,
+    count: u32,
+}
+
+impl BitWriter {
+    /// Appends the low `count` bits of `value`; `count` is at most 32 and `value` has no others.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, value: u32, count: u32) {
+        self.held |= u64::from(value) << self.count;
+        self.count += count;
+        if self.count >= 32 {
+            self.out.extend_from_slice(&(self.held as u32).to_le_bytes());
+            self.held >>= 32;
+            self.count -= 32;
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        let bytes = self.count.div_ceil(8) as usize;
+        self.out.extend_from_slice(&self.held.to_le_bytes()[..bytes]);
+        self.out
+    }
+}
+
+/// Reads bits from a byte slice.
+#[derive(Debug)]
+pub(crate) struct BitReader<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> BitReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, position: 0 }
+    }
+
+    /// The next `count` bits, at most 32. Past the end they are zeros, which
+    /// [`BitReader::finish`] reports.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, count: u32) -> u32 {
+        let at = self.position / 8;
+        let window = match self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            None => self.tail(at),
+        };
+        let value = (window >> (self.position % 8)) & ((1u64 << count) - 1);
+        self.position += count as usize;
+        value as u32
+    }
+
+    #[cold]
+    fn tail(&self, at: usize) -> u64 {
+        let mut padded = [0u8; 8];
+        if let Some(rest) = self.bytes.get(at..) {
+            padded[..rest.len()].copy_from_slice(rest);
+        }
+        u64::from_le_bytes(padded)
+    }
+
+    /// Checks that exactly the bytes given were needed.
+    pub(crate) fn finish(self, section: &'static str) -> Result<(), CodecError> {
+        let needed = self.position.div_ceil(8);
+        match needed.cmp(&self.bytes.len()) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(CodecError::Truncated { section }),
+            std::cmp::Ordering::Less => Err(CodecError::Trailing {
+                section,
+                extra: self.bytes.len() - needed,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bits_round_trip(values in proptest::collection::vec((any::<u32>(), 0u32..=32), 0..200)) {
+            let mut writer = BitWriter::default();
+            for &(value, count) in &values {
+                writer.put((u64::from(value) & ((1 << count) - 1)) as u32, count);
+            }
+            let bytes = writer.finish();
+            let mut reader = BitReader::new(&bytes);
+            for &(value, count) in &values {
+                prop_assert_eq!(u64::from(reader.take(count)), u64::from(value) & ((1 << count) - 1));
+            }
+            prop_assert!(reader.finish("test").is_ok());
+        }
+    }
+
+    #[test]
+    fn missing_bits_are_noticed() {
+        let mut reader = BitReader::new(&[0xff]);
+        assert_eq!(reader.take(12), 0xff);
+        assert!(reader.finish("test").is_err());
+    }
+}

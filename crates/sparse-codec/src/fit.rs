@@ -1,0 +1,401 @@
+//! Fits scales and tables to a sample of weights.
+
+use crate::context::{Contexts, ESCAPE, split};
+use crate::score::{BUCKETS, CANDIDATES, CENTRE, Census, Scorer, best, bucket, laplace};
+use crate::tables::{TableSet, frequencies};
+use crate::{Layout, Scales, Word};
+
+/// Rounds of scales given tables, tables given scales.
+const ROUNDS: usize = 3;
+/// Scales of rows and columns stay this near their tensor's, in quarter octaves.
+pub(crate) const REACH: i32 = 60;
+/// Columns are modelled where this many sampled weights stand in each.
+const MIN_ROWS: usize = 24;
+
+/// Collects sampled weights of the tensors that will share one table set.
+#[derive(Debug)]
+pub struct Fitter {
+    layout: Layout,
+    tensors: Vec<Tensor>,
+}
+
+/// What [`Fitter::fit`] found.
+#[derive(Debug)]
+pub struct Fit {
+    /// The tables.
+    pub tables: TableSet,
+    /// The scales of each tensor added, in that order.
+    pub scales: Vec<Scales>,
+    pub(crate) scorer: Scorer,
+}
+
+#[derive(Debug)]
+struct Tensor {
+    width: usize,
+    segment: usize,
+    /// Weights in the tensor for each one sampled.
+    share: f64,
+    runs: Vec<Run>,
+    base: i32,
+    columns: Vec<i8>,
+}
+
+/// A sampled segment.
+#[derive(Debug)]
+struct Run {
+    column: usize,
+    exponents: Vec<u8>,
+    steps: Vec<i32>,
+    buckets: Vec<u8>,
+    scale: i32,
+}
+
+impl Fitter {
+    /// For weights of one layout.
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            tensors: Vec::new(),
+        }
+    }
+
+    /// Adds a sample of a tensor whose rows are `width` weights long and which has `total`
+    /// weights: segments of [`Scales::segment_for`] weights, given by the index of their first
+    /// weight, the base's words and the fine-tune's.
+    pub fn add<'a, W: Word>(
+        &mut self,
+        width: usize,
+        total: u64,
+        runs: impl IntoIterator<Item = (usize, &'a [W], &'a [W])>,
+    ) {
+        let layout = self.layout;
+        let runs: Vec<Run> = runs
+            .into_iter()
+            .map(|(start, base, fine)| {
+                let steps: Vec<i32> = base
+                    .iter()
+                    .zip(fine)
+                    .map(|(b, f)| layout.steps(b.widen(), f.widen()))
+                    .collect();
+                Run {
+                    column: start % width.max(1),
+                    exponents: base
+                        .iter()
+                        .map(|b| layout.exponent(b.widen()) as u8)
+                        .collect(),
+                    buckets: steps.iter().map(|&s| bucket(s)).collect(),
+                    steps,
+                    scale: 0,
+                }
+            })
+            .collect();
+        let sampled: usize = runs.iter().map(|r| r.steps.len()).sum();
+        self.tensors.push(Tensor {
+            width: width.max(1),
+            segment: Scales::segment_for(width),
+            share: total as f64 / sampled.max(1) as f64,
+            runs,
+            base: 0,
+            columns: Vec::new(),
+        });
+    }
+
+    /// Finds scales and tables together.
+    #[must_use]
+    pub fn fit(mut self) -> Fit {
+        let contexts = Contexts::new(self.layout);
+        let mantissa = self.layout.mantissa();
+        let mut scorer = Scorer::new(contexts, &Census::new(contexts), mantissa);
+        let prior: Vec<[f32; BUCKETS]> = (0..contexts.count())
+            .map(|c| {
+                let expected = f64::from(contexts.expected(c).min(4 * mantissa as i32 + 8));
+                laplace((expected / 4.0).exp2()).map(|p| (-p.log2()) as f32)
+            })
+            .collect();
+        for tensor in &mut self.tensors {
+            tensor.start(contexts, &prior);
+        }
+        let mut fresh = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut census = Census::new(contexts);
+            for tensor in &mut self.tensors {
+                tensor.refine(contexts, &scorer, &mut fresh);
+                tensor.count(contexts, &mut census, &mut fresh);
+            }
+            scorer = Scorer::new(contexts, &census, mantissa);
+        }
+        let mut counts = vec![[0f64; 256]; contexts.count()];
+        for tensor in &mut self.tensors {
+            tensor.count_symbols(contexts, &mut counts, &mut fresh);
+        }
+        Fit {
+            tables: merge(&counts),
+            scales: self
+                .tensors
+                .iter()
+                .map(|t| Scales {
+                    base: t.base as i16,
+                    segment: t.segment as u32,
+                    columns: t.columns.clone(),
+                })
+                .collect(),
+            scorer,
+        }
+    }
+}
+
+impl Tensor {
+    /// The one scale that suits the tensor best under the prior.
+    fn start(&mut self, contexts: Contexts, prior: &[[f32; BUCKETS]]) {
+        let mut seen = vec![[0u32; BUCKETS]; 256];
+        for run in &self.runs {
+            for (&e, &b) in run.exponents.iter().zip(&run.buckets) {
+                seen[usize::from(e)][usize::from(b)] += 1;
+            }
+        }
+        let seen: Vec<(i32, usize, f32)> = seen
+            .iter()
+            .enumerate()
+            .flat_map(|(e, row)| {
+                row.iter()
+                    .enumerate()
+                    .filter(|&(_, &n)| n > 0)
+                    .map(move |(b, &n)| (e as i32, b, n as f32))
+            })
+            .collect();
+        let top = contexts.count() as i32 - 1;
+        let cost = |scale: i32| -> f32 {
+            seen.iter()
+                .map(|&(e, b, n)| {
+                    let context = (scale - 4 * e - contexts.expected(0)).clamp(0, top);
+                    n * prior[context as usize][b]
+                })
+                .sum()
+        };
+        let (Some(low), Some(high)) = (
+            seen.iter().map(|s| s.0).min(),
+            seen.iter().map(|s| s.0).max(),
+        ) else {
+            return;
+        };
+        let search = |range: std::ops::RangeInclusive<i32>, step: usize| {
+            range
+                .step_by(step)
+                .map(|scale| (cost(scale), scale))
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+                .map_or(0, |best| best.1)
+        };
+        let coarse = search(
+            4 * low + contexts.expected(0)..=4 * high + contexts.expected(top as usize),
+            8,
+        );
+        self.base = search(coarse - 7..=coarse + 7, 2);
+    }
+
+    /// Calls `f` with the contexts of every run.
+    fn each_run(
+        &mut self,
+        contexts: Contexts,
+        fresh: &mut Vec<u8>,
+        mut f: impl FnMut(&mut Run, &mut [u8], &dyn Fn(&Run, &mut [u8])),
+    ) {
+        let top = contexts.count() as i32 - 1;
+        let (base, columns, width) = (self.base, &self.columns, self.width);
+        let fill = |run: &Run, out: &mut [u8]| {
+            let scale = base + run.scale - contexts.expected(0);
+            if columns.is_empty() {
+                for (out, &e) in out.iter_mut().zip(&run.exponents) {
+                    *out = (scale - 4 * i32::from(e)).clamp(0, top) as u8;
+                }
+            } else {
+                let offsets = columns.iter().cycle().skip(run.column % width);
+                for ((out, &e), &column) in out.iter_mut().zip(&run.exponents).zip(offsets) {
+                    *out = (scale + i32::from(column) - 4 * i32::from(e)).clamp(0, top) as u8;
+                }
+            }
+        };
+        for run in &mut self.runs {
+            fresh.resize(run.steps.len(), 0);
+            fill(run, fresh);
+            f(run, fresh, &fill);
+        }
+    }
+
+    /// Moves the scale of each run, then of each column, to where it costs least.
+    fn refine(&mut self, contexts: Contexts, scorer: &Scorer, fresh: &mut Vec<u8>) {
+        let width = self.width;
+        let sampled: usize = self.runs.iter().map(|r| r.steps.len()).sum();
+        let by_column = sampled >= MIN_ROWS * width && width > 1;
+        let mut sums = vec![[0i32; CANDIDATES]; if by_column { width } else { 0 }];
+        let mut previous = 0;
+        self.each_run(contexts, fresh, |run, now, fill| {
+            let costs = scorer.run(now, &run.buckets);
+            run.scale = (run.scale + best(&costs, run.scale - previous)).clamp(-REACH, REACH);
+            previous = run.scale;
+            if by_column {
+                fill(run, now);
+                let mut at = run.column;
+                let mut done = 0;
+                while done < now.len() {
+                    let len = (width - at).min(now.len() - done);
+                    scorer.columns(
+                        &now[done..done + len],
+                        &run.buckets[done..done + len],
+                        &mut sums[at..at + len],
+                    );
+                    done += len;
+                    at = 0;
+                }
+            }
+        });
+        if by_column {
+            self.move_columns(&sums);
+        }
+    }
+
+    fn move_columns(&mut self, sums: &[[i32; CANDIDATES]]) {
+        let mut previous = 0;
+        let mut gain = 0f64;
+        let old = if self.columns.is_empty() {
+            vec![0; self.width]
+        } else {
+            std::mem::take(&mut self.columns)
+        };
+        let moved: Vec<i8> = old
+            .iter()
+            .zip(sums)
+            .map(|(&column, costs)| {
+                // The sample's sums stand for the whole tensor's.
+                let whole = costs.map(|c| (f64::from(c) * self.share) as i32);
+                let offset = best(&whole, i32::from(column) - previous);
+                previous = (i32::from(column) + offset).clamp(-REACH, REACH);
+                gain -= f64::from(whole[(offset + CENTRE as i32) as usize]);
+                previous as i8
+            })
+            .collect();
+        // About three bits a column, in 1/32 bits.
+        let price = 96.0 * moved.len() as f64;
+        let kept = old.iter().any(|&c| c != 0);
+        if kept || gain > price {
+            self.columns = moved;
+        }
+    }
+
+    fn count(&mut self, contexts: Contexts, census: &mut Census, fresh: &mut Vec<u8>) {
+        self.each_run(contexts, fresh, |run, now, _| census.add(now, &run.buckets));
+    }
+
+    fn count_symbols(
+        &mut self,
+        contexts: Contexts,
+        counts: &mut [[f64; 256]],
+        fresh: &mut Vec<u8>,
+    ) {
+        let share = self.share;
+        self.each_run(contexts, fresh, |run, now, _| {
+            for (&context, &steps) in now.iter().zip(&run.steps) {
+                let (symbol, _) = split(steps, contexts.low_bits(context));
+                counts[usize::from(context)][usize::from(symbol)] += share;
+            }
+        });
+    }
+}
+
+/// Neighbouring contexts whose tables cost more than they save.
+struct Group {
+    start: u8,
+    counts: [f64; 256],
+    bits: f64,
+}
+
+impl Group {
+    fn new(start: u8, counts: [f64; 256]) -> Self {
+        let (bits, _) = bits(&counts);
+        Self {
+            start,
+            counts,
+            bits,
+        }
+    }
+
+    fn merged(&self, next: &Self) -> Self {
+        let mut counts = self.counts;
+        for (sum, &more) in counts.iter_mut().zip(&next.counts) {
+            *sum += more;
+        }
+        Self::new(self.start, counts)
+    }
+}
+
+/// Bits of the symbols and of their table, and whether a symmetric table is the cheaper one.
+fn bits(counts: &[f64; 256]) -> (f64, bool) {
+    let total: f64 = counts.iter().sum();
+    if total == 0.0 {
+        return (0.0, true);
+    }
+    let (mut plain, mut mirrored, mut used) = (0.0, 0.0, 0.0);
+    for (symbol, &n) in counts.iter().enumerate() {
+        if n > 0.0 {
+            plain -= n * (n / total).log2();
+            let mirror = if (1..=241).contains(&symbol) { counts[242 - symbol] } else { n };
+            mirrored -= n * ((n + mirror) / 2.0 / total).log2();
+            used += 1.0;
+        }
+    }
+    let (plain, mirrored) = (plain + 6.0 * used + 12.0, mirrored + 3.0 * used + 12.0);
+    (plain.min(mirrored), mirrored <= plain)
+}
+
+/// One table for each run of contexts, runs joined while that saves bits.
+fn merge(counts: &[[f64; 256]]) -> TableSet {
+    let mut groups: Vec<Group> = Vec::new();
+    for (context, counts) in counts.iter().enumerate() {
+        if counts.iter().any(|&n| n > 0.0) {
+            groups.push(Group::new(context as u8, *counts));
+        }
+    }
+    let mut joins: Vec<Group> = groups.windows(2).map(|p| p[0].merged(&p[1])).collect();
+    loop {
+        let saving = |i: usize| groups[i].bits + groups[i + 1].bits - joins[i].bits;
+        let Some(i) = (0..joins.len()).max_by(|&a, &b| saving(a).total_cmp(&saving(b))) else {
+            break;
+        };
+        if saving(i) <= 0.0 {
+            break;
+        }
+        groups.remove(i + 1);
+        groups[i] = joins.remove(i);
+        if i > 0 {
+            joins[i - 1] = groups[i - 1].merged(&groups[i]);
+        }
+        if i < joins.len() {
+            joins[i] = groups[i].merged(&groups[i + 1]);
+        }
+    }
+    if let Some(first) = groups.first_mut() {
+        first.start = 0;
+    } else {
+        let mut counts = [0.0; 256];
+        counts[usize::from(ESCAPE)] = 1.0;
+        groups.push(Group::new(0, counts));
+    }
+    // Contexts that the sample lacks belong to the nearer neighbour.
+    for i in 1..groups.len() {
+        let last = counts[..usize::from(groups[i].start)]
+            .iter()
+            .rposition(|c| c.iter().any(|&n| n > 0.0))
+            .unwrap_or(0);
+        groups[i].start = ((last + usize::from(groups[i].start)) / 2 + 1).min(usize::from(groups[i].start)) as u8;
+    }
+    let tables = groups
+        .iter()
+        .map(|group| {
+            let total: f64 = group.counts.iter().sum();
+            let scale = (f64::from(u32::MAX) / 4.0 / total).min(1.0);
+            let counts = group.counts.map(|n| (n * scale).ceil() as u32);
+            frequencies(&counts, bits(&group.counts).1)
+        })
+        .collect();
+    TableSet::from_frequencies(groups.iter().map(|g| g.start).collect(), tables)
+}

@@ -1,0 +1,193 @@
+//! What a scale a little higher or lower would cost: how the encoder finds scales.
+
+use crate::context::Contexts;
+use crate::simd::vectorised;
+use crate::tables::BIT;
+
+/// Scales from 8 quarter octaves below to 7 above are compared at once.
+pub(crate) const CANDIDATES: usize = 16;
+pub(crate) const CENTRE: usize = 8;
+
+/// Classes of |difference|: 0 to 7, then two per octave.
+pub(crate) const BUCKETS: usize = 66;
+
+/// The class of a difference.
+#[inline(always)]
+pub(crate) fn bucket(steps: i32) -> u8 {
+    let magnitude = steps.unsigned_abs();
+    if magnitude < 8 {
+        return magnitude as u8;
+    }
+    let octave = 31 - magnitude.leading_zeros();
+    (2 + 2 * octave + (magnitude >> (octave - 1) & 1)) as u8
+}
+
+/// The smallest magnitude in a class.
+fn bucket_start(bucket: usize) -> f64 {
+    if bucket < 8 {
+        return bucket as f64;
+    }
+    let octave = (bucket - 2) / 2;
+    (1.0 + 0.5 * (bucket % 2) as f64) * (octave as f64).exp2()
+}
+
+/// How many changes of each class were seen in each context.
+#[derive(Debug, Clone)]
+pub(crate) struct Census {
+    rows: Vec<[u32; BUCKETS]>,
+}
+
+impl Census {
+    pub(crate) fn new(contexts: Contexts) -> Self {
+        Self {
+            rows: vec![[0; BUCKETS]; contexts.count()],
+        }
+    }
+
+    pub(crate) fn add(&mut self, contexts: &[u8], buckets: &[u8]) {
+        for (&context, &bucket) in contexts.iter().zip(buckets) {
+            self.rows[usize::from(context)][usize::from(bucket)] += 1;
+        }
+    }
+}
+
+/// Relative costs of 16 neighbouring scales for each context and class, in 1/32 bits.
+#[derive(Debug)]
+pub(crate) struct Scorer {
+    rows: Vec<[i16; CANDIDATES]>,
+}
+
+/// Weight of the Laplace prior, in observations per context.
+const PRIOR: f64 = 30.0;
+
+impl Scorer {
+    /// From what was seen so far, over a Laplace distribution of the scale's width.
+    pub(crate) fn new(contexts: Contexts, census: &Census, mantissa: u32) -> Self {
+        let costs: Vec<[f32; BUCKETS]> = census
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(context, row)| {
+                // Far below the scale the grid is logarithmic, and differences stop growing.
+                let expected = f64::from(contexts.expected(context).min(4 * mantissa as i32 + 8));
+                let prior = laplace((expected / 4.0).exp2());
+                let seen: f64 = row.iter().map(|&n| f64::from(n)).sum();
+                std::array::from_fn(|b| {
+                    let p = (f64::from(row[b]) + PRIOR * prior[b]) / (seen + PRIOR);
+                    (-p.log2()) as f32
+                })
+            })
+            .collect();
+        let last = costs.len() - 1;
+        let mut rows = Vec::with_capacity(costs.len() * BUCKETS);
+        for context in 0..costs.len() {
+            for bucket in 0..BUCKETS {
+                rows.push(std::array::from_fn(|candidate| {
+                    let there = (context + candidate).saturating_sub(CENTRE).min(last);
+                    let more = costs[there][bucket] - costs[context][bucket];
+                    (more * BIT as f32).clamp(-500.0, 500.0).round() as i16
+                }));
+            }
+        }
+        Self { rows }
+    }
+
+    /// Cost of each candidate over a run of weights, relative to the scale that `contexts` has.
+    pub(crate) fn run(&self, contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
+        sum_run(&self.rows, contexts, buckets)
+    }
+
+    /// Adds the cost of each candidate for each weight to that weight's column.
+    pub(crate) fn columns(
+        &self,
+        contexts: &[u8],
+        buckets: &[u8],
+        columns: &mut [[i32; CANDIDATES]],
+    ) {
+        for ((&context, &bucket), sums) in contexts.iter().zip(buckets).zip(columns) {
+            let row = &self.rows[usize::from(context) * BUCKETS + usize::from(bucket)];
+            for (sum, &cost) in sums.iter_mut().zip(row) {
+                *sum += i32::from(cost);
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn sum_run(rows: &[[i16; CANDIDATES]], contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
+        let mut sums = [0i32; CANDIDATES];
+        // 64 costs of at most 500 fit 16 bits.
+        for (contexts, buckets) in contexts.chunks(64).zip(buckets.chunks(64)) {
+            let mut part = [0i16; CANDIDATES];
+            for (&context, &bucket) in contexts.iter().zip(buckets) {
+                let row = &rows[usize::from(context) * BUCKETS + usize::from(bucket)];
+                for (sum, &cost) in part.iter_mut().zip(row) {
+                    *sum += cost;
+                }
+            }
+            for (sum, &part) in sums.iter_mut().zip(&part) {
+                *sum += i32::from(part);
+            }
+        }
+        sums
+    }
+}
+
+/// Probability of each class of difference when the mean magnitude is `mean` steps.
+pub(crate) fn laplace(mean: f64) -> [f64; BUCKETS] {
+    // Probability that the magnitude, rounded to whole steps, is at least `m`.
+    let tail = |m: f64| if m <= 0.0 { 1.0 } else { (-(m - 0.5) / mean).exp() };
+    std::array::from_fn(|b| {
+        let p = tail(bucket_start(b)) - tail(bucket_start(b + 1));
+        p.max(1e-6)
+    })
+}
+
+/// The candidate that costs least, told apart by what a change from `previous` adds.
+///
+/// Returns the offset from the current scale in quarter octaves. `away` is the current scale's
+/// distance from the previous one.
+pub(crate) fn best(costs: &[i32; CANDIDATES], away: i32) -> i32 {
+    let mut best = (i32::MAX, 0);
+    for (candidate, &cost) in costs.iter().enumerate() {
+        let offset = candidate as i32 - CENTRE as i32;
+        let change = (away + offset).abs();
+        let side = if change == 0 { 16 } else { 64 + 22 * change.min(20) };
+        // Of equals, the one nearest to where it is.
+        if (cost + side, offset.abs()) < (best.0, i32::abs(best.1)) {
+            best = (cost + side, offset);
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layout;
+
+    #[test]
+    fn buckets_rise_with_magnitude() {
+        let mut last = 0;
+        for magnitude in (0..2000).chain([1 << 20, i32::MAX]) {
+            let b = bucket(magnitude);
+            assert!(b >= last && usize::from(b) < BUCKETS);
+            assert!(bucket_start(usize::from(b)) <= f64::from(magnitude));
+            assert!(bucket_start(usize::from(b) + 1) > f64::from(magnitude));
+            last = b;
+        }
+        assert_eq!(bucket(-5), bucket(5));
+        assert_eq!(usize::from(bucket(i32::MIN)) + 2, BUCKETS);
+    }
+
+    #[test]
+    fn larger_changes_ask_for_a_larger_scale() {
+        let contexts = Contexts::new(Layout::BF16);
+        let scorer = Scorer::new(contexts, &Census::new(contexts), 7);
+        // In the context of one expected step.
+        let here = vec![40u8; 200];
+        let small = best(&scorer.run(&here, &[0; 200]), 0);
+        let large = best(&scorer.run(&here, &vec![bucket(3); 200]), 0);
+        assert!(small <= -4 && large >= 3, "{small} {large}");
+    }
+}
