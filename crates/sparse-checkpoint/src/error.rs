@@ -154,6 +154,31 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    /// A tensor that was written with more or fewer bytes than its type and shape need.
+    #[error(
+        "{}: tensor {} needs {expected} bytes, {found} were written",
+        .path.display(), Quoted(.tensor)
+    )]
+    WrongLength {
+        /// The shard.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Bytes that type and shape need.
+        expected: u64,
+        /// Bytes written, at the point where it was clear.
+        found: u64,
+    },
+    /// A shard that was finished before all of its tensors were written.
+    #[error("{}: {found} of {expected} tensors were written", .path.display())]
+    Unfinished {
+        /// The shard.
+        path: PathBuf,
+        /// Tensors in its header.
+        expected: usize,
+        /// Tensors written.
+        found: usize,
+    },
     /// A request for bytes that a tensor or shard does not have.
     #[error(
         "{}: bytes {start}..{end} are not within {what} of {bytes} bytes",
