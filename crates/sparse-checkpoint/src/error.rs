@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::json::Quoted;
-use crate::{HeaderError, RelPathError};
+use crate::{HeaderError, HubError, RelPathError};
 
 /// Why a checkpoint could not be opened, read or written.
 ///
@@ -179,6 +179,9 @@ pub enum Error {
         /// Tensors written.
         found: usize,
     },
+    /// A model that could not be had from the hub.
+    #[error("{0}")]
+    Hub(Box<HubError>),
     /// A request for bytes that a tensor or shard does not have.
     #[error(
         "{}: bytes {start}..{end} are not within {what} of {bytes} bytes",
@@ -198,6 +201,12 @@ pub enum Error {
     },
 }
 
+impl From<HubError> for Error {
+    fn from(error: HubError) -> Error {
+        Error::Hub(Box::new(error))
+    }
+}
+
 impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |cause| Error::Io {
@@ -210,6 +219,7 @@ impl Error {
     /// What the user could do next.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Error::Hub(error) => error.hint()?,
             Error::NotFound { .. } => "check the path; a hub id has the form owner/name[@revision]",
             Error::NotADirectory { .. } => "pass the folder that holds the model",
             Error::NoSafetensors {
