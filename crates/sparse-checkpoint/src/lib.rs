@@ -37,6 +37,7 @@ mod index;
 mod json;
 mod relpath;
 mod shard;
+mod tensor;
 mod walk;
 mod write;
 
@@ -47,5 +48,6 @@ pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorInfo, header_len, 
 pub use hub::{HubConfig, HubError, Progress, RepoId, resolve};
 pub use memmap2::Mmap;
 pub use relpath::{RelPath, RelPathError};
-pub use shard::{Shard, TensorRef};
+pub use shard::Shard;
+pub use tensor::TensorRef;
 pub use write::{AtomicFile, ShardWriter, TensorSpec, TensorWriter, WriteOptions, write_shards};

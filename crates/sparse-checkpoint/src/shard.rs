@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 use memmap2::Mmap;
 
+use crate::RelPath;
 use crate::error::Error;
 use crate::header::{Header, HeaderError, TensorInfo, header_len, parse_header};
-use crate::json::Quoted;
-use crate::{Dtype, RelPath};
+use crate::tensor::TensorRef;
 
 /// A safetensors file whose header has been validated.
 ///
@@ -24,13 +24,6 @@ pub struct Shard {
     size: u64,
     header: Header,
     map: OnceLock<Mmap>,
-}
-
-/// A tensor and the shard that holds it.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorRef<'a> {
-    shard: &'a Shard,
-    info: &'a TensorInfo,
 }
 
 impl Shard {
@@ -98,14 +91,11 @@ impl Shard {
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<TensorRef<'_>> {
         let info = &self.header.tensors()[self.header.position(name)?];
-        Some(TensorRef { shard: self, info })
+        Some(TensorRef::new(self, info))
     }
 
     pub(crate) fn tensor_at(&self, at: usize) -> TensorRef<'_> {
-        TensorRef {
-            shard: self,
-            info: &self.header.tensors()[at],
-        }
+        TensorRef::new(self, &self.header.tensors()[at])
     }
 
     /// Ranges of the data, relative to [`Shard::data_start`], that no tensor covers.
@@ -150,7 +140,7 @@ impl Shard {
         Ok(self.map.get_or_init(|| map))
     }
 
-    fn changed(&self) -> Error {
+    pub(crate) fn changed(&self) -> Error {
         let found = self.file.metadata().map_or(0, |metadata| metadata.len());
         Error::Changed {
             path: self.full_path.clone(),
@@ -159,7 +149,7 @@ impl Shard {
         }
     }
 
-    fn out_of_range(&self, what: String, range: Range<u64>, bytes: u64) -> Error {
+    pub(crate) fn out_of_range(&self, what: String, range: Range<u64>, bytes: u64) -> Error {
         let (path, Range { start, end }) = (self.full_path.clone(), range);
         Error::OutOfRange {
             path,
@@ -168,77 +158,6 @@ impl Shard {
             end,
             bytes,
         }
-    }
-}
-
-impl<'a> TensorRef<'a> {
-    /// The shard that holds it.
-    pub fn shard(&self) -> &'a Shard {
-        self.shard
-    }
-
-    /// Name, type, shape and place.
-    pub fn info(&self) -> &'a TensorInfo {
-        self.info
-    }
-
-    /// The name, unique within its shard.
-    pub fn name(&self) -> &'a str {
-        self.info.name()
-    }
-
-    /// The element type.
-    pub fn dtype(&self) -> Dtype {
-        self.info.dtype()
-    }
-
-    /// The sizes of the dimensions, outermost first; empty for a scalar.
-    pub fn shape(&self) -> &'a [u64] {
-        self.info.shape()
-    }
-
-    /// Number of elements.
-    pub fn elements(&self) -> u64 {
-        self.info.elements()
-    }
-
-    /// Number of bytes.
-    pub fn byte_len(&self) -> u64 {
-        self.info.bytes()
-    }
-
-    /// Fills `buffer` with the bytes `range` of the tensor, without touching the memory map.
-    ///
-    /// # Errors
-    /// If `range` is not within the tensor or not as long as `buffer`, or the read fails.
-    pub fn read_range(&self, range: Range<u64>, buffer: &mut [u8]) -> Result<(), Error> {
-        let fits = range.start <= range.end
-            && range.end <= self.info.bytes()
-            && range.end - range.start == buffer.len() as u64;
-        if !fits {
-            let what = format!(
-                "tensor {} (buffer of {})",
-                Quoted(self.name()),
-                buffer.len()
-            );
-            return Err(self.shard.out_of_range(what, range, self.info.bytes()));
-        }
-        self.shard.read_at(
-            self.shard.data_start() + self.info.range().start + range.start,
-            buffer,
-        )
-    }
-
-    /// The tensor's bytes in the memory map. Their alignment is whatever the file has.
-    ///
-    /// # Errors
-    /// See [`Shard::map`].
-    pub fn bytes(&self) -> Result<&'a [u8], Error> {
-        let map = self.shard.map()?;
-        let (start, range) = (self.shard.data_start(), self.info.range());
-        // The map has the length that the header was checked against, so both fit.
-        let bytes = map.get((start + range.start) as usize..(start + range.end) as usize);
-        bytes.ok_or_else(|| self.shard.changed())
     }
 }
 

@@ -314,3 +314,19 @@ mod unix {
         }
     }
 }
+
+#[test]
+fn a_checkpoint_can_be_read_from_many_threads() {
+    let dir = dir(&[("model.safetensors", &one_byte("w", 5))]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let w = checkpoint.tensor("w").unwrap();
+                let mut byte = [0];
+                w.read_range(0..1, &mut byte).unwrap();
+                assert_eq!(byte, w.bytes().unwrap());
+            });
+        }
+    });
+}
