@@ -49,12 +49,11 @@ pub(super) fn encode<W: Word>(
         exceptions = keep_expected(skip, scratch);
     }
     let coded = Coded::new(model, scratch);
-    let row_bytes = if scratch.contexts.is_empty() && skip > 0 && exceptions.len() == changed {
-        Vec::new()
+    if scratch.contexts.is_empty() {
+        out.push(0);
     } else {
-        rows::encode(&rows)
-    };
-    coded.write(model, scratch, &row_bytes, skip > 0 && row_bytes.is_empty(), out);
+        coded.write(model, scratch, &rows::encode(&rows), out);
+    }
     if skip > 0 {
         put_varint(out, exceptions.len() as u64);
         out.extend_from_slice(&gaps::encode(&exceptions));
@@ -213,13 +212,8 @@ impl Coded {
         model: &Model<'_>,
         scratch: &Scratch,
         rows: &[u8],
-        nothing: bool,
         out: &mut Vec<u8>,
     ) {
-        if nothing {
-            out.push(0);
-            return;
-        }
         let lanes = Lanes::for_size((self.cost / u64::from(8 * BIT)) as usize);
         let mut stream = Vec::new();
         rans::encode(
@@ -314,17 +308,16 @@ pub(super) fn decode<W: Word>(
     {
         let symbols = &mut scratch.symbols[..base.len()];
         decoder.decode(contexts, symbols)?;
-        let others = apply_direct(model.layout, base, contexts, symbols, first_raw, out);
-        if others == 0 {
-            continue;
-        }
-        // All but the plain ones again, with their low bits or from the escapes.
-        for (((out, &word), &context), &symbol) in
-            out.iter_mut().zip(base).zip(contexts).zip(symbols.iter())
-        {
-            if !is_plain(symbol, context, first_raw) {
-                let steps = sections.steps(symbol, low_bits[usize::from(context)])?;
-                *out = W::narrow(model.layout.step_from(word.widen(), steps));
+        apply_direct(model.layout, base, symbols, out);
+        // Then those with low bits or an escape again.
+        for at in (0..base.len()).step_by(64) {
+            let end = (at + 64).min(base.len());
+            let mut mask = others_mask(&symbols[at..end], &contexts[at..end], first_raw);
+            while mask != 0 {
+                let i = at + mask.trailing_zeros() as usize;
+                let steps = sections.steps(symbols[i], low_bits[usize::from(contexts[i])])?;
+                out[i] = W::narrow(model.layout.step_from(base[i].widen(), steps));
+                mask &= mask - 1;
             }
         }
     }
@@ -333,16 +326,22 @@ pub(super) fn decode<W: Word>(
 }
 
 vectorised! {
-    /// Applies every symbol as if it had no low bits, and counts those for which that is wrong.
-    fn apply_direct<W: Word>(layout: Layout, base: &[W], contexts: &[u8], symbols: &[u8], first_raw: u8, out: &mut [W]) -> usize {
-        let mut others = 0usize;
-        for (&symbol, &context) in symbols.iter().zip(contexts) {
-            others += usize::from(!is_plain(symbol, context, first_raw));
-        }
+    /// Applies every symbol as if it had no low bits.
+    fn apply_direct<W: Word>(layout: Layout, base: &[W], symbols: &[u8], out: &mut [W]) {
         for ((out, &word), &symbol) in out.iter_mut().zip(base).zip(symbols) {
             *out = W::narrow(layout.step_from(word.widen(), direct(symbol)));
         }
-        others
+    }
+}
+
+vectorised! {
+    /// Which of up to 64 symbols have low bits or are escapes.
+    fn others_mask(symbols: &[u8], contexts: &[u8], first_raw: u8) -> u64 {
+        symbols
+            .iter()
+            .zip(contexts)
+            .enumerate()
+            .fold(0, |mask, (i, (&s, &c))| mask | u64::from(!is_plain(s, c, first_raw)) << i)
     }
 }
 
