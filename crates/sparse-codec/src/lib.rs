@@ -7,6 +7,7 @@ mod context;
 mod error;
 mod fit;
 mod rans;
+mod scales_bytes;
 mod score;
 mod simd;
 mod tables;

@@ -1,1 +1,3 @@
-//! (under construction)
+//! d
+mod digest; mod error; mod words;
+pub use error::Error; pub use digest::*;
