@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod external;
 mod machine;
 mod measure;
 mod method;
@@ -11,7 +12,6 @@ mod methods;
 mod pair;
 mod report;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Parser;
 
+use external::External;
 use measure::{Contender, Effort, InMemory, measure};
 use pair::Pair;
 use report::Report;
@@ -43,6 +44,9 @@ struct Arguments {
     /// Only these methods, separated by commas.
     #[arg(long, value_delimiter = ',')]
     methods: Vec<String>,
+    /// A Python that has the packages of requirements.txt.
+    #[arg(long, default_value = "benchmarks/.venv/bin/python")]
+    python: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -57,14 +61,17 @@ fn main() -> ExitCode {
 
 /// Measures one pair and prints the table.
 fn compare(arguments: &Arguments) -> Result<ExitCode> {
-    let mut contenders = contenders(&arguments.methods)?;
+    let mut contenders = in_process(&arguments.methods)?;
     let pair = Pair::load(&arguments.base, &arguments.finetune)?;
+    let wanted = |name: &str| is_wanted(&arguments.methods, name);
+    let external = External::prepare(&pair, &arguments.python, wanted)?;
+    contenders.extend(external.contenders);
     let effort = Effort {
         repeats: arguments.repeats.max(1),
         budget: Duration::try_from_secs_f64(arguments.budget)?,
     };
     let measurements = measure(&pair, &mut contenders, effort, |what| eprintln!("{what}"));
-    let report = Report::new(&pair, effort, BTreeMap::new(), measurements);
+    let report = Report::new(&pair, effort, external.versions, measurements);
     print!("{}", report.table());
     if let Some(path) = &arguments.json {
         report.write_json(path)?;
@@ -72,23 +79,27 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The contenders asked for, or all of them.
-fn contenders(wanted: &[String]) -> Result<Vec<Box<dyn Contender>>> {
-    let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    for method in methods::all()? {
-        all.push(Box::new(InMemory::new(method)));
+fn is_wanted(wanted: &[String], name: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|method| method == name)
+}
+
+/// The methods of this process that were asked for; an unknown name is an error.
+fn in_process(wanted: &[String]) -> Result<Vec<Box<dyn Contender>>> {
+    let mut methods = methods::all()?;
+    let known = methods
+        .iter()
+        .map(|method| method.name())
+        .chain(external::NAMES);
+    let known: Vec<&str> = known.collect();
+    if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!(
+            "no method is called {name}\nhint: known are {}",
+            known.join(", ")
+        );
     }
-    for name in wanted {
-        if !all.iter().any(|contender| contender.name() == name) {
-            let known: Vec<&str> = all.iter().map(|contender| contender.name()).collect();
-            bail!(
-                "no method is called {name}\nhint: known are {}",
-                known.join(", ")
-            );
-        }
-    }
-    if !wanted.is_empty() {
-        all.retain(|contender| wanted.iter().any(|name| name == contender.name()));
-    }
-    Ok(all)
+    methods.retain(|method| is_wanted(wanted, method.name()));
+    let contenders = methods
+        .into_iter()
+        .map(|method| Box::new(InMemory::new(method)) as Box<_>);
+    Ok(contenders.collect())
 }
