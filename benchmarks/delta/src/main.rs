@@ -11,23 +11,41 @@ mod method;
 mod methods;
 mod pair;
 mod report;
+mod synth;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use external::External;
 use measure::{Contender, Effort, InMemory, measure};
 use pair::Pair;
 use report::Report;
+use synth::SynthArguments;
 
 /// Side-by-side measurement of checkpoint delta methods.
 #[derive(Debug, Parser)]
 #[command(name = "bench-delta", version)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    compare: Option<CompareArguments>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a synthetic base and fine-tune with the shapes of a large model.
+    Synth(SynthArguments),
+}
+
+/// Measure one pair.
+#[derive(Debug, Args)]
+struct CompareArguments {
     /// Checkpoint folder or safetensors file of the base.
     base: PathBuf,
     /// Checkpoint folder or safetensors file of the fine-tune.
@@ -50,8 +68,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match compare(&Arguments::parse()) {
-        Ok(code) => code,
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
@@ -59,8 +77,16 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(arguments: Arguments) -> Result<()> {
+    match (arguments.command, arguments.compare) {
+        (Some(Command::Synth(synth)), _) => synth::run(&synth),
+        (None, Some(compare)) => measure_pair(&compare),
+        (None, None) => bail!("name a base and a fine-tune\nhint: bench-delta --help"),
+    }
+}
+
 /// Measures one pair and prints the table.
-fn compare(arguments: &Arguments) -> Result<ExitCode> {
+fn measure_pair(arguments: &CompareArguments) -> Result<()> {
     let mut contenders = in_process(&arguments.methods)?;
     let pair = Pair::load(&arguments.base, &arguments.finetune)?;
     let wanted = |name: &str| is_wanted(&arguments.methods, name);
@@ -76,7 +102,7 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(path) = &arguments.json {
         report.write_json(path)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn is_wanted(wanted: &[String], name: &str) -> bool {

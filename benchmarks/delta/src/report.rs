@@ -90,26 +90,25 @@ impl Report {
     /// The table, at most 80 columns wide.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{}\n{} weights in {}, {} bytes; {} unchanged; one thread, {} rounds\n\n",
+            "{}\n{} weights in {}, {} bytes; {} unchanged\n\n",
             self.pair,
             grouped(self.weights as u64),
             self.dtype,
             grouped(self.original_bytes as u64),
             self.unchanged
                 .map_or("-".to_owned(), |u| format!("{:.1} %", 100.0 * u)),
-            self.repeats,
         );
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:<14}{:>14}{:>10}{:>9}{:>12}{:>12}{:>8}",
+            "{:<13}{:>14}{:>9}{:>10}{:>12}{:>12}{:>7}",
             "method", "bytes", "bits/w", "of file", "enc GB/s", "dec GB/s", "same"
         );
         for method in &self.methods {
             let _ = match &method.numbers {
                 Some(n) => writeln!(
                     text,
-                    "{:<14}{:>14}{:>10.3}{:>7.1} %{:>12.3}{:>12.3}{:>8}",
+                    "{:<13}{:>14}{:>9.3}{:>8.2} %{:>12.3}{:>12.3}{:>7}",
                     method.method,
                     grouped(n.bytes),
                     n.bits_per_weight,
@@ -120,10 +119,19 @@ impl Report {
                 ),
                 None => {
                     let why = method.error.as_deref().unwrap_or("no result");
-                    writeln!(text, "{:<14}{}", method.method, shortened(why, 66))
+                    writeln!(text, "{:<13} {}", method.method, shortened(why, 66))
                 }
             };
         }
+        let changed = |m: &&Measurement| m.numbers.as_ref().is_some_and(|n| !n.byte_identical);
+        for method in self.methods.iter().filter(changed) {
+            let _ = writeln!(text, "\n{}: {}", method.method, method.about);
+        }
+        let _ = writeln!(
+            text,
+            "\nOne thread; median of up to {} rounds in turn, fewer where one takes seconds.",
+            self.repeats
+        );
         text
     }
 }

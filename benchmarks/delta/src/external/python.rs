@@ -38,7 +38,7 @@ pub const PEERS: [Peer; 3] = [
     },
     Peer {
         name: "sparse-llm",
-        about: "sparse-llm, checkpoint to artifact to model, with file reading",
+        about: "from files to a model in memory",
     },
 ];
 
