@@ -38,7 +38,7 @@ pub const PEERS: [Peer; 3] = [
     },
     Peer {
         name: "sparse-llm",
-        about: "from files to a model in memory",
+        about: "files to model",
     },
 ];
 
