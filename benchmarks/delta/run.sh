@@ -16,6 +16,8 @@ cd "$(dirname "$0")/../.."
 results=${SPARSE_RESULTS:-benchmarks/results}
 venv=benchmarks/.venv
 work=benchmarks/work
+repository_base=examples/base
+repository_finetune=examples/finetune
 
 install_peers() {
     if ! cmp -s benchmarks/delta/requirements.txt "$venv/requirements.txt"; then
@@ -29,8 +31,11 @@ install_peers() {
 measure() {
     local name
     name="$(basename "$1")--$(basename "$2")"
-    "${CARGO_TARGET_DIR:-target}/release/bench-delta" "$1" "$2" "${@:3}" \
-        --python "$venv/bin/python" --json "$results/delta-$name.json" 2>"$work/log"
+    if ! "${CARGO_TARGET_DIR:-target}/release/bench-delta" "$1" "$2" "${@:3}" \
+        --python "$venv/bin/python" --json "$results/delta-$name.json" 2>"$work/log"; then
+        tail -n 2 "$work/log" >&2
+        return 2
+    fi
     echo
 }
 
@@ -68,5 +73,5 @@ if [ -n "${SPARSE_FIXTURES:-}" ]; then
     fixture_pairs "$@"
     [ -z "${SPARSE_PAIRS:-}" ] || made_pairs "$@"
 else
-    measure "${SPARSE_BASE:-examples/base}" "${SPARSE_FINETUNE:-examples/finetune}" "$@"
+    measure "$repository_base" "$repository_finetune" "$@"
 fi
