@@ -17,7 +17,8 @@ impl BitWriter {
         self.held |= u64::from(value) << self.count;
         self.count += count;
         if self.count >= 32 {
-            self.out.extend_from_slice(&(self.held as u32).to_le_bytes());
+            self.out
+                .extend_from_slice(&(self.held as u32).to_le_bytes());
             self.held >>= 32;
             self.count -= 32;
         }
@@ -25,7 +26,8 @@ impl BitWriter {
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let bytes = self.count.div_ceil(8) as usize;
-        self.out.extend_from_slice(&self.held.to_le_bytes()[..bytes]);
+        self.out
+            .extend_from_slice(&self.held.to_le_bytes()[..bytes]);
         self.out
     }
 }
@@ -47,7 +49,11 @@ impl<'a> BitReader<'a> {
     #[inline(always)]
     pub(crate) fn take(&mut self, count: u32) -> u32 {
         let at = self.position / 8;
-        let window = match self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let window = match self
+            .bytes
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<8>())
+        {
             Some(chunk) => u64::from_le_bytes(*chunk),
             None => self.tail(at),
         };

@@ -338,7 +338,11 @@ fn bits(counts: &[f64; 256]) -> (f64, bool) {
     for (symbol, &n) in counts.iter().enumerate() {
         if n > 0.0 {
             plain -= n * (n / total).log2();
-            let mirror = if (1..=241).contains(&symbol) { counts[242 - symbol] } else { n };
+            let mirror = if (1..=241).contains(&symbol) {
+                counts[242 - symbol]
+            } else {
+                n
+            };
             mirrored -= n * ((n + mirror) / 2.0 / total).log2();
             used += 1.0;
         }
@@ -386,7 +390,8 @@ fn merge(counts: &[[f64; 256]]) -> TableSet {
             .iter()
             .rposition(|c| c.iter().any(|&n| n > 0.0))
             .unwrap_or(0);
-        groups[i].start = ((last + usize::from(groups[i].start)) / 2 + 1).min(usize::from(groups[i].start)) as u8;
+        groups[i].start =
+            ((last + usize::from(groups[i].start)) / 2 + 1).min(usize::from(groups[i].start)) as u8;
     }
     let tables = groups
         .iter()

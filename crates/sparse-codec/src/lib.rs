@@ -19,3 +19,5 @@ pub use error::CodecError;
 pub use fit::{Fit, Fitter};
 pub use tables::TableSet;
 pub use word::{Layout, Word};
+mod lowrank;
+pub use lowrank::LowRank;

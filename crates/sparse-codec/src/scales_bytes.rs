@@ -3,9 +3,30 @@
 use crate::binary::{BinaryDecoder, BinaryEncoder, Number};
 use crate::bytes::{Reader, put_varint, unzigzag, zigzag};
 use crate::fit::REACH;
-use crate::{CodecError, Scales};
+use crate::{CodecError, Scales, TableSet};
+
+impl TableSet {
+    /// A set that codes nothing but escapes, for chunks that use no set.
+    #[must_use]
+    pub fn none() -> Self {
+        let mut freqs = [0; 256];
+        freqs[usize::from(crate::context::ESCAPE)] = 1;
+        freqs[usize::from(crate::context::UNCHANGED)] = crate::rans::PROB_SCALE as u16 - 1;
+        Self::from_frequencies(vec![0], vec![freqs])
+    }
+}
 
 impl Scales {
+    /// One scale for all rows and columns, where nothing is known yet.
+    #[must_use]
+    pub fn flat(width: usize) -> Self {
+        Self {
+            base: 0,
+            segment: Self::segment_for(width) as u32,
+            columns: Vec::new(),
+        }
+    }
+
     /// Appends the scales' bytes: base, segment length, number of columns, column offsets.
     pub fn write(&self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(zigzag(i32::from(self.base))));

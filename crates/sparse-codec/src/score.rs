@@ -136,7 +136,13 @@ vectorised! {
 /// Probability of each class of difference when the mean magnitude is `mean` steps.
 pub(crate) fn laplace(mean: f64) -> [f64; BUCKETS] {
     // Probability that the magnitude, rounded to whole steps, is at least `m`.
-    let tail = |m: f64| if m <= 0.0 { 1.0 } else { (-(m - 0.5) / mean).exp() };
+    let tail = |m: f64| {
+        if m <= 0.0 {
+            1.0
+        } else {
+            (-(m - 0.5) / mean).exp()
+        }
+    };
     std::array::from_fn(|b| {
         let p = tail(bucket_start(b)) - tail(bucket_start(b + 1));
         p.max(1e-6)
@@ -152,7 +158,11 @@ pub(crate) fn best(costs: &[i32; CANDIDATES], away: i32) -> i32 {
     for (candidate, &cost) in costs.iter().enumerate() {
         let offset = candidate as i32 - CENTRE as i32;
         let change = (away + offset).abs();
-        let side = if change == 0 { 16 } else { 64 + 22 * change.min(20) };
+        let side = if change == 0 {
+            16
+        } else {
+            64 + 22 * change.min(20)
+        };
         // Of equals, the one nearest to where it is.
         if (cost + side, offset.abs()) < (best.0, i32::abs(best.1)) {
             best = (cost + side, offset);

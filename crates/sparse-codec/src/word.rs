@@ -124,11 +124,7 @@ impl Layout {
     #[inline(always)]
     pub(crate) const fn steps(self, base: u32, fine: u32) -> i32 {
         let up = 32 - self.width();
-        (self
-            .ordinal(fine)
-            .wrapping_sub(self.ordinal(base))
-            << up)
-            >> up
+        (self.ordinal(fine).wrapping_sub(self.ordinal(base)) << up) >> up
     }
 
     /// The word `steps` away from `base`.

@@ -32,6 +32,13 @@ impl TensorDigest {
     }
 }
 
+/// The first bytes of a BLAKE3 digest of stored bytes.
+pub(crate) fn stored_check(hasher: &blake3::Hasher) -> [u8; 4] {
+    let mut check = [0; 4];
+    check.copy_from_slice(&hasher.finalize().as_bytes()[..4]);
+    check
+}
+
 impl FileDigest {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())

@@ -45,6 +45,8 @@ pub(crate) struct File {
     pub(crate) path: RelPath,
     pub(crate) size: u64,
     pub(crate) digest: FileDigest,
+    /// Of the stored bytes that belong to no tensor.
+    pub(crate) stored_check: [u8; 4],
     pub(crate) content: Content,
 }
 
@@ -139,6 +141,16 @@ pub(crate) struct Raw {
     /// A base tensor of the same size, XORed.
     pub(crate) base: Option<BaseTensor>,
     pub(crate) chunks: Vec<u64>,
+}
+
+impl File {
+    /// Stored bytes that belong to no tensor: a packed file, or a shard's gaps.
+    pub(crate) fn stored(&self) -> u64 {
+        match &self.content {
+            Content::Shard(shard) => shard.gaps,
+            Content::Blob(blob) => blob.stored,
+        }
+    }
 }
 
 impl Source {

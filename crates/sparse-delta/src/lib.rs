@@ -1,3 +1,32 @@
-//! d
-mod digest; mod error; mod words;
-pub use error::Error; pub use digest::*;
+//! (docs)
+#![forbid(unsafe_code)]
+mod artifact;
+mod base;
+mod basedigest;
+mod compress;
+mod digest;
+mod error;
+mod estimate;
+mod index;
+mod info;
+mod matching;
+mod output;
+mod pipeline;
+mod plan;
+mod progress;
+mod raw;
+mod reconstruct;
+mod source;
+mod verify;
+mod words;
+
+pub use artifact::FORMAT_VERSION;
+pub use compress::{CompressOptions, Compressed, compress};
+pub use digest::{BaseDigest, FileDigest};
+pub use error::Error;
+pub use estimate::{Estimated, estimate};
+pub use info::{FileInfo, Info, TensorSummary, info};
+pub use output::Existing;
+pub use progress::{Progress, Silent};
+pub use reconstruct::{ReconstructOptions, Reconstructed, reconstruct, reconstruct_tensor};
+pub use verify::verify;

@@ -22,10 +22,12 @@ pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
             .into_iter()
             .try_for_each(|job| sink(work(&mut state, job?)?));
     }
+    let (job_sender, job_receiver) = mpsc::channel::<(usize, J)>();
+    let job_receiver = Mutex::new(job_receiver);
     std::thread::scope(|scope| {
-        let (job_sender, job_receiver) = mpsc::channel::<(usize, J)>();
+        // Dropped however this ends, which is what ends the workers.
+        let job_sender = job_sender;
         let (sender, receiver) = mpsc::channel::<(usize, Result<R, E>)>();
-        let job_receiver = Mutex::new(job_receiver);
         for _ in 0..threads {
             let (sender, job_receiver, state, work) =
                 (sender.clone(), &job_receiver, &state, &work);
@@ -85,10 +87,16 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_micros(n * 7919 % 50));
                 Ok(n * n)
             };
-            ordered(threads, jobs, || (), work, |n| {
-                seen.push(n);
-                Ok(())
-            })
+            ordered(
+                threads,
+                jobs,
+                || (),
+                work,
+                |n| {
+                    seen.push(n);
+                    Ok(())
+                },
+            )
             .unwrap();
             assert_eq!(seen, (0..200).map(|n| n * n).collect::<Vec<_>>());
         }
@@ -105,7 +113,13 @@ mod tests {
             assert_eq!(ordered(threads, jobs, || (), work, |_| Ok(())), Err("work"));
             let work = |_: &mut (), n: i32| Ok(n);
             assert_eq!(
-                ordered(threads, (0..).map(Ok), || (), work, |n| if n == 9 { Err("sink") } else { Ok(()) }),
+                ordered(
+                    threads,
+                    (0..).map(Ok),
+                    || (),
+                    work,
+                    |n| if n == 9 { Err("sink") } else { Ok(()) }
+                ),
                 Err("sink")
             );
         }

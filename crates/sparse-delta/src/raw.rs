@@ -115,12 +115,8 @@ pub(crate) fn pack(
 }
 
 /// A reader of what [`pack`] wrote.
-pub(crate) fn unpack<'a>(
-    from: impl Read + 'a,
-    dictionary: &'a [u8],
-) -> io::Result<impl Read + 'a> {
-    let mut decoder =
-        zstd::stream::Decoder::with_ref_prefix(io::BufReader::new(from), dictionary)?;
+pub(crate) fn unpack<'a>(from: impl Read + 'a, dictionary: &'a [u8]) -> io::Result<impl Read + 'a> {
+    let mut decoder = zstd::stream::Decoder::with_ref_prefix(io::BufReader::new(from), dictionary)?;
     decoder.window_log_max(27)?;
     Ok(decoder)
 }

@@ -160,8 +160,16 @@ mod tests {
             bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let value = f32::from_bits(bits);
             if !value.is_nan() {
-                assert_eq!(f32_to_f16(bits), half::f16::from_f32(value).to_bits(), "{bits:08x}");
-                assert_eq!(f32_to_bf16(bits), half::bf16::from_f32(value).to_bits(), "{bits:08x}");
+                assert_eq!(
+                    f32_to_f16(bits),
+                    half::f16::from_f32(value).to_bits(),
+                    "{bits:08x}"
+                );
+                assert_eq!(
+                    f32_to_bf16(bits),
+                    half::bf16::from_f32(value).to_bits(),
+                    "{bits:08x}"
+                );
             }
         }
     }

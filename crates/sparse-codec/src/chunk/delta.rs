@@ -207,13 +207,7 @@ impl Coded {
         }
     }
 
-    fn write(
-        &self,
-        model: &Model<'_>,
-        scratch: &Scratch,
-        rows: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    fn write(&self, model: &Model<'_>, scratch: &Scratch, rows: &[u8], out: &mut Vec<u8>) {
         let lanes = Lanes::for_size((self.cost / u64::from(8 * BIT)) as usize);
         let mut stream = Vec::new();
         rans::encode(

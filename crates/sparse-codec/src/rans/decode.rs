@@ -88,14 +88,13 @@ impl<'a> Decoder<'a> {
 
     /// Decodes the next `symbols.len()` symbols. All calls but the last must ask for a multiple
     /// of 32.
-    pub(crate) fn decode(
-        &mut self,
-        contexts: &[u8],
-        symbols: &mut [u8],
-    ) -> Result<(), CodecError> {
+    pub(crate) fn decode(&mut self, contexts: &[u8], symbols: &mut [u8]) -> Result<(), CodecError> {
         assert_eq!(contexts.len(), symbols.len());
         let largest = contexts.iter().fold(0, |a, &b| a.max(b));
-        assert!(usize::from(largest) < self.tables.count(), "context without a table");
+        assert!(
+            usize::from(largest) < self.tables.count(),
+            "context without a table"
+        );
         #[allow(unused_mut)]
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
@@ -106,11 +105,19 @@ impl<'a> Decoder<'a> {
                 let entries = self.tables.entries();
                 if self.lanes == 32 {
                     super::decode_avx2::decode::<4>(
-                        entries, contexts, symbols, &mut self.states, &mut self.words,
+                        entries,
+                        contexts,
+                        symbols,
+                        &mut self.states,
+                        &mut self.words,
                     )
                 } else {
                     super::decode_avx2::decode::<1>(
-                        entries, contexts, symbols, &mut self.states, &mut self.words,
+                        entries,
+                        contexts,
+                        symbols,
+                        &mut self.states,
+                        &mut self.words,
                     )
                 }
             };

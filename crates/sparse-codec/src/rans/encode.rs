@@ -109,7 +109,13 @@ fn encode_lanes<const N: usize>(
     };
     let whole = symbols.len() / N * N;
     for i in (whole..symbols.len()).rev() {
-        step(&mut states[i - whole], contexts[i], symbols[i], &mut words, &mut at);
+        step(
+            &mut states[i - whole],
+            contexts[i],
+            symbols[i],
+            &mut words,
+            &mut at,
+        );
     }
     for (c, s) in contexts[..whole]
         .chunks_exact(N)

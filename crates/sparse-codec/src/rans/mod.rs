@@ -6,9 +6,9 @@
 //! each symbol is chosen by a context that the decoder knows beforehand.
 
 mod decode;
-mod encode;
 #[cfg(target_arch = "x86_64")]
 mod decode_avx2;
+mod encode;
 
 pub(crate) use decode::{DecodeTables, Decoder};
 pub(crate) use encode::{EncodeTables, encode};
@@ -88,7 +88,13 @@ mod tests {
 
     fn check(lanes: Lanes, tables: &[Frequencies], contexts: &[u8], symbols: &[u8]) {
         let mut out = Vec::new();
-        encode(&EncodeTables::new(tables), contexts, symbols, lanes, &mut out);
+        encode(
+            &EncodeTables::new(tables),
+            contexts,
+            symbols,
+            lanes,
+            &mut out,
+        );
         let decode_tables = DecodeTables::new(tables);
         for fast in [false, true] {
             let mut decoder = Decoder::with_simd(&decode_tables, &out, lanes, fast).unwrap();
@@ -144,13 +150,26 @@ mod tests {
         let mut freqs = [0u16; 256];
         freqs[0] = 4000;
         freqs[1] = 96;
-        let symbols: Vec<u8> = (0..409_600u32).map(|i| u8::from(i.wrapping_mul(2_654_435_761) >> 20 < 96)).collect();
+        let symbols: Vec<u8> = (0..409_600u32)
+            .map(|i| u8::from(i.wrapping_mul(2_654_435_761) >> 20 < 96))
+            .collect();
         let ones = symbols.iter().filter(|&&s| s == 1).count() as f64;
         let n = symbols.len() as f64;
-        let ideal = (ones * (4096.0f64 / 96.0).log2() + (n - ones) * (4096.0f64 / 4000.0).log2()) / 8.0;
+        let ideal =
+            (ones * (4096.0f64 / 96.0).log2() + (n - ones) * (4096.0f64 / 4000.0).log2()) / 8.0;
         let mut out = Vec::new();
-        encode(&EncodeTables::new(&[freqs]), &vec![0; symbols.len()], &symbols, Lanes::ThirtyTwo, &mut out);
-        assert!((out.len() as f64) < ideal * 1.002 + 128.0, "{} bytes, ideal {ideal}", out.len());
+        encode(
+            &EncodeTables::new(&[freqs]),
+            &vec![0; symbols.len()],
+            &symbols,
+            Lanes::ThirtyTwo,
+            &mut out,
+        );
+        assert!(
+            (out.len() as f64) < ideal * 1.002 + 128.0,
+            "{} bytes, ideal {ideal}",
+            out.len()
+        );
     }
 }
 #[cfg(test)]
@@ -161,15 +180,66 @@ mod speed {
     fn speed() {
         for ntab in [1usize, 8, 40, 80] {
             let mut tables = vec![];
-            for t in 0..ntab { let mut f=[0u16;256]; let mut left=PROB_SCALE; let s = 1.0+ t as f64/8.0; for i in 1..240usize { let w=((-(i as f64-121.0).abs()/s).exp()/(2.3*s)*PROB_SCALE as f64) as u32; f[i]=w as u16; left-=w; } f[0]=left as u16; tables.push(f);}
-            let n=1<<20; let mut r=12345u64; let mut next=||{r^=r<<13;r^=r>>7;r^=r<<17;(r>>33) as u32};
-            let ctx:Vec<u8>=(0..n).map(|_|(next() as usize%ntab) as u8).collect();
-            let sym:Vec<u8>=ctx.iter().map(|&c|{let mut slot=(next()%PROB_SCALE) as i32; let mut s=0; for (i,&f) in tables[c as usize].iter().enumerate(){slot-=f as i32; if slot<0{s=i as u8;break;}} s}).collect();
-            let et=EncodeTables::new(&tables); let dt=DecodeTables::new(&tables);
-            let mut out=vec![]; let t=std::time::Instant::now(); for _ in 0..5 {out.clear(); encode(&et,&ctx,&sym,Lanes::ThirtyTwo,&mut out);} let te=t.elapsed().as_secs_f64()/5.0;
-            let mut back=vec![0;n]; let t=std::time::Instant::now(); for _ in 0..10 { let mut d=Decoder::new(&dt,&out,Lanes::ThirtyTwo).unwrap(); d.decode(&ctx,&mut back).unwrap(); } let td=t.elapsed().as_secs_f64()/10.0;
-            assert!(back==sym);
-            eprintln!("tables {ntab}: enc {:.3} Gsym/s dec {:.3} Gsym/s, bits {:.2}", n as f64/te/1e9, n as f64/td/1e9, out.len() as f64*8.0/n as f64);
+            for t in 0..ntab {
+                let mut f = [0u16; 256];
+                let mut left = PROB_SCALE;
+                let s = 1.0 + t as f64 / 8.0;
+                for i in 1..240usize {
+                    let w = ((-(i as f64 - 121.0).abs() / s).exp() / (2.3 * s) * PROB_SCALE as f64)
+                        as u32;
+                    f[i] = w as u16;
+                    left -= w;
+                }
+                f[0] = left as u16;
+                tables.push(f);
+            }
+            let n = 1 << 20;
+            let mut r = 12345u64;
+            let mut next = || {
+                r ^= r << 13;
+                r ^= r >> 7;
+                r ^= r << 17;
+                (r >> 33) as u32
+            };
+            let ctx: Vec<u8> = (0..n).map(|_| (next() as usize % ntab) as u8).collect();
+            let sym: Vec<u8> = ctx
+                .iter()
+                .map(|&c| {
+                    let mut slot = (next() % PROB_SCALE) as i32;
+                    let mut s = 0;
+                    for (i, &f) in tables[c as usize].iter().enumerate() {
+                        slot -= f as i32;
+                        if slot < 0 {
+                            s = i as u8;
+                            break;
+                        }
+                    }
+                    s
+                })
+                .collect();
+            let et = EncodeTables::new(&tables);
+            let dt = DecodeTables::new(&tables);
+            let mut out = vec![];
+            let t = std::time::Instant::now();
+            for _ in 0..5 {
+                out.clear();
+                encode(&et, &ctx, &sym, Lanes::ThirtyTwo, &mut out);
+            }
+            let te = t.elapsed().as_secs_f64() / 5.0;
+            let mut back = vec![0; n];
+            let t = std::time::Instant::now();
+            for _ in 0..10 {
+                let mut d = Decoder::new(&dt, &out, Lanes::ThirtyTwo).unwrap();
+                d.decode(&ctx, &mut back).unwrap();
+            }
+            let td = t.elapsed().as_secs_f64() / 10.0;
+            assert!(back == sym);
+            eprintln!(
+                "tables {ntab}: enc {:.3} Gsym/s dec {:.3} Gsym/s, bits {:.2}",
+                n as f64 / te / 1e9,
+                n as f64 / td / 1e9,
+                out.len() as f64 * 8.0 / n as f64
+            );
         }
     }
 }

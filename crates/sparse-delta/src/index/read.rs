@@ -140,6 +140,7 @@ fn read_file(
         path,
         size,
         digest: FileDigest([0; 32]),
+        stored_check: [0; 4],
         content,
     })
 }
@@ -171,7 +172,10 @@ fn read_shard(
             .map_err(|error| other(format!("tensor {:?}: {error}", info.name())))?;
         if let Source::Alias(file, tensor) = source {
             let aliased = if file == number {
-                header.tensors().get(tensor).filter(|_| tensor < tensors.len())
+                header
+                    .tensors()
+                    .get(tensor)
+                    .filter(|_| tensor < tensors.len())
             } else {
                 before.get(file).and_then(|file| match &file.content {
                     Content::Shard(shard) => shard.header.tensors().get(tensor),
@@ -219,7 +223,10 @@ fn read_source(
         TENSOR_CODED => {
             let base = base_tensor(reader, info)?;
             if !is_modelled(info.dtype()) {
-                return Err(other(format!("dtype {} is not modelled", info.dtype().name())));
+                return Err(other(format!(
+                    "dtype {} is not modelled",
+                    info.dtype().name()
+                )));
             }
             if let Some(base) = &base
                 && (!castable(base.dtype, info.dtype())
@@ -272,7 +279,9 @@ fn total(lengths: impl IntoIterator<Item = u64>) -> Result<u64, IndexError> {
     lengths
         .into_iter()
         // Far above any disk, and sums of such sums do not overflow.
-        .try_fold(0u64, |sum, len| sum.checked_add(len).filter(|&sum| sum < 1 << 50))
+        .try_fold(0u64, |sum, len| {
+            sum.checked_add(len).filter(|&sum| sum < 1 << 50)
+        })
         .ok_or_else(|| other("sizes overflow"))
 }
 
@@ -298,7 +307,9 @@ fn base_tensor(
                     .parse::<Dtype>()
                     .map_err(|_| other(format!("unknown dtype {dtype:?}")))?;
                 let sides = count(reader, "number of dimensions")?;
-                base.shape = (0..sides).map(|_| reader.varint()).collect::<Result<_, _>>()?;
+                base.shape = (0..sides)
+                    .map(|_| reader.varint())
+                    .collect::<Result<_, _>>()?;
                 base.shape
                     .iter()
                     .try_fold(1u64, |product, &side| product.checked_mul(side))
@@ -313,6 +324,9 @@ fn base_tensor(
 
 fn read_digests(reader: &mut Reader<'_>, file: &mut File) -> Result<(), IndexError> {
     file.digest = FileDigest(fixed(reader)?);
+    if file.stored() > 0 {
+        file.stored_check = fixed(reader)?;
+    }
     if let Content::Shard(shard) = &mut file.content {
         for tensor in &mut shard.tensors {
             tensor.check = Check(fixed(reader)?);

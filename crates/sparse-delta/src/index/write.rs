@@ -2,7 +2,7 @@
 
 use sparse_codec::put_varint;
 
-use super::{Blob, BlobSource, BaseFile, BaseTensor, Content, File, Index, Shard, Source};
+use super::{BaseFile, BaseTensor, Blob, BlobSource, Content, File, Index, Shard, Source};
 
 pub(super) const FILE_SHARD: u64 = 0;
 pub(super) const FILE_PACKED: u64 = 1;
@@ -52,6 +52,9 @@ fn text(out: &mut Vec<u8>, text: &str) {
 fn write_file(file: &File, out: &mut Vec<u8>, digests: &mut Vec<u8>) {
     text(out, file.path.as_str());
     digests.extend_from_slice(&file.digest.0);
+    if file.stored() > 0 {
+        digests.extend_from_slice(&file.stored_check);
+    }
     match &file.content {
         Content::Shard(shard) => {
             put_varint(out, FILE_SHARD);

@@ -1,0 +1,146 @@
+//! Checking that a checkpoint is the base a delta was made from.
+
+use sparse_checkpoint::{Checkpoint, TensorRef};
+
+use crate::Error;
+use crate::artifact::Artifact;
+use crate::basedigest::BaseDigests;
+use crate::digest::TensorDigest;
+use crate::index::{BaseTensor, RAW_CHUNK_BYTES};
+use crate::progress::{Progress, step};
+
+/// Compares every tensor and file that the delta refers to with the digests in it.
+///
+/// # Errors
+/// [`Error::BaseLacks`] or [`Error::BaseDiffers`] naming the first that is wrong.
+pub(crate) fn check_base(
+    artifact: &Artifact,
+    base: &Checkpoint,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let index = artifact.index();
+    let tensors = index
+        .base_tensors()
+        .into_iter()
+        .map(|expected| Ok((expected, find(base, expected)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    progress.start(
+        "check base",
+        tensors.iter().map(|(_, t)| t.info().bytes()).sum(),
+    );
+    let mut digests = BaseDigests::default();
+    crate::pipeline::ordered(
+        threads,
+        tensors.into_iter().map(Ok),
+        || vec![0u8; RAW_CHUNK_BYTES as usize],
+        |buffer, (expected, tensor)| {
+            let digest = hash(&tensor, buffer, progress)?;
+            check(base, expected, &digest)?;
+            Ok((expected.name.clone(), digest))
+        },
+        |(name, digest)| {
+            digests.tensors.insert(name, digest);
+            Ok::<_, Error>(())
+        },
+    )?;
+    for expected in index.base_files() {
+        let path = expected.path.as_str();
+        let what = format!("file {path}");
+        let file = base.file(path).ok_or_else(|| Error::BaseLacks {
+            path: base.root().to_owned(),
+            what: what.clone(),
+        })?;
+        if file.size() != expected.size {
+            return Err(differs(
+                base,
+                what,
+                format!("{} bytes", expected.size),
+                format!("{} bytes", file.size()),
+            ));
+        }
+        let bytes = file.read(crate::raw::MAX_DICTIONARY)?;
+        digests
+            .files
+            .insert(path.to_owned(), TensorDigest::of(&bytes));
+    }
+    let found = digests.combine(index);
+    if found != index.base_digest {
+        return Err(differs(
+            base,
+            "the base as a whole".to_owned(),
+            index.base_digest.to_string(),
+            found.to_string(),
+        ));
+    }
+    Ok(())
+}
+
+fn differs(base: &Checkpoint, what: String, expected: String, found: String) -> Error {
+    Error::BaseDiffers {
+        path: base.root().to_owned(),
+        what,
+        expected,
+        found,
+    }
+}
+
+/// The base's tensor of that name, dtype and shape.
+pub(crate) fn find<'b>(
+    base: &'b Checkpoint,
+    expected: &BaseTensor,
+) -> Result<TensorRef<'b>, Error> {
+    let what = format!("tensor {:?}", expected.name);
+    let tensor = base
+        .tensor(&expected.name)
+        .ok_or_else(|| Error::BaseLacks {
+            path: base.root().to_owned(),
+            what: what.clone(),
+        })?;
+    let info = tensor.info();
+    if info.dtype() != expected.dtype || info.shape() != expected.shape {
+        return Err(differs(
+            base,
+            what,
+            format!("{} {:?}", expected.dtype, expected.shape),
+            format!("{} {:?}", info.dtype(), info.shape()),
+        ));
+    }
+    Ok(tensor)
+}
+
+/// Checks one tensor's digest against the first bytes that the delta has of it.
+pub(crate) fn check(
+    base: &Checkpoint,
+    expected: &BaseTensor,
+    digest: &TensorDigest,
+) -> Result<(), Error> {
+    if digest.0[..4] == expected.check {
+        return Ok(());
+    }
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    Err(differs(
+        base,
+        format!("tensor {:?}", expected.name),
+        format!("BLAKE3 {}...", hex(&expected.check)),
+        format!("{}...", hex(&digest.0[..4])),
+    ))
+}
+
+/// BLAKE3 of a tensor's bytes, read a piece at a time.
+pub(crate) fn hash(
+    tensor: &TensorRef<'_>,
+    buffer: &mut [u8],
+    progress: &dyn Progress,
+) -> Result<TensorDigest, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let total = tensor.info().bytes();
+    for at in (0..total).step_by(buffer.len()) {
+        let len = (total - at).min(buffer.len() as u64);
+        let piece = &mut buffer[..len as usize];
+        tensor.read_range(at..at + len, piece)?;
+        hasher.update(piece);
+        step(progress, len)?;
+    }
+    Ok(TensorDigest(*hasher.finalize().as_bytes()))
+}

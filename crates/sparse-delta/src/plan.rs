@@ -1,0 +1,292 @@
+//! What to do with each tensor, decided before any chunk is coded.
+
+use std::collections::HashMap;
+
+use sparse_checkpoint::{Checkpoint, TensorRef};
+use sparse_codec::{Fit, Fitter, Layout, LowRank, Scales};
+
+use crate::Error;
+use crate::index::{common_weights, width};
+use crate::matching::match_tensors;
+use crate::progress::{Progress, step};
+use crate::source::{read_cast, read_words, zero_bits};
+use crate::words::{Words, layout};
+
+/// Weights sampled, over all tensors, to fit tables and scales to.
+const SAMPLE: u64 = 1 << 21;
+/// Weights sampled at least in each tensor that has as many.
+const SAMPLE_EACH: u64 = 1 << 12;
+/// Largest matrix that is searched for a low-rank difference, in weights: it is held in memory.
+const LOW_RANK_MAX: u64 = 1 << 26;
+
+/// The plan for a whole checkpoint.
+pub(crate) struct Plan<'a> {
+    pub(crate) tensors: Vec<TensorPlan<'a>>,
+    pub(crate) fits: Vec<Fit>,
+}
+
+/// The plan for one tensor of the fine-tune.
+pub(crate) struct TensorPlan<'a> {
+    pub(crate) fine: TensorRef<'a>,
+    pub(crate) kind: Kind<'a>,
+}
+
+pub(crate) enum Kind<'a> {
+    /// Equal to the tensor with this number, counted as [`Checkpoint::tensors`] does.
+    Alias(usize),
+    /// Chunks of bytes.
+    Raw(Option<TensorRef<'a>>),
+    /// Chunks of modelled weights without a base.
+    Full,
+    /// Chunks of modelled weights against a base.
+    Delta(Box<DeltaPlan<'a>>),
+}
+
+pub(crate) struct DeltaPlan<'a> {
+    pub(crate) base: TensorRef<'a>,
+    /// Weights at the start of the tensor that have a counterpart in the base.
+    pub(crate) common: u64,
+    pub(crate) layout: Layout,
+    pub(crate) low_rank: Option<LowRank>,
+    /// Which of [`Plan::fits`].
+    pub(crate) fit: usize,
+    pub(crate) scales: Scales,
+}
+
+/// Decides, with samples of every tensor and low-rank searches of matrices.
+pub(crate) fn plan<'a>(
+    base: &'a Checkpoint,
+    fine: &'a Checkpoint,
+    progress: &dyn Progress,
+) -> Result<Plan<'a>, Error> {
+    let total: u64 = fine.tensors().map(|t| t.info().elements()).sum();
+    progress.start("plan", fine.tensors().map(|t| t.info().bytes()).sum());
+    let matches = match_tensors(base, fine)?;
+    let aliases = find_aliases(fine)?;
+    let mut fitters = Fitters::default();
+    let mut tensors = Vec::new();
+    for ((tensor, matched), alias) in fine.tensors().zip(matches).zip(aliases) {
+        step(progress, tensor.info().bytes())?;
+        let info = tensor.info();
+        let kind = match (alias, layout(info.dtype()), matched) {
+            (Some(alias), _, _) => Kind::Alias(alias),
+            (None, None, base) => Kind::Raw(base),
+            (None, Some(_), None) => Kind::Full,
+            (None, Some(layout), Some(base)) => {
+                let delta = plan_delta(tensor, base, layout, total, &mut fitters)?;
+                Kind::Delta(Box::new(delta))
+            }
+        };
+        tensors.push(TensorPlan { fine: tensor, kind });
+    }
+    let (fits, mut scales) = fitters.fit();
+    for tensor in &mut tensors {
+        if let Kind::Delta(delta) = &mut tensor.kind
+            && let Some(next) = scales[delta.fit].next()
+        {
+            delta.scales = next;
+        }
+    }
+    Ok(Plan { tensors, fits })
+}
+
+/// One fitter for each layout, predicted tensors apart from the others.
+#[derive(Default)]
+struct Fitters {
+    numbers: HashMap<(Layout, bool), usize>,
+    fitters: Vec<Fitter>,
+}
+
+impl Fitters {
+    fn get(&mut self, layout: Layout, low_rank: bool) -> (usize, &mut Fitter) {
+        let next = self.fitters.len();
+        let number = *self.numbers.entry((layout, low_rank)).or_insert(next);
+        if number == next {
+            self.fitters.push(Fitter::new(layout));
+        }
+        (number, &mut self.fitters[number])
+    }
+
+    /// The fits, and for each the scales of its tensors in the order they were added.
+    fn fit(self) -> (Vec<Fit>, Vec<std::vec::IntoIter<Scales>>) {
+        self.fitters
+            .into_iter()
+            .map(|fitter| {
+                let mut fit = fitter.fit();
+                let scales = std::mem::take(&mut fit.scales).into_iter();
+                (fit, scales)
+            })
+            .unzip()
+    }
+}
+
+fn plan_delta<'a>(
+    fine: TensorRef<'a>,
+    base: TensorRef<'a>,
+    layout: Layout,
+    total: u64,
+    fitters: &mut Fitters,
+) -> Result<DeltaPlan<'a>, Error> {
+    let info = fine.info();
+    let common = common_weights(base.info().shape(), info.shape()).unwrap_or(0);
+    let layout = shared_zero_bits(layout, &base, &fine, common)?;
+    let low_rank = find_low_rank(layout, &base, &fine, common)?;
+    let width = width(info.shape());
+    let segment = Scales::segment_for(width) as u64;
+    let (number, fitter) = fitters.get(layout, low_rank.is_some());
+    let mut runs = Vec::new();
+    for start in sample_starts(common, segment, total) {
+        let len = segment.min(common - start);
+        let fine_words = read_words(&fine, start, len)?;
+        let mut base_words = read_cast(&base, start, len, info.dtype())?;
+        if let Some(low_rank) = &low_rank {
+            base_words = predict(low_rank, layout, start, &base_words);
+        }
+        runs.push((start as usize, base_words, fine_words));
+    }
+    add_runs(fitter, width, common, &runs);
+    Ok(DeltaPlan {
+        base,
+        common,
+        layout,
+        low_rank,
+        fit: number,
+        scales: Scales::flat(width),
+    })
+}
+
+fn add_runs(fitter: &mut Fitter, width: usize, total: u64, runs: &[(usize, Words, Words)]) {
+    macro_rules! add {
+        ($variant:path) => {
+            fitter.add(
+                width,
+                total,
+                runs.iter()
+                    .filter_map(|(start, base, fine)| match (base, fine) {
+                        ($variant(base), $variant(fine)) => {
+                            Some((*start, base.as_slice(), fine.as_slice()))
+                        }
+                        _ => None,
+                    }),
+            )
+        };
+    }
+    match runs.first() {
+        Some((_, Words::W8(_), _)) => add!(Words::W8),
+        Some((_, Words::W32(_), _)) => add!(Words::W32),
+        _ => add!(Words::W16),
+    }
+}
+
+/// The words that `low_rank` predicts from the base's words `start..` of the matrix.
+pub(crate) fn predict(low_rank: &LowRank, layout: Layout, start: u64, base: &Words) -> Words {
+    let mut out = Words::zeros(layout.bytes(), base.len());
+    match (base, &mut out) {
+        (Words::W8(base), Words::W8(out)) => low_rank.predict(layout, start as usize, base, out),
+        (Words::W16(base), Words::W16(out)) => low_rank.predict(layout, start as usize, base, out),
+        (Words::W32(base), Words::W32(out)) => low_rank.predict(layout, start as usize, base, out),
+        _ => {}
+    }
+    out
+}
+
+/// Starts of segments spread evenly over a tensor's first `common` weights.
+fn sample_starts(common: u64, segment: u64, total: u64) -> impl Iterator<Item = u64> {
+    let segments = common.div_ceil(segment);
+    let share = u128::from(common) * u128::from(SAMPLE) / u128::from(total.max(1));
+    let wanted = (share as u64)
+        .max(SAMPLE_EACH)
+        .div_ceil(segment)
+        .min(segments);
+    (0..wanted).map(move |i| ((2 * i + 1) * segments / (2 * wanted)) * segment)
+}
+
+/// The layout without the low bits that are zero throughout both tensors.
+fn shared_zero_bits(
+    layout: Layout,
+    base: &TensorRef<'_>,
+    fine: &TensorRef<'_>,
+    common: u64,
+) -> Result<Layout, Error> {
+    let piece = 1u64 << 18;
+    let mut zeros = layout.mantissa();
+    for start in (0..common).step_by(piece as usize) {
+        let len = piece.min(common - start);
+        zeros = zeros.min(zero_bits(layout, &read_words(fine, start, len)?));
+        if zeros == 0 {
+            break;
+        }
+        let base = read_cast(base, start, len, fine.info().dtype())?;
+        zeros = zeros.min(zero_bits(layout, &base));
+    }
+    Ok(layout.with_shift(zeros).unwrap_or(layout))
+}
+
+fn find_low_rank(
+    layout: Layout,
+    base: &TensorRef<'_>,
+    fine: &TensorRef<'_>,
+    common: u64,
+) -> Result<Option<LowRank>, Error> {
+    let info = fine.info();
+    let &[rows, cols] = info.shape() else {
+        return Ok(None);
+    };
+    if common != info.elements() || common > LOW_RANK_MAX || layout.shift() > 0 {
+        return Ok(None);
+    }
+    let fine_words = read_words(fine, 0, common)?;
+    let base_words = read_cast(base, 0, common, info.dtype())?;
+    let (rows, cols) = (rows as usize, cols as usize);
+    Ok(match (&base_words, &fine_words) {
+        (Words::W16(b), Words::W16(f)) => LowRank::find(layout, rows, cols, b, f),
+        (Words::W32(b), Words::W32(f)) => LowRank::find(layout, rows, cols, b, f),
+        _ => None,
+    })
+}
+
+/// For each tensor, an earlier one with the same bytes.
+fn find_aliases(fine: &Checkpoint) -> Result<Vec<Option<usize>>, Error> {
+    let mut seen: HashMap<(u64, Vec<u8>), Vec<(usize, TensorRef<'_>)>> = HashMap::new();
+    let mut aliases = Vec::new();
+    for (number, tensor) in fine.tensors().enumerate() {
+        let bytes = tensor.info().bytes();
+        // Small tensors (norms set to one, say) cost less than the look.
+        if bytes < 1024 {
+            aliases.push(None);
+            continue;
+        }
+        let mut start = vec![0; 256];
+        tensor.read_range(bytes / 2..bytes / 2 + 256, &mut start)?;
+        let group = seen.entry((bytes, start)).or_default();
+        let mut alias = None;
+        for (other, earlier) in group.iter() {
+            if equal(earlier, &tensor)? {
+                alias = Some(*other);
+                break;
+            }
+        }
+        if alias.is_none() {
+            group.push((number, tensor));
+        }
+        aliases.push(alias);
+    }
+    Ok(aliases)
+}
+
+fn equal(a: &TensorRef<'_>, b: &TensorRef<'_>) -> Result<bool, Error> {
+    let len = a.info().bytes();
+    let piece = 1u64 << 20;
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for at in (0..len).step_by(piece as usize) {
+        let end = (at + piece).min(len);
+        x.resize((end - at) as usize, 0);
+        y.resize((end - at) as usize, 0);
+        a.read_range(at..end, &mut x)?;
+        b.read_range(at..end, &mut y)?;
+        if x != y {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,171 @@
+//! What every subcommand shares: flags, output, errors, interruption.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use sparse_delta::Existing;
+
+use crate::progress::Bar;
+
+/// How a command ended that did what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Yes,
+    /// The answer is no.
+    No,
+}
+
+/// Flags and output of one run.
+#[derive(Debug)]
+pub struct Context {
+    json: bool,
+    force: bool,
+    quiet: bool,
+    threads: usize,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// From the common flags; also starts to listen for Ctrl-C.
+    pub fn new(json: bool, force: bool, threads: Option<u16>, quiet: bool) -> Self {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        // Without a handler, Ctrl-C ends the process at once and may leave a temporary folder:
+        // no reason not to run.
+        let _ = ctrlc::set_handler(move || {
+            // The second one does not wait for the clean-up.
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        });
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            json,
+            force,
+            quiet,
+            threads: threads.map_or(cpus, usize::from),
+            interrupted,
+        }
+    }
+
+    /// Whether results are printed as JSON.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Threads to use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// What to do about an existing output.
+    pub fn existing(&self) -> Existing {
+        if self.force {
+            Existing::Replace
+        } else {
+            Existing::Keep
+        }
+    }
+
+    /// A progress bar, shown only on a terminal.
+    pub fn bar(&self) -> Bar {
+        let shown = !self.quiet && !self.json && io::stderr().is_terminal();
+        Bar::new(shown, Arc::clone(&self.interrupted))
+    }
+
+    /// Prints results: `value` under `--json`, else `text`.
+    pub fn emit(&self, value: &serde_json::Value, text: &str) -> anyhow::Result<()> {
+        if self.json {
+            print(&format!("{value:#}\n"))
+        } else {
+            print(text)
+        }
+    }
+
+    /// Tells people something that does not stop the work.
+    pub fn warn(&self, message: &str) {
+        if !self.json && !self.quiet {
+            let _ = io::stderr().write_all(format!("warning: {message}\n").as_bytes());
+        }
+    }
+
+    /// Reports an error and gives the exit code for it.
+    pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
+        report(self.json, &error.to_string(), hint(error).as_deref());
+        let interrupted = matches!(
+            error.downcast_ref::<sparse_delta::Error>(),
+            Some(sparse_delta::Error::Interrupted)
+        );
+        ExitCode::from(if interrupted { 130 } else { 2 })
+    }
+}
+
+/// Writes to stdout; a reader that has gone away ends the program quietly.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(anyhow::anyhow!("cannot write to standard output: {error}")),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// An error of the command's own, with a hint.
+#[derive(Debug)]
+pub struct Hinted {
+    /// What is wrong.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+impl std::fmt::Display for Hinted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Hinted {}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<sparse_delta::Error>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<sparse_checkpoint::Error>() {
+        return error.hint();
+    }
+    error.downcast_ref::<Hinted>().map(|e| e.hint.clone())
+}
+
+fn report(json: bool, message: &str, hint: Option<&str>) {
+    if json {
+        // Nobody is left to tell if this fails.
+        let _ = print(&format!("{:#}\n", json!({"error": message, "hint": hint})));
+        return;
+    }
+    let mut text = format!("error: {message}\n");
+    if let Some(hint) = hint {
+        let _ = writeln!(text, "hint: {hint}");
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Help, version, or what is wrong with the arguments.
+pub fn usage_error(error: &clap::Error) -> ExitCode {
+    let asked_for_json = std::env::args_os().any(|arg| arg == "--json");
+    if error.use_stderr() && asked_for_json {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message);
+        report(true, message, Some("see --help"));
+        return ExitCode::from(2);
+    }
+    // Nobody is left to tell if this fails.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}

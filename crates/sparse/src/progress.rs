@@ -1,0 +1,71 @@
+//! Progress on a terminal, and the wish to stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sparse_delta::Progress;
+
+/// A bar on stderr with rate and time left.
+#[derive(Debug)]
+pub struct Bar {
+    shown: bool,
+    bar: Mutex<ProgressBar>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Bar {
+    /// Shown or not, it passes `interrupted` on.
+    pub fn new(shown: bool, interrupted: Arc<AtomicBool>) -> Self {
+        Self {
+            shown,
+            bar: Mutex::new(ProgressBar::hidden()),
+            interrupted,
+        }
+    }
+
+    fn with(&self, f: impl FnOnce(&mut ProgressBar)) {
+        if let Ok(mut bar) = self.bar.lock() {
+            f(&mut bar);
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn clear(&self) {
+        self.with(|bar| bar.finish_and_clear());
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Progress for Bar {
+    fn start(&self, phase: &'static str, bytes: u64) {
+        if !self.shown {
+            return;
+        }
+        let template = "{msg:>12} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        self.with(|bar| {
+            bar.finish_and_clear();
+            *bar = ProgressBar::new(bytes)
+                .with_style(style)
+                .with_message(phase);
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        if self.shown {
+            self.with(|bar| bar.inc(bytes));
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,91 @@
+//! Short tables and numbers for people, within 80 columns.
+
+/// Bytes with three significant digits.
+pub fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    if value < 1000.0 {
+        return format!("{bytes} B");
+    }
+    for unit in ["kB", "MB", "GB", "TB"] {
+        value /= 1000.0;
+        if value < 999.5 || unit == "TB" {
+            let digits = if value < 9.995 {
+                2
+            } else {
+                usize::from(value < 99.95)
+            };
+            return format!("{value:.digits$} {unit}");
+        }
+    }
+    String::new()
+}
+
+/// A count with thin groups: 5,853,184.
+pub fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Seconds with a fitting unit.
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!(
+            "{:.0} min {:.0} s",
+            (seconds / 60.0).floor(),
+            seconds % 60.0
+        )
+    }
+}
+
+/// Lines of a label and a value, the values aligned.
+pub fn fields(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);
+    rows.iter()
+        .map(|(label, value)| format!("{label:width$}  {value}\n"))
+        .collect()
+}
+
+/// Shortens a text to `width` characters, in the middle: names differ at both ends.
+pub fn shorten(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let head = (width - 1) / 2;
+    let tail = width - 1 - head;
+    text.chars()
+        .take(head)
+        .chain(std::iter::once('…'))
+        .chain(text.chars().skip(length - tail))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1234), "1.23 kB");
+        assert_eq!(bytes(12_345_678), "12.3 MB");
+        assert_eq!(bytes(999_999_999), "1.00 GB");
+        assert_eq!(bytes(u64::MAX), "18446744 TB");
+        assert_eq!(count(5_853_184), "5,853,184");
+        assert_eq!(seconds(0.0123), "12 ms");
+        assert_eq!(seconds(125.0), "2 min 5 s");
+        assert_eq!(shorten("abcdefghij", 5), "ab…ij");
+    }
+}
