@@ -53,10 +53,6 @@ impl Context {
         }
     }
 
-    /// Whether results are printed as JSON.
-    pub fn json(&self) -> bool {
-        self.json
-    }
 
     /// Threads to use.
     pub fn threads(&self) -> usize {
