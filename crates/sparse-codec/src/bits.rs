@@ -56,6 +56,22 @@ impl<'a> BitReader<'a> {
         value as u32
     }
 
+    /// The bytes from the next bit on and how many bits of the first are used up, where at least
+    /// `len` bytes are left.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn window(&self, len: usize) -> Option<(&'a [u8], usize)> {
+        let rest = self.bytes.get(self.position / 8..)?;
+        (rest.len() >= len).then_some((rest, self.position % 8))
+    }
+
+    /// Passes over `count` bits.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.position += count;
+    }
+
     #[cold]
     fn tail(&self, at: usize) -> u64 {
         let mut padded = [0u8; 8];

@@ -1,19 +1,16 @@
-//! DELTA and SPARSE chunks: the steps from the base, given how many are expected.
+//! Encoding of DELTA and SPARSE chunks: the steps from the base, given how many are expected.
 
-use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, direct, gaps, is_plain, rows};
-use crate::bits::{BitReader, BitWriter};
-use crate::bytes::{put_varint, unzigzag, zigzag};
+use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
+use crate::bits::BitWriter;
+use crate::bytes::{put_varint, zigzag};
 use crate::chunk::ChunkMode;
-use crate::context::{ESCAPE, UNCHANGED, join, split};
+use crate::context::{ESCAPE, UNCHANGED, split};
 use crate::fit::REACH;
-use crate::rans::{self, Decoder, Lanes};
+use crate::rans::{self, Lanes};
 use crate::score::{CANDIDATES, Scorer, best, bucket};
 use crate::simd::vectorised;
 use crate::tables::BIT;
-use crate::{CodecError, Layout, Reader, Word};
-
-/// Symbols decoded at a time, so that they stay in the first-level cache.
-const BLOCK: usize = 4096;
+use crate::{Layout, Word};
 
 pub(super) fn encode<W: Word>(
     model: &Model<'_>,
@@ -86,14 +83,14 @@ fn choose_rows<W: Word>(
     scratch: &mut Scratch,
 ) -> Vec<i32> {
     let contexts = model.contexts();
-    let columns = model.scales.columns_from(start, base.len());
+    model.scales.tile(&mut scratch.tile);
     let segment = model.scales.segment();
     let mut last = 0i32;
     let mut rows = Vec::with_capacity(base.len().div_ceil(segment));
     for at in (0..base.len()).step_by(segment) {
         let range = at..(at + segment).min(base.len());
         let words = &base[range.clone()];
-        let columns = columns.get(range.clone()).unwrap_or(&[]);
+        let columns = model.scales.columns_at(&scratch.tile, start + at, words.len());
         let out = &mut scratch.contexts[range.clone()];
         let buckets = &scratch.buckets[range];
         let mut row = last;
@@ -135,7 +132,7 @@ fn choose_skip(model: &Model<'_>, scratch: &Scratch) -> u8 {
         skipped += f64::from(other);
         weights += f64::from(same + other);
         // A gap and its step; a symbol also costs time, valued at 1/2000 bit.
-        let price = skipped * ((total / skipped.max(1.0)).log2() + 4.5);
+        let price = skipped * ((total / skipped.max(1.0)).log2() + 3.5);
         let gain = saved - price + weights / 2000.0;
         if weights > 0.0 && gain > choice.0 {
             choice = (gain, context as u8 + 1);
@@ -230,188 +227,5 @@ impl Coded {
         for part in [rows, &stream, &self.low, &self.escapes] {
             out.extend_from_slice(part);
         }
-    }
-}
-
-/// The sections of a chunk.
-struct Sections<'a> {
-    lanes: Lanes,
-    rows: &'a [u8],
-    stream: &'a [u8],
-    low: BitReader<'a>,
-    escapes: Reader<'a>,
-}
-
-impl<'a> Sections<'a> {
-    fn read(lanes: u8, reader: &mut Reader<'a>) -> Result<Self, CodecError> {
-        let lanes = Lanes::from_count(lanes).ok_or(CodecError::Invalid {
-            field: "lanes",
-            found: u64::from(lanes),
-            expected: "1, 8 or 32",
-        })?;
-        let mut lengths = [0; 4];
-        for length in &mut lengths {
-            *length = reader.length("section length", reader.remaining())?;
-        }
-        Ok(Self {
-            lanes,
-            rows: reader.take(lengths[0])?,
-            stream: reader.take(lengths[1])?,
-            low: BitReader::new(reader.take(lengths[2])?),
-            escapes: Reader::new(reader.take(lengths[3])?, "escapes"),
-        })
-    }
-
-    /// The steps of a weight with low bits or an escape.
-    #[inline(always)]
-    fn steps(&mut self, symbol: u8, low_bits: u32) -> Result<i32, CodecError> {
-        if symbol == ESCAPE {
-            Ok(unzigzag(self.escapes.varint()? as u32))
-        } else {
-            Ok(join(symbol, self.low.take(low_bits), low_bits))
-        }
-    }
-
-    fn finish(self) -> Result<(), CodecError> {
-        self.low.finish("low bits")?;
-        self.escapes.finish()
-    }
-}
-
-pub(super) fn decode<W: Word>(
-    model: &Model<'_>,
-    start: usize,
-    base: &[W],
-    mut reader: Reader<'_>,
-    scratch: &mut Scratch,
-    out: &mut [W],
-) -> Result<(), CodecError> {
-    let lanes = reader.u8()?;
-    let mut sections = Sections::read(lanes, &mut reader)?;
-    reader.finish()?;
-    let rows = rows::decode(
-        sections.rows,
-        base.len().div_ceil(model.scales.segment()),
-        REACH,
-    )?;
-    scratch.contexts.resize(base.len(), 0);
-    model.fill_contexts(start, base, &rows, &mut scratch.contexts);
-    let contexts = model.contexts();
-    let first_raw = contexts.first_raw();
-    let low_bits: Vec<u32> = (0..=255).map(|c| contexts.low_bits(c)).collect();
-    let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
-    scratch.symbols.resize(BLOCK, 0);
-    for ((base, out), contexts) in base
-        .chunks(BLOCK)
-        .zip(out.chunks_mut(BLOCK))
-        .zip(scratch.contexts.chunks(BLOCK))
-    {
-        let symbols = &mut scratch.symbols[..base.len()];
-        decoder.decode(contexts, symbols)?;
-        apply_direct(model.layout, base, symbols, out);
-        // Then those with low bits or an escape again.
-        for at in (0..base.len()).step_by(64) {
-            let end = (at + 64).min(base.len());
-            let mut mask = others_mask(&symbols[at..end], &contexts[at..end], first_raw);
-            while mask != 0 {
-                let i = at + mask.trailing_zeros() as usize;
-                let steps = sections.steps(symbols[i], low_bits[usize::from(contexts[i])])?;
-                out[i] = W::narrow(model.layout.step_from(base[i].widen(), steps));
-                mask &= mask - 1;
-            }
-        }
-    }
-    decoder.finish()?;
-    sections.finish()
-}
-
-vectorised! {
-    /// Applies every symbol as if it had no low bits.
-    fn apply_direct<W: Word>(layout: Layout, base: &[W], symbols: &[u8], out: &mut [W]) {
-        for ((out, &word), &symbol) in out.iter_mut().zip(base).zip(symbols) {
-            *out = W::narrow(layout.step_from(word.widen(), direct(symbol)));
-        }
-    }
-}
-
-vectorised! {
-    /// Which of up to 64 symbols have low bits or are escapes.
-    fn others_mask(symbols: &[u8], contexts: &[u8], first_raw: u8) -> u64 {
-        symbols
-            .iter()
-            .zip(contexts)
-            .enumerate()
-            .fold(0, |mask, (i, (&s, &c))| mask | u64::from(!is_plain(s, c, first_raw)) << i)
-    }
-}
-
-pub(super) fn decode_sparse<W: Word>(
-    model: &Model<'_>,
-    start: usize,
-    base: &[W],
-    mut reader: Reader<'_>,
-    scratch: &mut Scratch,
-    out: &mut [W],
-) -> Result<(), CodecError> {
-    out.copy_from_slice(base);
-    let skip = reader.u8()?;
-    let lanes = reader.u8()?;
-    if lanes > 0 {
-        let mut sections = Sections::read(lanes, &mut reader)?;
-        let rows = rows::decode(
-            sections.rows,
-            base.len().div_ceil(model.scales.segment()),
-            REACH,
-        )?;
-        scratch.contexts.resize(base.len(), 0);
-        model.fill_contexts(start, base, &rows, &mut scratch.contexts);
-        gather_expected(skip, &mut scratch.contexts, &mut scratch.positions);
-        scratch.symbols.resize(scratch.contexts.len(), 0);
-        let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
-        decoder.decode(&scratch.contexts, &mut scratch.symbols)?;
-        decoder.finish()?;
-        let contexts = model.contexts();
-        let low_bits: Vec<u32> = (0..=255).map(|c| contexts.low_bits(c)).collect();
-        for ((&position, &context), &symbol) in scratch
-            .positions
-            .iter()
-            .zip(&scratch.contexts)
-            .zip(&scratch.symbols)
-        {
-            let at = position as usize;
-            let steps = sections.steps(symbol, low_bits[usize::from(context)])?;
-            out[at] = W::narrow(model.layout.step_from(base[at].widen(), steps));
-        }
-        sections.finish()?;
-    }
-    let count = reader.length("number of changes", base.len())?;
-    let bytes = reader.take(reader.remaining())?;
-    gaps::decode(bytes, count, base.len(), |at, steps| {
-        out[at] = W::narrow(model.layout.step_from(base[at].widen(), steps));
-    })
-}
-
-/// Leaves only contexts of at least `skip`, with their positions.
-fn gather_expected(skip: u8, contexts: &mut Vec<u8>, positions: &mut Vec<u32>) {
-    positions.clear();
-    let mut kept = 0;
-    let len = contexts.len();
-    for at in (0..len).step_by(64) {
-        let end = (at + 64).min(len);
-        let mut mask = expected_mask(&contexts[at..end], skip);
-        while mask != 0 {
-            let i = at + mask.trailing_zeros() as usize;
-            contexts[kept] = contexts[i];
-            positions.push(i as u32);
-            kept += 1;
-            mask &= mask - 1;
-        }
-    }
-    contexts.truncate(kept);
-}
-
-vectorised! {
-    fn expected_mask(contexts: &[u8], skip: u8) -> u64 {
-        contexts.iter().enumerate().fold(0, |mask, (i, &c)| mask | u64::from(c >= skip) << i)
     }
 }
