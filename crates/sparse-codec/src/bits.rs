@@ -6,25 +6,39 @@ use crate::CodecError;
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     out: Vec<u8>,
+    /// Whole bytes written.
+    len: usize,
     held: u64,
     count: u32,
 }
 
 impl BitWriter {
     /// Appends the low `count` bits of `value`; `count` is at most 32 and `value` has no others.
+    ///
+    /// No branch depends on the count: eight bytes are written and as many kept as are whole.
     #[inline(always)]
     pub(crate) fn put(&mut self, value: u32, count: u32) {
         self.held |= u64::from(value) << self.count;
         self.count += count;
-        if self.count >= 32 {
-            self.out.extend_from_slice(&(self.held as u32).to_le_bytes());
-            self.held >>= 32;
-            self.count -= 32;
+        match self.out.get_mut(self.len..self.len + 8) {
+            Some(place) => place.copy_from_slice(&self.held.to_le_bytes()),
+            None => self.grow(),
         }
+        let whole = self.count / 8;
+        self.len += whole as usize;
+        self.held >>= 8 * whole;
+        self.count %= 8;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.out.resize(2 * self.len + 4096, 0);
+        self.out[self.len..self.len + 8].copy_from_slice(&self.held.to_le_bytes());
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let bytes = self.count.div_ceil(8) as usize;
+        self.out.truncate(self.len);
         self.out.extend_from_slice(&self.held.to_le_bytes()[..bytes]);
         self.out
     }

@@ -12,14 +12,16 @@ pub(crate) const CENTRE: usize = 8;
 pub(crate) const BUCKETS: usize = 66;
 
 /// The class of a difference.
+///
+/// From 8 up that is the exponent and the first mantissa bit of the magnitude as a float, which
+/// vectorises where counting leading zeros does not.
 #[inline(always)]
 pub(crate) fn bucket(steps: i32) -> u8 {
     let magnitude = steps.unsigned_abs();
-    if magnitude < 8 {
-        return magnitude as u8;
-    }
-    let octave = 31 - magnitude.leading_zeros();
-    (2 + 2 * octave + (magnitude >> (octave - 1) & 1)) as u8
+    // Low bits that could round up to the next class.
+    let exact = magnitude & !(magnitude >> 8);
+    let float = (exact as i32 as f32).to_bits() & 0x7fff_ffff;
+    if magnitude < 8 { magnitude as u8 } else { ((float >> 22) - 252) as u8 }
 }
 
 /// The smallest magnitude in a class.

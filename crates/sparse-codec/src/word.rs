@@ -136,8 +136,8 @@ impl Layout {
             >> up
     }
 
-    /// The word `steps` away from `base`.
-    #[inline(always)]
+    /// The word `steps` away from `base`: what [`Word::stepped`] is tested against.
+    #[cfg(test)]
     pub(crate) const fn step_from(self, base: u32, steps: i32) -> u32 {
         self.from_ordinal(self.ordinal(base).wrapping_add(steps))
     }

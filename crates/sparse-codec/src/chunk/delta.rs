@@ -4,13 +4,13 @@ use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
 use crate::bits::BitWriter;
 use crate::bytes::{put_varint, zigzag};
 use crate::chunk::ChunkMode;
-use crate::context::{ESCAPE, UNCHANGED, split};
+use crate::context::{Contexts, ESCAPE, UNCHANGED, split};
 use crate::fit::REACH;
 use crate::rans::{self, Lanes};
 use crate::score::{CANDIDATES, Scorer, best, bucket};
 use crate::simd::vectorised;
 use crate::tables::BIT;
-use crate::{Layout, Word};
+use crate::Word;
 
 pub(super) fn encode<W: Word>(
     model: &Model<'_>,
@@ -23,16 +23,9 @@ pub(super) fn encode<W: Word>(
 ) -> ChunkMode {
     let len = base.len();
     scratch.steps.resize(len, 0);
-    scratch.buckets.resize(len, 0);
+    scratch.buckets.resize(model.scales.segment().min(len), 0);
     scratch.contexts.resize(len, 0);
-    let changed = measure(
-        model.layout,
-        base,
-        fine,
-        &mut scratch.steps,
-        &mut scratch.buckets,
-    );
-    let rows = choose_rows(model, scorer, start, base, scratch);
+    let (rows, changed) = choose_rows(model, scorer, start, base, fine, scratch);
     let skip = if changed * 2 < len {
         choose_skip(model, scratch)
     } else {
@@ -61,38 +54,43 @@ pub(super) fn encode<W: Word>(
 
 vectorised! {
     /// Steps and their classes; returns how many weights changed.
-    fn measure<W: Word>(layout: Layout, base: &[W], fine: &[W], steps: &mut [i32], buckets: &mut [u8]) -> usize {
-        let mut changed = 0usize;
+    fn measure<W: Word>(shift: u32, base: &[W], fine: &[W], steps: &mut [i32], buckets: &mut [u8]) -> usize {
+        let mut same = 0u32;
         for ((step, &b), &f) in steps.iter_mut().zip(base).zip(fine) {
-            *step = layout.steps(b.widen(), f.widen());
-            changed += usize::from(*step != 0);
+            *step = b.steps_to(f, shift);
+            same += u32::from(*step == 0);
         }
         for (bucket_, &step) in buckets.iter_mut().zip(steps.iter()) {
             *bucket_ = bucket(step);
         }
-        changed
+        steps.len() - same as usize
     }
 }
 
-/// Finds each segment's scale; leaves the contexts in `scratch`.
+/// Finds each segment's scale and counts the weights that changed; leaves steps and contexts in
+/// `scratch`.
 fn choose_rows<W: Word>(
     model: &Model<'_>,
     scorer: &Scorer,
     start: usize,
     base: &[W],
+    fine: &[W],
     scratch: &mut Scratch,
-) -> Vec<i32> {
+) -> (Vec<i32>, usize) {
     let contexts = model.contexts();
     model.scales.tile(&mut scratch.tile);
     let segment = model.scales.segment();
     let mut last = 0i32;
+    let mut changed = 0;
     let mut rows = Vec::with_capacity(base.len().div_ceil(segment));
     for at in (0..base.len()).step_by(segment) {
         let range = at..(at + segment).min(base.len());
         let words = &base[range.clone()];
         let columns = model.scales.columns_at(&scratch.tile, start + at, words.len());
         let out = &mut scratch.contexts[range.clone()];
-        let buckets = &scratch.buckets[range];
+        let buckets = &mut scratch.buckets[..range.len()];
+        let steps = &mut scratch.steps[range.clone()];
+        changed += measure(model.layout.shift(), words, &fine[range], steps, buckets);
         let mut row = last;
         // A scale at the edge of the candidates may lie beyond: look again from there.
         for _ in 0..4 {
@@ -112,7 +110,7 @@ fn choose_rows<W: Word>(
         rows.push(row);
         last = row;
     }
-    rows
+    (rows, changed)
 }
 
 /// The context below which changes are so rare that gaps cost less than symbols; 0 for none.
@@ -164,43 +162,56 @@ fn keep_expected(skip: u8, scratch: &mut Scratch) -> Vec<(u32, i32)> {
 struct Coded {
     low: Vec<u8>,
     escapes: Vec<u8>,
-    /// In 1/32 bits.
-    cost: u64,
+    lanes: Lanes,
 }
 
 impl Coded {
     /// Turns steps into symbols, low bits and escapes.
     fn new(model: &Model<'_>, scratch: &mut Scratch) -> Self {
         let contexts = model.contexts();
-        let low_bits: Vec<u32> = (0..=255).map(|c| contexts.low_bits(c)).collect();
-        let costs = model.tables.costs();
+        let held = model.tables.held();
+        let first_raw = contexts.first_raw();
         let mut low = BitWriter::default();
         let mut escapes = Vec::new();
-        let mut cost = 0u64;
         scratch.symbols.resize(scratch.contexts.len(), 0);
-        for ((symbol, &context), &steps) in scratch
+        let mut rests = [0u32; GROUP];
+        let mut counts = [0u8; GROUP];
+        for ((symbols, here), steps) in scratch
             .symbols
-            .iter_mut()
-            .zip(&scratch.contexts)
-            .zip(&scratch.steps)
+            .chunks_mut(GROUP)
+            .zip(scratch.contexts.chunks(GROUP))
+            .zip(scratch.steps.chunks(GROUP))
         {
-            let count = low_bits[usize::from(context)];
-            let (coded, rest) = split(steps, count);
-            let price = costs[usize::from(context)][usize::from(coded)];
-            if coded == ESCAPE || price == u16::MAX {
-                *symbol = ESCAPE;
-                put_varint(&mut escapes, u64::from(zigzag(steps)));
-                cost += u64::from(costs[usize::from(context)][usize::from(ESCAPE)]);
+            let any_raw = here.iter().fold(0, |a, &c| a.max(c)) >= first_raw;
+            if any_raw {
+                split_all(contexts, here, steps, symbols, &mut rests, &mut counts);
             } else {
-                *symbol = coded;
-                low.put(rest, count);
-                cost += u64::from(price);
+                split_plain(steps, symbols);
+            }
+            let mut lost = 0u64;
+            for (i, (symbol, &context)) in symbols.iter_mut().zip(here).enumerate() {
+                *symbol = held[usize::from(context)][usize::from(*symbol)];
+                lost |= u64::from(*symbol == ESCAPE) << i;
+            }
+            let mut lost_left = lost;
+            while lost_left != 0 {
+                let i = lost_left.trailing_zeros() as usize;
+                put_varint(&mut escapes, u64::from(zigzag(steps[i])));
+                lost_left &= lost_left - 1;
+            }
+            if any_raw {
+                let mut raw = raw_mask(&counts[..here.len()]) & !lost;
+                while raw != 0 {
+                    let i = raw.trailing_zeros() as usize;
+                    low.put(rests[i], u32::from(counts[i]));
+                    raw &= raw - 1;
+                }
             }
         }
         Self {
             low: low.finish(),
             escapes,
-            cost,
+            lanes: Lanes::for_size(about_bytes(model, scratch)),
         }
     }
 
@@ -211,16 +222,15 @@ impl Coded {
         rows: &[u8],
         out: &mut Vec<u8>,
     ) {
-        let lanes = Lanes::for_size((self.cost / u64::from(8 * BIT)) as usize);
         let mut stream = Vec::new();
         rans::encode(
             model.tables.encoder(),
             &scratch.contexts,
             &scratch.symbols,
-            lanes,
+            self.lanes,
             &mut stream,
         );
-        out.push(lanes.count() as u8);
+        out.push(self.lanes.count() as u8);
         for part in [rows, &stream, &self.low, &self.escapes] {
             put_varint(out, part.len() as u64);
         }
@@ -228,4 +238,45 @@ impl Coded {
             out.extend_from_slice(part);
         }
     }
+}
+
+/// Weights whose escapes and low bits are told apart by the bits of one mask.
+const GROUP: usize = 64;
+
+vectorised! {
+    /// Symbols of weights without low bits.
+    fn split_plain(steps: &[i32], symbols: &mut [u8]) {
+        for (symbol, &steps) in symbols.iter_mut().zip(steps) {
+            *symbol = split(steps, 0).0;
+        }
+    }
+}
+
+vectorised! {
+    /// Symbols, low bits and how many there are.
+    fn split_all(contexts: Contexts, here: &[u8], steps: &[i32], symbols: &mut [u8], rests: &mut [u32; GROUP], counts: &mut [u8; GROUP]) {
+        let parts = symbols.iter_mut().zip(rests).zip(counts);
+        for (((symbol, rest), count), (&context, &steps)) in parts.zip(here.iter().zip(steps)) {
+            let bits = contexts.low_bits(context);
+            (*symbol, *rest) = split(steps, bits);
+            *count = bits as u8;
+        }
+    }
+}
+
+vectorised! {
+    fn raw_mask(counts: &[u8]) -> u64 {
+        counts.iter().enumerate().fold(0, |mask, (i, &c)| mask | u64::from(c > 0) << i)
+    }
+}
+
+/// About how long the symbols will be, from one in eight of them where there are many.
+fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
+    let costs = model.tables.costs();
+    let step = if scratch.symbols.len() < 1 << 14 { 1 } else { 8 };
+    let sampled = scratch.symbols.iter().zip(&scratch.contexts).step_by(step);
+    let cost: usize = sampled
+        .map(|(&symbol, &context)| usize::from(costs[usize::from(context)][usize::from(symbol)]))
+        .sum();
+    cost * step / (8 * BIT as usize)
 }

@@ -9,6 +9,8 @@ mod decode;
 mod encode;
 #[cfg(target_arch = "x86_64")]
 mod decode_avx2;
+#[cfg(target_arch = "x86_64")]
+mod encode_avx2;
 
 pub(crate) use decode::{DecodeTables, Decoder};
 pub(crate) use encode::{EncodeTables, encode};
@@ -137,6 +139,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn both_encoders<const N: usize>(tables: &EncodeTables, contexts: &[u8], symbols: &[u8]) {
+        let whole = symbols.len() / N * N;
+        let run = |wide: bool| {
+            let mut states = [LOW; N];
+            let mut words = vec![0u16; whole + encode::SLACK];
+            let mut at = words.len();
+            let f = if wide { encode::encode_whole::<N> } else { encode::encode_plain::<N> };
+            f(tables, &contexts[..whole], &symbols[..whole], &mut states, &mut words, &mut at);
+            (states, words[at..].to_vec())
+        };
+        assert_eq!(run(true), run(false));
+    }
+
+    #[test]
+    fn the_wide_encoder_agrees_with_the_plain_one() {
+        let tables = [table(&[9; 60]), table(&[1, 200]), table(&[3, 1, 0, 1, 70, 0, 5])];
+        let mut state = 1u32;
+        let (contexts, symbols): (Vec<u8>, Vec<u8>) = (0..5000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let context = (state >> 24) as usize % tables.len();
+                let used: Vec<usize> = (0..256).filter(|&s| tables[context][s] > 0).collect();
+                (context as u8, used[(state >> 8) as usize % used.len()] as u8)
+            })
+            .unzip();
+        let tables = EncodeTables::new(&tables);
+        both_encoders::<8>(&tables, &contexts, &symbols);
+        both_encoders::<32>(&tables, &contexts, &symbols);
     }
 
     #[test]
