@@ -22,7 +22,7 @@ pub struct TableSet {
     encode: OnceLock<EncodeTables>,
     decode: OnceLock<DecodeTables>,
     costs: OnceLock<Vec<[u16; 256]>>,
-    held: OnceLock<Vec<[u8; 256]>>,
+    held: OnceLock<Box<[[u8; 256]; 256]>>,
 }
 
 impl PartialEq for TableSet {
@@ -88,14 +88,14 @@ impl TableSet {
     }
 
     /// For each context, each symbol that the table holds, and [`ESCAPE`] for those it lacks.
-    pub(crate) fn held(&self) -> &[[u8; 256]] {
+    pub(crate) fn held(&self) -> &[[u8; 256]; 256] {
         self.held.get_or_init(|| {
-            let expanded = self.expanded();
-            let rows = expanded.iter().map(|freqs| {
-                std::array::from_fn(|s| if freqs[s] > 0 { s as u8 } else { ESCAPE as u8 })
-            });
             // A row for any context, so that no index needs a check.
-            rows.chain(std::iter::repeat([ESCAPE as u8; 256])).take(256).collect()
+            let mut held = Box::new([[ESCAPE as u8; 256]; 256]);
+            for (row, freqs) in held.iter_mut().zip(self.expanded()) {
+                *row = std::array::from_fn(|s| if freqs[s] > 0 { s as u8 } else { ESCAPE as u8 });
+            }
+            held
         })
     }
 

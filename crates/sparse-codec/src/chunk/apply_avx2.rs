@@ -131,20 +131,3 @@ unsafe fn steps(rule: &Rule, symbols: __m128i, contexts: __m128i, bytes: &[u8], 
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast::<__m256i>(), steps) };
     used
 }
-
-/// Which of 64 contexts are at least `skip`.
-///
-/// # Safety
-/// The CPU must have AVX2.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-pub(super) unsafe fn expected_mask(contexts: &[u8; 64], skip: u8) -> u64 {
-    let skip = _mm256_set1_epi8(skip as i8);
-    let half = |at: usize| {
-        // SAFETY: `at` is 0 or 32, and 64 bytes are there.
-        let context = unsafe { _mm256_loadu_si256(contexts.as_ptr().add(at).cast::<__m256i>()) };
-        let mask = _mm256_cmpeq_epi8(_mm256_max_epu8(context, skip), context);
-        u64::from(_mm256_movemask_epi8(mask) as u32)
-    };
-    half(0) | half(32) << 32
-}

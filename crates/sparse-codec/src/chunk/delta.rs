@@ -1,5 +1,6 @@
 //! Encoding of DELTA and SPARSE chunks: the steps from the base, given how many are expected.
 
+use super::masks::at_least;
 use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
 use crate::bits::BitWriter;
 use crate::bytes::{put_varint, zigzag};
@@ -169,7 +170,7 @@ impl Coded {
     /// Turns steps into symbols, low bits and escapes.
     fn new(model: &Model<'_>, scratch: &mut Scratch) -> Self {
         let contexts = model.contexts();
-        let held = model.tables.held();
+        let held: &[[u8; 256]; 256] = model.tables.held();
         let first_raw = contexts.first_raw();
         let mut low = BitWriter::default();
         let mut escapes = Vec::new();
@@ -182,30 +183,27 @@ impl Coded {
             .zip(scratch.contexts.chunks(GROUP))
             .zip(scratch.steps.chunks(GROUP))
         {
-            let any_raw = here.iter().fold(0, |a, &c| a.max(c)) >= first_raw;
-            if any_raw {
+            let mut raw = at_least(here, first_raw);
+            if raw != 0 {
                 split_all(contexts, here, steps, symbols, &mut rests, &mut counts);
             } else {
                 split_plain(steps, symbols);
             }
-            let mut lost = 0u64;
-            for (i, (symbol, &context)) in symbols.iter_mut().zip(here).enumerate() {
+            for (symbol, &context) in symbols.iter_mut().zip(here) {
                 *symbol = held[usize::from(context)][usize::from(*symbol)];
-                lost |= u64::from(*symbol == ESCAPE) << i;
             }
-            let mut lost_left = lost;
-            while lost_left != 0 {
-                let i = lost_left.trailing_zeros() as usize;
+            let kept = at_least(symbols, ESCAPE + 1);
+            let mut lost = !kept & (u64::MAX >> (GROUP - here.len()));
+            while lost != 0 {
+                let i = lost.trailing_zeros() as usize;
                 put_varint(&mut escapes, u64::from(zigzag(steps[i])));
-                lost_left &= lost_left - 1;
+                lost &= lost - 1;
             }
-            if any_raw {
-                let mut raw = raw_mask(&counts[..here.len()]) & !lost;
-                while raw != 0 {
-                    let i = raw.trailing_zeros() as usize;
-                    low.put(rests[i], u32::from(counts[i]));
-                    raw &= raw - 1;
-                }
+            raw &= kept;
+            while raw != 0 {
+                let i = raw.trailing_zeros() as usize;
+                low.put(rests[i], u32::from(counts[i]));
+                raw &= raw - 1;
             }
         }
         Self {
@@ -261,12 +259,6 @@ vectorised! {
             (*symbol, *rest) = split(steps, bits);
             *count = bits as u8;
         }
-    }
-}
-
-vectorised! {
-    fn raw_mask(counts: &[u8]) -> u64 {
-        counts.iter().enumerate().fold(0, |mask, (i, &c)| mask | u64::from(c > 0) << i)
     }
 }
 

@@ -9,6 +9,7 @@ mod apply_avx2;
 mod delta;
 mod full;
 mod gaps;
+mod masks;
 mod rows;
 mod undelta;
 

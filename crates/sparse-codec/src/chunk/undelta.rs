@@ -1,13 +1,13 @@
 //! Decoding of DELTA and SPARSE chunks, a block at a time.
 
 use super::apply::Rule;
+use super::masks::at_least;
 use super::{Model, Scratch, gaps, rows};
 use crate::bits::BitReader;
 use crate::bytes::unzigzag;
 use crate::context::BLOCK;
 use crate::fit::REACH;
 use crate::rans::{Decoder, Lanes};
-use crate::simd::vectorised;
 use crate::{CodecError, Reader, Word};
 
 /// The sections of a chunk.
@@ -156,44 +156,13 @@ fn gather_expected<W: Word>(
         let contexts = &mut contexts[..base.len()];
         model.fill_block(&scratch.tile, start, i * BLOCK, base, rows, contexts);
         for (j, some) in contexts.chunks(64).enumerate() {
-            let mut mask = expected_mask(some, skip);
+            let mut mask = at_least(some, skip);
             while mask != 0 {
                 let k = mask.trailing_zeros() as usize;
                 scratch.contexts.push(some[k]);
                 scratch.positions.push((i * BLOCK + j * 64 + k) as u32);
                 mask &= mask - 1;
             }
-        }
-    }
-}
-
-/// Which of up to 64 contexts are at least `skip`.
-fn expected_mask(contexts: &[u8], skip: u8) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(contexts) = contexts.first_chunk::<64>()
-        && crate::simd::has_avx2()
-    {
-        // SAFETY: the features were just detected.
-        return unsafe { super::apply_avx2::expected_mask(contexts, skip) };
-    }
-    expected_plain(contexts, skip)
-}
-
-vectorised! {
-    fn expected_plain(contexts: &[u8], skip: u8) -> u64 {
-        contexts.iter().enumerate().fold(0, |mask, (i, &c)| mask | u64::from(c >= skip) << i)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_agree() {
-        let contexts: [u8; 64] = std::array::from_fn(|i| (i * 37 % 256) as u8);
-        for skip in 0..=255 {
-            assert_eq!(expected_mask(&contexts, skip), expected_plain(&contexts, skip));
         }
     }
 }
