@@ -175,8 +175,8 @@ impl Scales {
             return;
         };
         tile.extend_from_slice(&self.columns);
-        while tile.len() < most + BLOCK {
-            let more = (most + BLOCK - tile.len()).min(tile.len() / self.columns.len() * self.columns.len());
+        while tile.len() < most + BLOCK.max(self.segment()) {
+            let more = (most + BLOCK.max(self.segment()) - tile.len()).min(tile.len() / self.columns.len() * self.columns.len());
             tile.extend_from_within(..more);
         }
     }
