@@ -44,16 +44,28 @@ impl BitWriter {
     }
 }
 
+/// Bytes that [`BitReader::window`] gives at least.
+pub(crate) const WINDOW: usize = 96;
+
 /// Reads bits from a byte slice.
 #[derive(Debug)]
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
     position: usize,
+    /// The last bytes, up to [`WINDOW`], and zeros.
+    end: [u8; 2 * WINDOW],
 }
 
 impl<'a> BitReader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+        let mut end = [0; 2 * WINDOW];
+        let last = &bytes[bytes.len().saturating_sub(WINDOW)..];
+        end[..last.len()].copy_from_slice(last);
+        Self {
+            bytes,
+            position: 0,
+            end,
+        }
     }
 
     /// The next `count` bits, at most 32. Past the end they are zeros, which
@@ -70,13 +82,21 @@ impl<'a> BitReader<'a> {
         value as u32
     }
 
-    /// The bytes from the next bit on and how many bits of the first are used up, where at least
-    /// `len` bytes are left.
+    /// The bytes from the next bit on, zeros past the end, and how many bits of the first are used
+    /// up.
     #[inline(always)]
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn window(&self, len: usize) -> Option<(&'a [u8], usize)> {
-        let rest = self.bytes.get(self.position / 8..)?;
-        (rest.len() >= len).then_some((rest, self.position % 8))
+    pub(crate) fn window(&self) -> (&[u8; WINDOW], usize) {
+        let at = self.position / 8;
+        let rest = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
+        (rest.unwrap_or_else(|| self.end_window(at)), self.position % 8)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn end_window(&self, at: usize) -> &[u8; WINDOW] {
+        let skipped = at - self.bytes.len().saturating_sub(WINDOW).min(at);
+        let rest = self.end.get(skipped.min(WINDOW)..).and_then(<[u8]>::first_chunk);
+        rest.unwrap_or(&[0; WINDOW])
     }
 
     /// Passes over `count` bits.
@@ -127,6 +147,23 @@ mod tests {
                 prop_assert_eq!(u64::from(reader.take(count)), u64::from(value) & ((1 << count) - 1));
             }
             prop_assert!(reader.finish("test").is_ok());
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn windows_are_the_bytes_and_zeros() {
+        let bytes: Vec<u8> = (1..=250).collect();
+        for len in [0, 1, 50, 95, 96, 97, 250] {
+            let mut reader = BitReader::new(&bytes[..len]);
+            for at in 0..400 {
+                let (window, bit) = reader.window();
+                assert_eq!(bit, 0);
+                for (i, &byte) in window.iter().enumerate() {
+                    assert_eq!(byte, bytes[..len].get(at + i).copied().unwrap_or(0));
+                }
+                reader.skip(8);
+            }
         }
     }
 

@@ -167,22 +167,21 @@ impl Scales {
         }
     }
 
-    /// The columns repeated so that any [`BLOCK`] weights find theirs in one slice; the old
-    /// contents of `tile` are dropped.
-    pub(crate) fn tile(&self, tile: &mut Vec<i8>) {
+    /// The columns repeated so that any `reach` weights find theirs in one slice; the old contents
+    /// of `tile` are dropped.
+    pub(crate) fn tile(&self, reach: usize, tile: &mut Vec<i8>) {
         tile.clear();
         let Some(most) = self.columns.len().checked_sub(1) else {
             return;
         };
         tile.extend_from_slice(&self.columns);
-        while tile.len() < most + BLOCK.max(self.segment()) {
-            let more = (most + BLOCK.max(self.segment()) - tile.len()).min(tile.len() / self.columns.len() * self.columns.len());
+        while tile.len() < most + reach {
+            let more = (most + reach - tile.len()).min(tile.len());
             tile.extend_from_within(..more);
         }
     }
 
-    /// Offsets of the columns of `len` weights from `start` on, at most [`BLOCK`], given the
-    /// tile; empty where columns do not matter.
+    /// Offsets of the columns of `len` weights from `start` on, at most the tile's reach; empty where columns do not matter.
     pub(crate) fn columns_at<'a>(&self, tile: &'a [i8], start: usize, len: usize) -> &'a [i8] {
         if self.columns.is_empty() {
             return &[];
@@ -233,7 +232,7 @@ mod tests {
                 columns: (0..width).map(|i| (i % 101) as i8).collect(),
             };
             let mut tile = Vec::new();
-            scales.tile(&mut tile);
+            scales.tile(BLOCK, &mut tile);
             for start in [0, 5, width - 1, 7 * width + 1] {
                 let here = scales.columns_at(&tile, start, BLOCK);
                 assert!((0..BLOCK).all(|i| here[i] == scales.columns[(start + i) % width]));

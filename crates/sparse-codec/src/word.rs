@@ -118,15 +118,14 @@ impl Layout {
     }
 
     /// Exponent field of the word, subnormals counted with the lowest normal binade (same step).
-    #[inline(always)]
-    #[must_use]
+    #[cfg(test)]
     pub(crate) const fn exponent(self, word: u32) -> i32 {
         let e = (((word >> self.shift) & self.magnitude_mask()) >> self.mantissa()) as i32;
         if e < 1 { 1 } else { e }
     }
 
     /// Difference in representable steps from `base` to `fine`, wrapped to the word's width.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) const fn steps(self, base: u32, fine: u32) -> i32 {
         let up = 32 - self.width();
         (self

@@ -79,8 +79,8 @@ fn choose_rows<W: Word>(
     scratch: &mut Scratch,
 ) -> (Vec<i32>, usize) {
     let contexts = model.contexts();
-    model.scales.tile(&mut scratch.tile);
     let segment = model.scales.segment();
+    model.scales.tile(segment.min(base.len()), &mut scratch.tile);
     let mut last = 0i32;
     let mut changed = 0;
     let mut rows = Vec::with_capacity(base.len().div_ceil(segment));

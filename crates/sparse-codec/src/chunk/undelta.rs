@@ -86,7 +86,7 @@ pub(super) fn decode<W: Word>(
     let rows = sections.rows(model, base)?;
     let rule = Rule::new(model.layout);
     let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
-    model.scales.tile(&mut scratch.tile);
+    model.scales.tile(BLOCK, &mut scratch.tile);
     let (mut symbols, mut contexts) = ([0u8; BLOCK], [0u8; BLOCK]);
     for (i, (base, out)) in base.chunks(BLOCK).zip(out.chunks_mut(BLOCK)).enumerate() {
         let (symbols, contexts) = (&mut symbols[..base.len()], &mut contexts[..base.len()]);
@@ -150,7 +150,7 @@ fn gather_expected<W: Word>(
 ) {
     scratch.positions.clear();
     scratch.contexts.clear();
-    model.scales.tile(&mut scratch.tile);
+    model.scales.tile(BLOCK, &mut scratch.tile);
     let mut contexts = [0u8; BLOCK];
     for (i, base) in base.chunks(BLOCK).enumerate() {
         let contexts = &mut contexts[..base.len()];
