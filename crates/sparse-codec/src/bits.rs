@@ -39,7 +39,8 @@ impl BitWriter {
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let bytes = self.count.div_ceil(8) as usize;
         self.out.truncate(self.len);
-        self.out.extend_from_slice(&self.held.to_le_bytes()[..bytes]);
+        self.out
+            .extend_from_slice(&self.held.to_le_bytes()[..bytes]);
         self.out
     }
 }
@@ -73,7 +74,11 @@ impl<'a> BitReader<'a> {
     #[inline(always)]
     pub(crate) fn take(&mut self, count: u32) -> u32 {
         let at = self.position / 8;
-        let window = match self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let window = match self
+            .bytes
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<8>())
+        {
             Some(chunk) => u64::from_le_bytes(*chunk),
             None => self.tail(at),
         };
@@ -89,13 +94,19 @@ impl<'a> BitReader<'a> {
     pub(crate) fn window(&self) -> (&[u8; WINDOW], usize) {
         let at = self.position / 8;
         let rest = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
-        (rest.unwrap_or_else(|| self.end_window(at)), self.position % 8)
+        (
+            rest.unwrap_or_else(|| self.end_window(at)),
+            self.position % 8,
+        )
     }
 
     #[cfg(target_arch = "x86_64")]
     fn end_window(&self, at: usize) -> &[u8; WINDOW] {
         let skipped = at - self.bytes.len().saturating_sub(WINDOW).min(at);
-        let rest = self.end.get(skipped.min(WINDOW)..).and_then(<[u8]>::first_chunk);
+        let rest = self
+            .end
+            .get(skipped.min(WINDOW)..)
+            .and_then(<[u8]>::first_chunk);
         rest.unwrap_or(&[0; WINDOW])
     }
 

@@ -59,7 +59,10 @@ impl Contexts {
     /// down, from 0 to `most`.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn low_bits_rule(self) -> (i32, i32) {
-        (RAW_FROM - LOWEST - 4, (self.layout.mantissa() as i32 - 3).max(0))
+        (
+            RAW_FROM - LOWEST - 4,
+            (self.layout.mantissa() as i32 - 3).max(0),
+        )
     }
 
     /// The first context with low bits, or the number of contexts.
@@ -162,7 +165,7 @@ impl Scales {
             _ => (128..=384)
                 .rev()
                 .min_by_key(|part| (width % part, part.abs_diff(256)))
-                .filter(|part| width % part == 0)
+                .filter(|&part| width.is_multiple_of(part))
                 .unwrap_or(256),
         }
     }

@@ -119,7 +119,10 @@ impl Fitter {
         let contexts = Contexts::new(self.layout);
         let priors = priors(contexts, self.layout.mantissa());
         let mut scorer = Scorer::new(&priors, &Census::new(contexts));
-        let prior: Vec<[f32; BUCKETS]> = priors.iter().map(|row| row.map(|p| -p.log2() as f32)).collect();
+        let prior: Vec<[f32; BUCKETS]> = priors
+            .iter()
+            .map(|row| row.map(|p| -p.log2() as f32))
+            .collect();
         for tensor in &mut self.tensors {
             tensor.start(contexts, &prior);
         }
@@ -396,13 +399,20 @@ fn bits(counts: &[f64; 256], share: f64) -> (f64, bool) {
     for (symbol, &n) in counts.iter().enumerate() {
         if n > 0.0 {
             plain -= n * (n / total).log2();
-            let mirror = if (1..=241).contains(&symbol) { counts[242 - symbol] } else { n };
+            let mirror = if (1..=241).contains(&symbol) {
+                counts[242 - symbol]
+            } else {
+                n
+            };
             mirrored -= n * ((n + mirror) / 2.0 / total).log2();
             used += 1.0;
         }
     }
     let each = 6.0 + OVERFIT * (share - 1.0);
-    let (plain, mirrored) = (plain + each * used + 12.0, mirrored + 0.5 * each * used + 12.0);
+    let (plain, mirrored) = (
+        plain + each * used + 12.0,
+        mirrored + 0.5 * each * used + 12.0,
+    );
     (plain.min(mirrored), mirrored <= plain)
 }
 
@@ -445,7 +455,8 @@ fn merge(counts: &[[f64; 256]], share: f64) -> TableSet {
             .iter()
             .rposition(|c| c.iter().any(|&n| n > 0.0))
             .unwrap_or(0);
-        groups[i].start = ((last + usize::from(groups[i].start)) / 2 + 1).min(usize::from(groups[i].start)) as u8;
+        groups[i].start =
+            ((last + usize::from(groups[i].start)) / 2 + 1).min(usize::from(groups[i].start)) as u8;
     }
     let tables = groups
         .iter()

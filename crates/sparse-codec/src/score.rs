@@ -21,7 +21,11 @@ pub(crate) fn bucket(steps: i32) -> u8 {
     // Low bits that could round up to the next class.
     let exact = magnitude & !(magnitude >> 8);
     let float = (exact as i32 as f32).to_bits() & 0x7fff_ffff;
-    if magnitude < 8 { magnitude as u8 } else { ((float >> 22) - 252) as u8 }
+    if magnitude < 8 {
+        magnitude as u8
+    } else {
+        ((float >> 22) - 252) as u8
+    }
 }
 
 /// The smallest magnitude in a class.
@@ -152,7 +156,13 @@ vectorised! {
 /// Probability of each class of difference when the mean magnitude is `mean` steps.
 pub(crate) fn laplace(mean: f64) -> [f64; BUCKETS] {
     // Probability that the magnitude, rounded to whole steps, is at least `m`.
-    let tail = |m: f64| if m <= 0.0 { 1.0 } else { (-(m - 0.5) / mean).exp() };
+    let tail = |m: f64| {
+        if m <= 0.0 {
+            1.0
+        } else {
+            (-(m - 0.5) / mean).exp()
+        }
+    };
     let mut next = tail(bucket_start(0));
     std::array::from_fn(|b| {
         let here = std::mem::replace(&mut next, tail(bucket_start(b + 1)));
@@ -169,7 +179,11 @@ pub(crate) fn best(costs: &[i32; CANDIDATES], away: i32) -> i32 {
     for (candidate, &cost) in costs.iter().enumerate() {
         let offset = candidate as i32 - CENTRE as i32;
         let change = (away + offset).abs();
-        let side = if change == 0 { 16 } else { 160 + 30 * change.min(20) };
+        let side = if change == 0 {
+            16
+        } else {
+            160 + 30 * change.min(20)
+        };
         // Of equals, the one nearest to where it is.
         if (cost + side, offset.abs()) < (best.0, i32::abs(best.1)) {
             best = (cost + side, offset);
@@ -204,7 +218,7 @@ mod tests {
         // In the context of one expected step.
         let here = vec![40u8; 200];
         let small = best(&scorer.run(&here, &[0; 200]), 0);
-        let large = best(&scorer.run(&here, &vec![bucket(3); 200]), 0);
+        let large = best(&scorer.run(&here, &[bucket(3); 200]), 0);
         assert!(small <= -4 && large >= 3, "{small} {large}");
     }
 }

@@ -110,7 +110,9 @@ impl TableSet {
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut coder = BinaryEncoder::new();
         let mut models = Models::new();
-        models.count.encode(&mut coder, self.tables.len() as u32 - 1);
+        models
+            .count
+            .encode(&mut coder, self.tables.len() as u32 - 1);
         let mut last = 0u8;
         for &start in &self.starts[1..] {
             models.start.encode(&mut coder, u32::from(start - last) - 1);
@@ -364,7 +366,10 @@ mod tests {
         let mut bytes = Vec::new();
         set.write(&mut bytes);
         let mut reader = Reader::new(&bytes, "test");
-        assert!(&TableSet::read(&mut reader).unwrap() == set, "tables changed");
+        assert!(
+            &TableSet::read(&mut reader).unwrap() == set,
+            "tables changed"
+        );
         reader.finish().unwrap();
         bytes.len()
     }
@@ -400,9 +405,16 @@ mod tests {
 
     #[test]
     fn symmetric_tables_cost_half() {
-        let counts: [u32; 256] = std::array::from_fn(|i| (100_000 >> i.abs_diff(121).min(31)) / (1 + i as u32 % 3));
-        let one = round_trip(&TableSet::from_frequencies(vec![0], vec![frequencies(&counts, true)]));
-        let two = round_trip(&TableSet::from_frequencies(vec![0], vec![frequencies(&counts, false)]));
+        let counts: [u32; 256] =
+            std::array::from_fn(|i| (100_000 >> i.abs_diff(121).min(31)) / (1 + i as u32 % 3));
+        let one = round_trip(&TableSet::from_frequencies(
+            vec![0],
+            vec![frequencies(&counts, true)],
+        ));
+        let two = round_trip(&TableSet::from_frequencies(
+            vec![0],
+            vec![frequencies(&counts, false)],
+        ));
         assert!(one < two && one < 40, "{one} {two}");
     }
 }

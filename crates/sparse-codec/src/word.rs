@@ -128,11 +128,7 @@ impl Layout {
     #[cfg(test)]
     pub(crate) const fn steps(self, base: u32, fine: u32) -> i32 {
         let up = 32 - self.width();
-        (self
-            .ordinal(fine)
-            .wrapping_sub(self.ordinal(base))
-            << up)
-            >> up
+        (self.ordinal(fine).wrapping_sub(self.ordinal(base)) << up) >> up
     }
 
     /// The word `steps` away from `base`: what [`Word::stepped`] is tested against.
@@ -237,7 +233,11 @@ mod tests {
             for &f in words {
                 let fine = W::narrow(f >> layout.shift() << layout.shift());
                 let steps = layout.steps(base.widen(), fine.widen());
-                assert_eq!(base.steps_to(fine, layout.shift()), steps, "{base:?} {fine:?}");
+                assert_eq!(
+                    base.steps_to(fine, layout.shift()),
+                    steps,
+                    "{base:?} {fine:?}"
+                );
                 assert_eq!(base.stepped(steps, layout.shift()), fine);
                 let there = W::narrow(layout.step_from(base.widen(), f as i32));
                 assert_eq!(base.stepped(f as i32, layout.shift()), there);
@@ -249,7 +249,18 @@ mod tests {
     fn word_wide_arithmetic_agrees_with_the_layout() {
         let words: Vec<u32> = (0..400u32)
             .map(|i| i.wrapping_mul(0x9e37_79b9).rotate_left(i % 32))
-            .chain([0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 1 << 31, u32::MAX])
+            .chain([
+                0,
+                1,
+                0x7f,
+                0x80,
+                0xff,
+                0x7fff,
+                0x8000,
+                0xffff,
+                1 << 31,
+                u32::MAX,
+            ])
             .collect();
         agrees::<u16>(Layout::BF16, &words);
         agrees::<u16>(Layout::F16, &words);

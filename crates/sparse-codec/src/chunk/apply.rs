@@ -77,8 +77,11 @@ impl Rule {
         out: &mut [W],
         escapes: &mut Vec<u32>,
     ) {
-        for (i, ((out, &word), (&symbol, &context))) in
-            out.iter_mut().zip(base).zip(symbols.iter().zip(contexts)).enumerate()
+        for (i, ((out, &word), (&symbol, &context))) in out
+            .iter_mut()
+            .zip(base)
+            .zip(symbols.iter().zip(contexts))
+            .enumerate()
         {
             if symbol == ESCAPE {
                 escapes.push(i as u32);
@@ -101,15 +104,35 @@ mod tests {
     fn check<W: Word + std::fmt::Debug>(layout: Layout, picks: &[(u32, u8, u8)], bytes: &[u8]) {
         let rule = Rule::new(layout);
         let top = Contexts::new(layout).count() as u8 - 1;
-        let base: Vec<W> = picks.iter().map(|p| W::narrow(p.0 >> layout.shift() << layout.shift())).collect();
+        let base: Vec<W> = picks
+            .iter()
+            .map(|p| W::narrow(p.0 >> layout.shift() << layout.shift()))
+            .collect();
         let symbols: Vec<u8> = picks.iter().map(|p| p.1.min(241)).collect();
         let contexts: Vec<u8> = picks.iter().map(|p| p.2.min(top)).collect();
-        let (mut fast, mut slow) = (vec![W::default(); base.len()], vec![W::default(); base.len()]);
+        let (mut fast, mut slow) = (
+            vec![W::default(); base.len()],
+            vec![W::default(); base.len()],
+        );
         let (mut fast_escapes, mut slow_escapes) = (Vec::new(), Vec::new());
         let mut low = BitReader::new(bytes);
-        rule.apply(&base, &symbols, &contexts, &mut low, &mut fast, &mut fast_escapes);
+        rule.apply(
+            &base,
+            &symbols,
+            &contexts,
+            &mut low,
+            &mut fast,
+            &mut fast_escapes,
+        );
         let mut twin = BitReader::new(bytes);
-        rule.apply_plain(&base, &symbols, &contexts, &mut twin, &mut slow, &mut slow_escapes);
+        rule.apply_plain(
+            &base,
+            &symbols,
+            &contexts,
+            &mut twin,
+            &mut slow,
+            &mut slow_escapes,
+        );
         assert_eq!(fast_escapes, slow_escapes);
         for &at in &slow_escapes {
             (fast[at as usize], slow[at as usize]) = (W::default(), W::default());
@@ -139,10 +162,19 @@ mod tests {
         let mut low = BitWriter::default();
         low.put(3, 2);
         let bytes = low.finish();
-        let context = (0..=255u8).find(|&c| Contexts::new(Layout::F32).low_bits(c) == 2).unwrap_or(0);
+        let context = (0..=255u8)
+            .find(|&c| Contexts::new(Layout::F32).low_bits(c) == 2)
+            .unwrap_or(0);
         let mut out = [0u32];
         let mut escapes = Vec::new();
-        Rule::new(Layout::F32).apply(&[100], &[UNCHANGED + 1], &[context], &mut BitReader::new(&bytes), &mut out, &mut escapes);
+        Rule::new(Layout::F32).apply(
+            &[100],
+            &[UNCHANGED + 1],
+            &[context],
+            &mut BitReader::new(&bytes),
+            &mut out,
+            &mut escapes,
+        );
         assert_eq!(out, [100 + 4 + 3 - 2]);
     }
 }

@@ -2,13 +2,14 @@
 //! and reads the low bits of eight weights at once from a running sum of their counts.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_set1_epi64x, _mm256_broadcastsi128_si256, _mm256_min_epu8, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_subs_epu8, _pdep_u64, _mm_loadl_epi64, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256,
-    _mm256_cmpeq_epi8, _mm256_cmpeq_epi32, _mm256_cvtepu8_epi32, _mm256_extract_epi32,
-    _mm256_i32gather_epi32, _mm256_loadu_si256, _mm256_max_epi32, _mm256_max_epu8,
-    _mm256_min_epi32, _mm256_movemask_epi8, _mm256_permute2x128_si256, _mm256_set1_epi8,
-    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_slli_si256,
-    _mm256_sllv_epi32, _mm256_srai_epi32, _mm256_srli_epi32, _mm256_srlv_epi32,
-    _mm256_storeu_si256, _mm256_sub_epi32,
+    __m128i, __m256i, _mm_loadl_epi64, _mm_set1_epi64x, _mm256_add_epi32, _mm256_and_si256,
+    _mm256_andnot_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32,
+    _mm256_cvtepu8_epi32, _mm256_extract_epi32, _mm256_i32gather_epi32, _mm256_loadu_si256,
+    _mm256_max_epi32, _mm256_max_epu8, _mm256_min_epi32, _mm256_min_epu8, _mm256_movemask_epi8,
+    _mm256_permute2x128_si256, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_sllv_epi32,
+    _mm256_srai_epi32, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_srlv_epi32,
+    _mm256_storeu_si256, _mm256_sub_epi32, _mm256_subs_epu8, _pdep_u64,
 };
 
 use super::apply::Rule;
@@ -38,9 +39,24 @@ pub(super) unsafe fn apply<W: Word>(
     let zero = _mm256_setzero_si256();
     // Where low bits are few, they fit a byte each and 16-bit arithmetic.
     let narrow = rule.contexts().low_bits_rule().1 <= 7;
-    let powers = _mm256_broadcastsi128_si256(_mm_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, -128i8 as u8])));
-    let groups = base.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<32>().0);
-    let groups = groups.zip(symbols.as_chunks::<32>().0).zip(contexts.as_chunks::<32>().0);
+    let powers = _mm256_broadcastsi128_si256(_mm_set1_epi64x(i64::from_le_bytes([
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        64,
+        -128i8 as u8,
+    ])));
+    let groups = base
+        .as_chunks::<32>()
+        .0
+        .iter()
+        .zip(out.as_chunks_mut::<32>().0);
+    let groups = groups
+        .zip(symbols.as_chunks::<32>().0)
+        .zip(contexts.as_chunks::<32>().0);
     for (i, (((base, out), symbols), contexts)) in groups.enumerate() {
         // SAFETY: both arrays are 32 bytes long.
         let (symbol, context) = unsafe {
@@ -125,7 +141,11 @@ fn counts(symbol: __m256i, context: __m256i, rule: &Rule) -> __m256i {
 #[target_feature(enable = "bmi1,bmi2,popcnt")]
 fn spread(bytes: &[u8; WINDOW], bit: usize, units: &[u8; 32], rests: &mut [u8; 32]) -> usize {
     let mut at = bit;
-    let parts = rests.as_chunks_mut::<8>().0.iter_mut().zip(units.as_chunks::<8>().0);
+    let parts = rests
+        .as_chunks_mut::<8>()
+        .0
+        .iter_mut()
+        .zip(units.as_chunks::<8>().0);
     for (rests, units) in parts {
         // A unit less one in each byte; units are at least 1, so nothing is borrowed.
         let mask = u64::from_le_bytes(*units) - 0x0101_0101_0101_0101;
@@ -144,7 +164,14 @@ fn spread(bytes: &[u8; WINDOW], bit: usize, units: &[u8; 32], rests: &mut [u8; 3
 /// The CPU must have AVX2, and `bytes` hold 24 bytes from the one that `bit` is in.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn steps(rule: &Rule, symbols: __m128i, contexts: __m128i, bytes: &[u8; WINDOW], bit: usize, out: &mut [i32; 8]) -> usize {
+unsafe fn steps(
+    rule: &Rule,
+    symbols: __m128i,
+    contexts: __m128i,
+    bytes: &[u8; WINDOW],
+    bit: usize,
+    out: &mut [i32; 8],
+) -> usize {
     let (from, most) = rule.contexts().low_bits_rule();
     let one = _mm256_set1_epi32(1);
     let zero = _mm256_setzero_si256();

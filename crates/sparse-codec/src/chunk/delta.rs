@@ -2,6 +2,7 @@
 
 use super::masks::at_least;
 use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
+use crate::Word;
 use crate::bits::BitWriter;
 use crate::bytes::{put_varint, zigzag};
 use crate::chunk::ChunkMode;
@@ -11,7 +12,6 @@ use crate::rans::{self, Lanes};
 use crate::score::{CANDIDATES, Scorer, best, bucket};
 use crate::simd::vectorised;
 use crate::tables::BIT;
-use crate::Word;
 
 pub(super) fn encode<W: Word>(
     model: &Model<'_>,
@@ -80,14 +80,18 @@ fn choose_rows<W: Word>(
 ) -> (Vec<i32>, usize) {
     let contexts = model.contexts();
     let segment = model.scales.segment();
-    model.scales.tile(segment.min(base.len()), &mut scratch.tile);
+    model
+        .scales
+        .tile(segment.min(base.len()), &mut scratch.tile);
     let mut last = 0i32;
     let mut changed = 0;
     let mut rows = Vec::with_capacity(base.len().div_ceil(segment));
     for at in (0..base.len()).step_by(segment) {
         let range = at..(at + segment).min(base.len());
         let words = &base[range.clone()];
-        let columns = model.scales.columns_at(&scratch.tile, start + at, words.len());
+        let columns = model
+            .scales
+            .columns_at(&scratch.tile, start + at, words.len());
         let out = &mut scratch.contexts[range.clone()];
         let buckets = &mut scratch.buckets[..range.len()];
         let steps = &mut scratch.steps[range.clone()];
@@ -213,13 +217,7 @@ impl Coded {
         }
     }
 
-    fn write(
-        &self,
-        model: &Model<'_>,
-        scratch: &Scratch,
-        rows: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    fn write(&self, model: &Model<'_>, scratch: &Scratch, rows: &[u8], out: &mut Vec<u8>) {
         let mut stream = Vec::new();
         rans::encode(
             model.tables.encoder(),
@@ -265,7 +263,11 @@ vectorised! {
 /// About how long the symbols will be, from one in eight of them where there are many.
 fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
     let costs = model.tables.costs();
-    let step = if scratch.symbols.len() < 1 << 14 { 1 } else { 8 };
+    let step = if scratch.symbols.len() < 1 << 14 {
+        1
+    } else {
+        8
+    };
     let sampled = scratch.symbols.iter().zip(&scratch.contexts).step_by(step);
     let cost: usize = sampled
         .map(|(&symbol, &context)| usize::from(costs[usize::from(context)][usize::from(symbol)]))

@@ -26,7 +26,9 @@ fn coarse(layout: Layout, word: u32) -> i32 {
 }
 
 pub(super) fn encode<W: Word>(layout: Layout, segment: usize, fine: &[W], out: &mut Vec<u8>) {
-    let layout = layout.with_shift(common_zeros(layout, fine)).unwrap_or(layout);
+    let layout = layout
+        .with_shift(common_zeros(layout, fine))
+        .unwrap_or(layout);
     let means: Vec<i32> = fine.chunks(segment).map(|run| mean(layout, run)).collect();
     let one = vec![mean(layout, fine); 1];
     // One scale for all where the rows do not differ enough to pay for theirs.
@@ -194,4 +196,3 @@ pub(super) fn decode<W: Word>(
     low.finish("raw bits")?;
     escapes.finish()
 }
-

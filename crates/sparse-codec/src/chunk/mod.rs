@@ -171,7 +171,15 @@ impl<'a> Encoder<'a> {
         }
         let model = Model::new(self.layout, self.tables, scales);
         let at = out.len();
-        let mode = delta::encode(&model, self.scorer, start, base, fine, &mut self.scratch, out);
+        let mode = delta::encode(
+            &model,
+            self.scorer,
+            start,
+            base,
+            fine,
+            &mut self.scratch,
+            out,
+        );
         // Where the base says little, coding without it can be shorter.
         if (out.len() - at) * 10 > size_of_val(fine) * 6 {
             let mut full = Vec::new();
@@ -251,7 +259,11 @@ pub fn decode<W: Word>(
             reader.finish()
         }
         ChunkMode::Const => {
-            let word = reader.take(4)?.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b));
+            let word = reader
+                .take(4)?
+                .iter()
+                .rev()
+                .fold(0, |w, &b| w << 8 | u32::from(b));
             out.fill(W::narrow(word));
             reader.finish()
         }

@@ -48,7 +48,10 @@ fn noise(seed: u64) -> impl FnMut() -> u32 {
 
 /// Roughly normal with standard deviation 1.
 fn normal(next: &mut impl FnMut() -> u32) -> f32 {
-    (0..4).map(|_| next() as f32 / u32::MAX as f32 - 0.5).sum::<f32>() * 1.732
+    (0..4)
+        .map(|_| next() as f32 / u32::MAX as f32 - 0.5)
+        .sum::<f32>()
+        * 1.732
 }
 
 fn bf16(value: f32) -> u16 {
@@ -59,8 +62,14 @@ fn bf16(value: f32) -> u16 {
 fn trained(len: usize, moved: f32, seed: u64) -> (Vec<f32>, Vec<f32>) {
     let mut next = noise(seed);
     let base: Vec<f32> = (0..len).map(|_| 0.05 * normal(&mut next)).collect();
-    let base: Vec<f32> = base.iter().map(|&v| f32::from_bits(u32::from(bf16(v)) << 16)).collect();
-    let fine = base.iter().map(|&v| v + moved * normal(&mut next)).collect();
+    let base: Vec<f32> = base
+        .iter()
+        .map(|&v| f32::from_bits(u32::from(bf16(v)) << 16))
+        .collect();
+    let fine = base
+        .iter()
+        .map(|&v| v + moved * normal(&mut next))
+        .collect();
     (base, fine)
 }
 
@@ -98,7 +107,16 @@ fn full_precision_keeps_every_bit() {
     let base: Vec<u32> = base.iter().map(|v| v.to_bits()).collect();
     let mut fine: Vec<u32> = fine.iter().map(|v| v.to_bits()).collect();
     // NaN payloads, infinities, both zeros, subnormals.
-    fine[..8].copy_from_slice(&[0x7fc0_1234, 0xffff_ffff, 0x7f80_0000, 0xff80_0000, 0, 1 << 31, 1, 0x8000_0001]);
+    fine[..8].copy_from_slice(&[
+        0x7fc0_1234,
+        0xffff_ffff,
+        0x7f80_0000,
+        0xff80_0000,
+        0,
+        1 << 31,
+        1,
+        0x8000_0001,
+    ]);
     let (mode, bytes) = round_trip(Layout::F32, 250, &base, &fine);
     assert_eq!(mode, ChunkMode::Delta);
     assert!(bytes < base.len() * 3, "{bytes}");

@@ -118,13 +118,24 @@ pub(super) fn decode_sparse<W: Word>(
         let mut symbols = [0u8; BLOCK];
         let (mut kept, mut moved) = ([W::default(); BLOCK], [W::default(); BLOCK]);
         let mut places = Vec::new();
-        for (contexts, positions) in scratch.contexts.chunks(BLOCK).zip(scratch.positions.chunks(BLOCK)) {
+        for (contexts, positions) in scratch
+            .contexts
+            .chunks(BLOCK)
+            .zip(scratch.positions.chunks(BLOCK))
+        {
             let len = contexts.len();
             for (kept, &at) in kept.iter_mut().zip(positions) {
                 *kept = base[at as usize];
             }
             decoder.decode(contexts, &mut symbols[..len])?;
-            sections.apply(&rule, &kept[..len], &symbols[..len], contexts, &mut moved[..len], &mut places)?;
+            sections.apply(
+                &rule,
+                &kept[..len],
+                &symbols[..len],
+                contexts,
+                &mut moved[..len],
+                &mut places,
+            )?;
             for (&moved, &at) in moved.iter().zip(positions) {
                 out[at as usize] = moved;
             }

@@ -88,29 +88,36 @@ impl<'a> Decoder<'a> {
 
     /// Decodes the next `symbols.len()` symbols. All calls but the last must ask for a multiple
     /// of 32.
-    pub(crate) fn decode(
-        &mut self,
-        contexts: &[u8],
-        symbols: &mut [u8],
-    ) -> Result<(), CodecError> {
+    pub(crate) fn decode(&mut self, contexts: &[u8], symbols: &mut [u8]) -> Result<(), CodecError> {
         assert_eq!(contexts.len(), symbols.len());
         let largest = contexts.iter().fold(0, |a, &b| a.max(b));
-        assert!(usize::from(largest) < self.tables.count(), "context without a table");
+        assert!(
+            usize::from(largest) < self.tables.count(),
+            "context without a table"
+        );
         #[allow(unused_mut)]
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if self.simd && self.lanes >= 8 && std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: AVX2 was just detected, and every context was just checked to be below
+        if self.simd && self.lanes >= 8 && crate::simd::has_avx2() {
+            // SAFETY: the features were just detected, and every context was just checked to be below
             // the number of tables.
             done = unsafe {
                 let entries = self.tables.entries();
                 if self.lanes == 32 {
                     super::decode_avx2::decode::<4>(
-                        entries, contexts, symbols, &mut self.states, &mut self.words,
+                        entries,
+                        contexts,
+                        symbols,
+                        &mut self.states,
+                        &mut self.words,
                     )
                 } else {
                     super::decode_avx2::decode::<1>(
-                        entries, contexts, symbols, &mut self.states, &mut self.words,
+                        entries,
+                        contexts,
+                        symbols,
+                        &mut self.states,
+                        &mut self.words,
                     )
                 }
             };

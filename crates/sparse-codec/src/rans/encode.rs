@@ -84,7 +84,14 @@ fn encode_lanes<const N: usize>(
     let mut words = vec![0u16; symbols.len() + SLACK];
     let mut at = words.len();
     let whole = symbols.len() / N * N;
-    encode_plain(tables, &contexts[whole..], &symbols[whole..], &mut states, &mut words, &mut at);
+    encode_plain(
+        tables,
+        &contexts[whole..],
+        &symbols[whole..],
+        &mut states,
+        &mut words,
+        &mut at,
+    );
     let (contexts, symbols) = (&contexts[..whole], &symbols[..whole]);
     encode_whole(tables, contexts, symbols, &mut states, &mut words, &mut at);
     out.reserve(4 * N + 2 * (words.len() - at));
@@ -103,8 +110,8 @@ pub(super) fn encode_whole<const N: usize>(
     at: &mut usize,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if N.is_multiple_of(8) && std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just detected; each symbol has a word and `SLACK` are left over.
+    if N.is_multiple_of(8) && crate::simd::has_avx2() {
+        // SAFETY: the features were just detected; each symbol has a word and `SLACK` are left over.
         unsafe {
             super::encode_avx2::encode(tables, contexts, symbols, states, words, at);
         }
@@ -125,7 +132,8 @@ pub(super) fn encode_plain<const N: usize>(
     for (contexts, symbols) in contexts.chunks(N).zip(symbols.chunks(N)).rev() {
         let lanes = contexts.iter().zip(symbols).zip(states.iter_mut());
         for ((&context, &symbol), state) in lanes.rev() {
-            let [reciprocal, packed] = tables.symbols[usize::from(context) << 8 | usize::from(symbol)];
+            let [reciprocal, packed] =
+                tables.symbols[usize::from(context) << 8 | usize::from(symbol)];
             let complement = packed & 0xfff;
             let limit = (PROB_SCALE - complement) << (31 - PROB_BITS);
             // Written even when it is not kept: the next word overwrites it.

@@ -3,12 +3,12 @@
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_loadl_epi64, _mm_packus_epi32, _mm_storeu_si128, _mm256_add_epi32,
-    _mm256_and_si256, _mm256_blend_epi32, _mm256_castsi256_ps, _mm256_castsi256_si128,
-    _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_extracti128_si256, _mm256_i32gather_epi32,
-    _mm256_loadu_si256, _mm256_blendv_epi8, _mm256_movemask_ps, _mm256_mul_epu32,
+    _mm256_and_si256, _mm256_blend_epi32, _mm256_blendv_epi8, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_extracti128_si256,
+    _mm256_i32gather_epi32, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_mul_epu32,
     _mm256_mullo_epi32, _mm256_or_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi32,
-    _mm256_slli_epi32, _mm256_srli_epi32, _mm256_srli_epi64,
-    _mm256_srlv_epi32, _mm256_storeu_si256, _mm256_sub_epi32,
+    _mm256_slli_epi32, _mm256_srli_epi32, _mm256_srli_epi64, _mm256_srlv_epi32,
+    _mm256_storeu_si256, _mm256_sub_epi32,
 };
 
 use super::encode::EncodeTables;
@@ -36,9 +36,9 @@ static PACK: [[u32; 8]; 256] = {
 /// Encodes whole groups of `N` symbols, `N` a multiple of 8.
 ///
 /// # Safety
-/// The CPU must have AVX2, and `at`, at most `words.len()`, must be at least the number of
+/// The CPU must have what `has_avx2` asks for, and `at`, at most `words.len()`, must be at least the number of
 /// symbols and [`super::encode::SLACK`] more.
-#[target_feature(enable = "avx2,popcnt")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) unsafe fn encode<const N: usize>(
     tables: &EncodeTables,
     contexts: &[u8],
@@ -60,8 +60,12 @@ pub(super) unsafe fn encode<const N: usize>(
             // SAFETY: `place + 8` is at most the length of both slices, `lane + 8` at most `N`.
             let (context, symbol, x) = unsafe {
                 (
-                    _mm256_cvtepu8_epi32(_mm_loadl_epi64(contexts.as_ptr().add(place).cast::<__m128i>())),
-                    _mm256_cvtepu8_epi32(_mm_loadl_epi64(symbols.as_ptr().add(place).cast::<__m128i>())),
+                    _mm256_cvtepu8_epi32(_mm_loadl_epi64(
+                        contexts.as_ptr().add(place).cast::<__m128i>(),
+                    )),
+                    _mm256_cvtepu8_epi32(_mm_loadl_epi64(
+                        symbols.as_ptr().add(place).cast::<__m128i>(),
+                    )),
                     _mm256_loadu_si256(states.as_ptr().add(lane).cast::<__m256i>()),
                 )
             };
@@ -74,7 +78,8 @@ pub(super) unsafe fn encode<const N: usize>(
                 )
             };
             let complement = _mm256_and_si256(packed, field);
-            let limit = _mm256_slli_epi32::<{ 31 - PROB_BITS as i32 }>(_mm256_sub_epi32(scale, complement));
+            let limit =
+                _mm256_slli_epi32::<{ 31 - PROB_BITS as i32 }>(_mm256_sub_epi32(scale, complement));
             let keeps = _mm256_cmpgt_epi32(limit, x);
             let mask = _mm256_movemask_ps(_mm256_castsi256_ps(keeps)) as usize;
             // SAFETY: `PACK` has 256 rows of eight words.
@@ -92,7 +97,10 @@ pub(super) unsafe fn encode<const N: usize>(
             left -= 8 - mask.count_ones() as usize;
             let x = _mm256_blendv_epi8(_mm256_srli_epi32::<16>(x), x, keeps);
             let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(x, reciprocal));
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(x), _mm256_srli_epi64::<32>(reciprocal));
+            let odd = _mm256_mul_epu32(
+                _mm256_srli_epi64::<32>(x),
+                _mm256_srli_epi64::<32>(reciprocal),
+            );
             let product = _mm256_blend_epi32::<0xaa>(even, odd);
             let quotient = _mm256_srlv_epi32(product, _mm256_srli_epi32::<24>(packed));
             let bias = _mm256_and_si256(_mm256_srli_epi32::<12>(packed), field);

@@ -6,9 +6,9 @@
 //! each symbol is chosen by a context that the decoder knows beforehand.
 
 mod decode;
-mod encode;
 #[cfg(target_arch = "x86_64")]
 mod decode_avx2;
+mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx2;
 
@@ -90,7 +90,13 @@ mod tests {
 
     fn check(lanes: Lanes, tables: &[Frequencies], contexts: &[u8], symbols: &[u8]) {
         let mut out = Vec::new();
-        encode(&EncodeTables::new(tables), contexts, symbols, lanes, &mut out);
+        encode(
+            &EncodeTables::new(tables),
+            contexts,
+            symbols,
+            lanes,
+            &mut out,
+        );
         let decode_tables = DecodeTables::new(tables);
         for fast in [false, true] {
             let mut decoder = Decoder::with_simd(&decode_tables, &out, lanes, fast).unwrap();
@@ -147,8 +153,19 @@ mod tests {
             let mut states = [LOW; N];
             let mut words = vec![0u16; whole + encode::SLACK];
             let mut at = words.len();
-            let f = if wide { encode::encode_whole::<N> } else { encode::encode_plain::<N> };
-            f(tables, &contexts[..whole], &symbols[..whole], &mut states, &mut words, &mut at);
+            let f = if wide {
+                encode::encode_whole::<N>
+            } else {
+                encode::encode_plain::<N>
+            };
+            f(
+                tables,
+                &contexts[..whole],
+                &symbols[..whole],
+                &mut states,
+                &mut words,
+                &mut at,
+            );
             (states, words[at..].to_vec())
         };
         assert_eq!(run(true), run(false));
@@ -156,14 +173,21 @@ mod tests {
 
     #[test]
     fn the_wide_encoder_agrees_with_the_plain_one() {
-        let tables = [table(&[9; 60]), table(&[1, 200]), table(&[3, 1, 0, 1, 70, 0, 5])];
+        let tables = [
+            table(&[9; 60]),
+            table(&[1, 200]),
+            table(&[3, 1, 0, 1, 70, 0, 5]),
+        ];
         let mut state = 1u32;
         let (contexts, symbols): (Vec<u8>, Vec<u8>) = (0..5000)
             .map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let context = (state >> 24) as usize % tables.len();
                 let used: Vec<usize> = (0..256).filter(|&s| tables[context][s] > 0).collect();
-                (context as u8, used[(state >> 8) as usize % used.len()] as u8)
+                (
+                    context as u8,
+                    used[(state >> 8) as usize % used.len()] as u8,
+                )
             })
             .unzip();
         let tables = EncodeTables::new(&tables);
@@ -177,12 +201,24 @@ mod tests {
         freqs[0] = PROB_SCALE as u16 - 96;
         freqs[1] = 96;
         let rare = 96.0 / f64::from(PROB_SCALE);
-        let symbols: Vec<u8> = (0..409_600u32).map(|i| u8::from(i.wrapping_mul(2_654_435_761) >> (32 - PROB_BITS) < 96)).collect();
+        let symbols: Vec<u8> = (0..409_600u32)
+            .map(|i| u8::from(i.wrapping_mul(2_654_435_761) >> (32 - PROB_BITS) < 96))
+            .collect();
         let ones = symbols.iter().filter(|&&s| s == 1).count() as f64;
         let n = symbols.len() as f64;
         let ideal = -(ones * rare.log2() + (n - ones) * (1.0 - rare).log2()) / 8.0;
         let mut out = Vec::new();
-        encode(&EncodeTables::new(&[freqs]), &vec![0; symbols.len()], &symbols, Lanes::ThirtyTwo, &mut out);
-        assert!((out.len() as f64) < ideal * 1.002 + 128.0, "{} bytes, ideal {ideal}", out.len());
+        encode(
+            &EncodeTables::new(&[freqs]),
+            &vec![0; symbols.len()],
+            &symbols,
+            Lanes::ThirtyTwo,
+            &mut out,
+        );
+        assert!(
+            (out.len() as f64) < ideal * 1.002 + 128.0,
+            "{} bytes, ideal {ideal}",
+            out.len()
+        );
     }
 }
