@@ -217,13 +217,15 @@ impl Coded {
         }
     }
 
-    fn write(&self, model: &Model<'_>, scratch: &Scratch, rows: &[u8], out: &mut Vec<u8>) {
-        let mut stream = Vec::new();
+    fn write(&self, model: &Model<'_>, scratch: &mut Scratch, rows: &[u8], out: &mut Vec<u8>) {
+        let mut stream = std::mem::take(&mut scratch.stream);
+        stream.clear();
         rans::encode(
             model.tables.encoder(),
             &scratch.contexts,
             &scratch.symbols,
             self.lanes,
+            &mut scratch.words,
             &mut stream,
         );
         out.push(self.lanes.count() as u8);
@@ -233,6 +235,7 @@ impl Coded {
         for part in [rows, &stream, &self.low, &self.escapes] {
             out.extend_from_slice(part);
         }
+        scratch.stream = stream;
     }
 }
 

@@ -125,6 +125,8 @@ pub struct Scratch {
     symbols: Vec<u8>,
     positions: Vec<u32>,
     tile: Vec<i8>,
+    words: Vec<u16>,
+    stream: Vec<u8>,
 }
 
 /// Encodes chunks of tensors that were fitted together.

@@ -53,19 +53,20 @@ impl EncodeTables {
     }
 }
 
-/// Appends the coded symbols to `out`: the states, then the words. Every symbol must have a
+/// Appends the coded symbols to `out`, by way of `words`, whose contents do not matter: the states, then the words. Every symbol must have a
 /// frequency above zero in the table of its context.
 pub(crate) fn encode(
     tables: &EncodeTables,
     contexts: &[u8],
     symbols: &[u8],
     lanes: Lanes,
+    words: &mut Vec<u16>,
     out: &mut Vec<u8>,
 ) {
     match lanes {
-        Lanes::One => encode_lanes::<1>(tables, contexts, symbols, out),
-        Lanes::Eight => encode_lanes::<8>(tables, contexts, symbols, out),
-        Lanes::ThirtyTwo => encode_lanes::<32>(tables, contexts, symbols, out),
+        Lanes::One => encode_lanes::<1>(tables, contexts, symbols, words, out),
+        Lanes::Eight => encode_lanes::<8>(tables, contexts, symbols, words, out),
+        Lanes::ThirtyTwo => encode_lanes::<32>(tables, contexts, symbols, words, out),
     }
 }
 
@@ -76,24 +77,29 @@ fn encode_lanes<const N: usize>(
     tables: &EncodeTables,
     contexts: &[u8],
     symbols: &[u8],
+    words: &mut Vec<u16>,
     out: &mut Vec<u8>,
 ) {
     assert_eq!(contexts.len(), symbols.len());
     let mut states = [LOW; N];
     // Words come out last to first. A symbol gives at most one word.
-    let mut words = vec![0u16; symbols.len() + SLACK];
-    let mut at = words.len();
+    let most = symbols.len() + SLACK;
+    if words.len() < most {
+        words.resize(most, 0);
+    }
+    let words = &mut words[..most];
+    let mut at = most;
     let whole = symbols.len() / N * N;
     encode_plain(
         tables,
         &contexts[whole..],
         &symbols[whole..],
         &mut states,
-        &mut words,
+        words,
         &mut at,
     );
     let (contexts, symbols) = (&contexts[..whole], &symbols[..whole]);
-    encode_whole(tables, contexts, symbols, &mut states, &mut words, &mut at);
+    encode_whole(tables, contexts, symbols, &mut states, words, &mut at);
     out.reserve(4 * N + 2 * (words.len() - at));
     for state in states {
         out.extend_from_slice(&state.to_le_bytes());

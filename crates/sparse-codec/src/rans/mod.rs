@@ -95,6 +95,7 @@ mod tests {
             contexts,
             symbols,
             lanes,
+            &mut Vec::new(),
             &mut out,
         );
         let decode_tables = DecodeTables::new(tables);
@@ -213,6 +214,7 @@ mod tests {
             &vec![0; symbols.len()],
             &symbols,
             Lanes::ThirtyTwo,
+            &mut Vec::new(),
             &mut out,
         );
         assert!(
