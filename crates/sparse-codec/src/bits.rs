@@ -6,42 +6,67 @@ use crate::CodecError;
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     out: Vec<u8>,
+    /// Whole bytes written.
+    len: usize,
     held: u64,
     count: u32,
 }
 
 impl BitWriter {
     /// Appends the low `count` bits of `value`; `count` is at most 32 and `value` has no others.
+    ///
+    /// No branch depends on the count: eight bytes are written and as many kept as are whole.
     #[inline(always)]
     pub(crate) fn put(&mut self, value: u32, count: u32) {
         self.held |= u64::from(value) << self.count;
         self.count += count;
-        if self.count >= 32 {
-            self.out
-                .extend_from_slice(&(self.held as u32).to_le_bytes());
-            self.held >>= 32;
-            self.count -= 32;
+        match self.out.get_mut(self.len..self.len + 8) {
+            Some(place) => place.copy_from_slice(&self.held.to_le_bytes()),
+            None => self.grow(),
         }
+        let whole = self.count / 8;
+        self.len += whole as usize;
+        self.held >>= 8 * whole;
+        self.count %= 8;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.out.resize(2 * self.len + 4096, 0);
+        self.out[self.len..self.len + 8].copy_from_slice(&self.held.to_le_bytes());
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let bytes = self.count.div_ceil(8) as usize;
+        self.out.truncate(self.len);
         self.out
             .extend_from_slice(&self.held.to_le_bytes()[..bytes]);
         self.out
     }
 }
 
+/// Bytes that [`BitReader::window`] gives at least.
+pub(crate) const WINDOW: usize = 96;
+
 /// Reads bits from a byte slice.
 #[derive(Debug)]
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
     position: usize,
+    /// The last bytes, up to [`WINDOW`], and zeros.
+    end: [u8; 2 * WINDOW],
 }
 
 impl<'a> BitReader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+        let mut end = [0; 2 * WINDOW];
+        let last = &bytes[bytes.len().saturating_sub(WINDOW)..];
+        end[..last.len()].copy_from_slice(last);
+        Self {
+            bytes,
+            position: 0,
+            end,
+        }
     }
 
     /// The next `count` bits, at most 32. Past the end they are zeros, which
@@ -60,6 +85,36 @@ impl<'a> BitReader<'a> {
         let value = (window >> (self.position % 8)) & ((1u64 << count) - 1);
         self.position += count as usize;
         value as u32
+    }
+
+    /// The bytes from the next bit on, zeros past the end, and how many bits of the first are used
+    /// up.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn window(&self) -> (&[u8; WINDOW], usize) {
+        let at = self.position / 8;
+        let rest = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
+        (
+            rest.unwrap_or_else(|| self.end_window(at)),
+            self.position % 8,
+        )
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn end_window(&self, at: usize) -> &[u8; WINDOW] {
+        let skipped = at - self.bytes.len().saturating_sub(WINDOW).min(at);
+        let rest = self
+            .end
+            .get(skipped.min(WINDOW)..)
+            .and_then(<[u8]>::first_chunk);
+        rest.unwrap_or(&[0; WINDOW])
+    }
+
+    /// Passes over `count` bits.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.position += count;
     }
 
     #[cold]
@@ -103,6 +158,23 @@ mod tests {
                 prop_assert_eq!(u64::from(reader.take(count)), u64::from(value) & ((1 << count) - 1));
             }
             prop_assert!(reader.finish("test").is_ok());
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn windows_are_the_bytes_and_zeros() {
+        let bytes: Vec<u8> = (1..=250).collect();
+        for len in [0, 1, 50, 95, 96, 97, 250] {
+            let mut reader = BitReader::new(&bytes[..len]);
+            for at in 0..400 {
+                let (window, bit) = reader.window();
+                assert_eq!(bit, 0);
+                for (i, &byte) in window.iter().enumerate() {
+                    assert_eq!(byte, bytes[..len].get(at + i).copied().unwrap_or(0));
+                }
+                reader.skip(8);
+            }
         }
     }
 

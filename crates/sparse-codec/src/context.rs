@@ -20,6 +20,9 @@ pub(crate) const UNCHANGED: u8 = 121;
 /// Largest difference with a symbol of its own, in units of `2^low_bits` steps.
 pub(crate) const DIRECT: i32 = 120;
 
+/// Weights coded at a time, so that what is kept of each stays in the first-level cache.
+pub(crate) const BLOCK: usize = 4096;
+
 /// The contexts of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contexts {
@@ -52,6 +55,16 @@ impl Contexts {
         ((expected - RAW_FROM).div_euclid(4) + 1).clamp(0, most) as u32
     }
 
+    /// What [`Contexts::low_bits`] computes with: the count is `(context - from) / 4` rounded
+    /// down, from 0 to `most`.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn low_bits_rule(self) -> (i32, i32) {
+        (
+            RAW_FROM - LOWEST - 4,
+            (self.layout.mantissa() as i32 - 3).max(0),
+        )
+    }
+
     /// The first context with low bits, or the number of contexts.
     pub(crate) fn first_raw(self) -> u8 {
         (0..self.count() as u8)
@@ -72,18 +85,25 @@ impl Contexts {
     }
 }
 
+/// Scales beyond this give the same contexts as this, and sums with it fit 16 bits.
+const FAR: i32 = 1 << 13;
+
 vectorised! {
     fn fill_row<W: Word>(layout: Layout, base: &[W], scale: i32, top: i32, out: &mut [u8]) {
+        let (scale, top) = (scale.clamp(-FAR, FAR) as i16, top as i16);
+        let mantissa = layout.stored_mantissa();
         for (out, &word) in out.iter_mut().zip(base) {
-            *out = (scale - 4 * layout.exponent(word.widen())).clamp(0, top) as u8;
+            *out = (scale - 4 * word.exponent(mantissa)).clamp(0, top) as u8;
         }
     }
 }
 
 vectorised! {
     fn fill_columns<W: Word>(layout: Layout, base: &[W], scale: i32, columns: &[i8], top: i32, out: &mut [u8]) {
+        let (scale, top) = (scale.clamp(-FAR, FAR) as i16, top as i16);
+        let mantissa = layout.stored_mantissa();
         for ((out, &word), &column) in out.iter_mut().zip(base).zip(columns) {
-            let context = scale + i32::from(column) - 4 * layout.exponent(word.widen());
+            let context = scale + i16::from(column) - 4 * word.exponent(mantissa);
             *out = context.clamp(0, top) as u8;
         }
     }
@@ -145,23 +165,32 @@ impl Scales {
             _ => (128..=384)
                 .rev()
                 .min_by_key(|part| (width % part, part.abs_diff(256)))
-                .filter(|part| width % part == 0)
+                .filter(|&part| width.is_multiple_of(part))
                 .unwrap_or(256),
         }
     }
 
-    /// Offsets of the columns from `start` on, repeated to `len` weights.
-    pub(crate) fn columns_from(&self, start: usize, len: usize) -> Vec<i8> {
-        if self.columns.is_empty() {
-            return Vec::new();
+    /// The columns repeated so that any `reach` weights find theirs in one slice; the old contents
+    /// of `tile` are dropped.
+    pub(crate) fn tile(&self, reach: usize, tile: &mut Vec<i8>) {
+        tile.clear();
+        let Some(most) = self.columns.len().checked_sub(1) else {
+            return;
+        };
+        tile.extend_from_slice(&self.columns);
+        while tile.len() < most + reach {
+            let more = (most + reach - tile.len()).min(tile.len());
+            tile.extend_from_within(..more);
         }
-        self.columns
-            .iter()
-            .copied()
-            .cycle()
-            .skip(start % self.columns.len())
-            .take(len)
-            .collect()
+    }
+
+    /// Offsets of the columns of `len` weights from `start` on, at most the tile's reach; empty where columns do not matter.
+    pub(crate) fn columns_at<'a>(&self, tile: &'a [i8], start: usize, len: usize) -> &'a [i8] {
+        if self.columns.is_empty() {
+            return &[];
+        }
+        let at = start % self.columns.len();
+        &tile[at..at + len]
     }
 }
 
@@ -195,6 +224,23 @@ mod tests {
         assert_eq!(contexts.expected(usize::from(out[0])), 3);
         assert_eq!(contexts.expected(usize::from(out[1])), 0);
         assert_eq!(contexts.low_bits(contexts.first_raw()), 1);
+    }
+
+    #[test]
+    fn tiles_repeat_the_columns() {
+        for width in [1usize, 3, 100, 4095, 4097, 10_000] {
+            let scales = Scales {
+                base: 0,
+                segment: 256,
+                columns: (0..width).map(|i| (i % 101) as i8).collect(),
+            };
+            let mut tile = Vec::new();
+            scales.tile(BLOCK, &mut tile);
+            for start in [0, 5, width - 1, 7 * width + 1] {
+                let here = scales.columns_at(&tile, start, BLOCK);
+                assert!((0..BLOCK).all(|i| here[i] == scales.columns[(start + i) % width]));
+            }
+        }
     }
 
     #[test]

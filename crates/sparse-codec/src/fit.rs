@@ -1,7 +1,8 @@
 //! Fits scales and tables to a sample of weights.
 
 use crate::context::{Contexts, ESCAPE, split};
-use crate::score::{BUCKETS, CANDIDATES, CENTRE, Census, Scorer, best, bucket, laplace};
+use crate::score::{BUCKETS, CANDIDATES, CENTRE, Census, Scorer, best, bucket, priors};
+use crate::simd::vectorised;
 use crate::tables::{TableSet, frequencies};
 use crate::{Layout, Scales, Word};
 
@@ -10,7 +11,24 @@ const ROUNDS: usize = 3;
 /// Scales of rows and columns stay this near their tensor's, in quarter octaves.
 pub(crate) const REACH: i32 = 60;
 /// Columns are modelled where this many sampled weights stand in each.
-const MIN_ROWS: usize = 24;
+const MIN_ROWS: usize = 4;
+/// What a column's offset costs in 1/32 bits, times its square. The few sampled weights of a
+/// column say little of the others: without this, offsets follow the noise.
+const COLUMN_PRIOR: i32 = 64;
+/// Bits that a table's parameter fitted to a sample costs for each weight that a sampled one
+/// stands for: twice the expected excess of 1 / (2 ln 2).
+const OVERFIT: f64 = 1.44;
+
+/// The offset from the current one that suits a column.
+fn best_column(costs: &[i32; CANDIDATES], column: i32) -> i32 {
+    (0..CANDIDATES)
+        .map(|i| {
+            let offset = i as i32 - CENTRE as i32;
+            (costs[i] + COLUMN_PRIOR * (column + offset).pow(2), offset)
+        })
+        .min()
+        .map_or(0, |best| best.1)
+}
 
 /// Collects sampled weights of the tensors that will share one table set.
 #[derive(Debug)]
@@ -73,21 +91,15 @@ impl Fitter {
         let runs: Vec<Run> = runs
             .into_iter()
             .map(|(start, base, fine)| {
-                let steps: Vec<i32> = base
-                    .iter()
-                    .zip(fine)
-                    .map(|(b, f)| layout.steps(b.widen(), f.widen()))
-                    .collect();
-                Run {
+                let mut run = Run {
                     column: start % width.max(1),
-                    exponents: base
-                        .iter()
-                        .map(|b| layout.exponent(b.widen()) as u8)
-                        .collect(),
-                    buckets: steps.iter().map(|&s| bucket(s)).collect(),
-                    steps,
+                    exponents: vec![0; base.len()],
+                    steps: vec![0; base.len()],
+                    buckets: vec![0; base.len()],
                     scale: 0,
-                }
+                };
+                measure(layout, base, fine, &mut run);
+                run
             })
             .collect();
         let sampled: usize = runs.iter().map(|r| r.steps.len()).sum();
@@ -105,13 +117,11 @@ impl Fitter {
     #[must_use]
     pub fn fit(mut self) -> Fit {
         let contexts = Contexts::new(self.layout);
-        let mantissa = self.layout.mantissa();
-        let mut scorer = Scorer::new(contexts, &Census::new(contexts), mantissa);
-        let prior: Vec<[f32; BUCKETS]> = (0..contexts.count())
-            .map(|c| {
-                let expected = f64::from(contexts.expected(c).min(4 * mantissa as i32 + 8));
-                laplace((expected / 4.0).exp2()).map(|p| (-p.log2()) as f32)
-            })
+        let priors = priors(contexts, self.layout.mantissa());
+        let mut scorer = Scorer::new(&priors, &Census::new(contexts));
+        let prior: Vec<[f32; BUCKETS]> = priors
+            .iter()
+            .map(|row| row.map(|p| -p.log2() as f32))
             .collect();
         for tensor in &mut self.tensors {
             tensor.start(contexts, &prior);
@@ -123,24 +133,60 @@ impl Fitter {
                 tensor.refine(contexts, &scorer, &mut fresh);
                 tensor.count(contexts, &mut census, &mut fresh);
             }
-            scorer = Scorer::new(contexts, &census, mantissa);
+            scorer = Scorer::new(&priors, &census);
         }
+        let (whole, sampled) = self.tensors.iter().fold((0.0, 0.0), |(whole, sampled), t| {
+            let here: usize = t.runs.iter().map(|r| r.steps.len()).sum();
+            (whole + t.share * here as f64, sampled + here as f64)
+        });
+        let share = (whole / f64::max(sampled, 1.0)).max(1.0);
         let mut counts = vec![[0f64; 256]; contexts.count()];
         for tensor in &mut self.tensors {
             tensor.count_symbols(contexts, &mut counts, &mut fresh);
         }
         Fit {
-            tables: merge(&counts),
+            tables: merge(&counts, share),
             scales: self
                 .tensors
                 .iter()
                 .map(|t| Scales {
                     base: t.base as i16,
-                    segment: t.segment as u32,
+                    segment: (t.segment * t.stretch()) as u32,
                     columns: t.columns.clone(),
                 })
                 .collect(),
             scorer,
+        }
+    }
+}
+
+vectorised! {
+    fn measure<W: Word>(layout: Layout, base: &[W], fine: &[W], run: &mut Run) {
+        let (mantissa, shift) = (layout.stored_mantissa(), layout.shift());
+        for (exponent, &word) in run.exponents.iter_mut().zip(base) {
+            *exponent = word.exponent(mantissa) as u8;
+        }
+        for ((step, &b), &f) in run.steps.iter_mut().zip(base).zip(fine) {
+            *step = b.steps_to(f, shift);
+        }
+        for (class, &step) in run.buckets.iter_mut().zip(&run.steps) {
+            *class = bucket(step);
+        }
+    }
+}
+
+vectorised! {
+    fn fill_plain(scale: i16, top: i16, exponents: &[u8], out: &mut [u8]) {
+        for (out, &e) in out.iter_mut().zip(exponents) {
+            *out = (scale - 4 * i16::from(e)).clamp(0, top) as u8;
+        }
+    }
+}
+
+vectorised! {
+    fn fill_offset(scale: i16, top: i16, exponents: &[u8], columns: &[i8], out: &mut [u8]) {
+        for ((out, &e), &column) in out.iter_mut().zip(exponents).zip(columns) {
+            *out = (scale + i16::from(column) - 4 * i16::from(e)).clamp(0, top) as u8;
         }
     }
 }
@@ -200,19 +246,19 @@ impl Tensor {
         fresh: &mut Vec<u8>,
         mut f: impl FnMut(&mut Run, &mut [u8], &dyn Fn(&Run, &mut [u8])),
     ) {
-        let top = contexts.count() as i32 - 1;
+        let top = contexts.count() as i16 - 1;
         let (base, columns, width) = (self.base, &self.columns, self.width);
         let fill = |run: &Run, out: &mut [u8]| {
-            let scale = base + run.scale - contexts.expected(0);
+            let scale = (base + run.scale - contexts.expected(0)) as i16;
             if columns.is_empty() {
-                for (out, &e) in out.iter_mut().zip(&run.exponents) {
-                    *out = (scale - 4 * i32::from(e)).clamp(0, top) as u8;
-                }
-            } else {
-                let offsets = columns.iter().cycle().skip(run.column % width);
-                for ((out, &e), &column) in out.iter_mut().zip(&run.exponents).zip(offsets) {
-                    *out = (scale + i32::from(column) - 4 * i32::from(e)).clamp(0, top) as u8;
-                }
+                return fill_plain(scale, top, &run.exponents, out);
+            }
+            let (mut at, mut done) = (run.column, 0);
+            while done < out.len() {
+                let end = (done + width - at).min(out.len());
+                let here = &run.exponents[done..end];
+                fill_offset(scale, top, here, &columns[at..], &mut out[done..end]);
+                (at, done) = (0, end);
             }
         };
         for run in &mut self.runs {
@@ -255,7 +301,6 @@ impl Tensor {
     }
 
     fn move_columns(&mut self, sums: &[[i32; CANDIDATES]]) {
-        let mut previous = 0;
         let mut gain = 0f64;
         let old = if self.columns.is_empty() {
             vec![0; self.width]
@@ -266,19 +311,31 @@ impl Tensor {
             .iter()
             .zip(sums)
             .map(|(&column, costs)| {
-                // The sample's sums stand for the whole tensor's.
-                let whole = costs.map(|c| (f64::from(c) * self.share) as i32);
-                let offset = best(&whole, i32::from(column) - previous);
-                previous = (i32::from(column) + offset).clamp(-REACH, REACH);
-                gain -= f64::from(whole[(offset + CENTRE as i32) as usize]);
-                previous as i8
+                let offset = best_column(costs, i32::from(column));
+                gain -= f64::from(costs[(offset + CENTRE as i32) as usize]);
+                (i32::from(column) + offset).clamp(-REACH, REACH) as i8
             })
             .collect();
         // About three bits a column, in 1/32 bits.
         let price = 96.0 * moved.len() as f64;
         let kept = old.iter().any(|&c| c != 0);
-        if kept || gain > price {
+        if kept || gain * self.share > price {
             self.columns = moved;
+        }
+    }
+
+    /// How many of the segments sampled should share a scale: where little changes, a scale for
+    /// each costs more than it saves.
+    fn stretch(&self) -> usize {
+        let (mut all, mut changed) = (0, 0);
+        for run in &self.runs {
+            all += run.buckets.len();
+            changed += run.buckets.iter().filter(|&&b| b != 0).count();
+        }
+        match changed {
+            _ if changed * 64 < all => 16,
+            _ if changed * 12 < all => 4,
+            _ => 1,
         }
     }
 
@@ -307,15 +364,19 @@ struct Group {
     start: u8,
     counts: [f64; 256],
     bits: f64,
+    symmetric: bool,
+    share: f64,
 }
 
 impl Group {
-    fn new(start: u8, counts: [f64; 256]) -> Self {
-        let (bits, _) = bits(&counts);
+    fn new(start: u8, counts: [f64; 256], share: f64) -> Self {
+        let (bits, symmetric) = bits(&counts, share);
         Self {
             start,
             counts,
             bits,
+            symmetric,
+            share,
         }
     }
 
@@ -324,12 +385,12 @@ impl Group {
         for (sum, &more) in counts.iter_mut().zip(&next.counts) {
             *sum += more;
         }
-        Self::new(self.start, counts)
+        Self::new(self.start, counts, self.share)
     }
 }
 
 /// Bits of the symbols and of their table, and whether a symmetric table is the cheaper one.
-fn bits(counts: &[f64; 256]) -> (f64, bool) {
+fn bits(counts: &[f64; 256], share: f64) -> (f64, bool) {
     let total: f64 = counts.iter().sum();
     if total == 0.0 {
         return (0.0, true);
@@ -347,16 +408,20 @@ fn bits(counts: &[f64; 256]) -> (f64, bool) {
             used += 1.0;
         }
     }
-    let (plain, mirrored) = (plain + 6.0 * used + 12.0, mirrored + 3.0 * used + 12.0);
+    let each = 6.0 + OVERFIT * (share - 1.0);
+    let (plain, mirrored) = (
+        plain + each * used + 12.0,
+        mirrored + 0.5 * each * used + 12.0,
+    );
     (plain.min(mirrored), mirrored <= plain)
 }
 
 /// One table for each run of contexts, runs joined while that saves bits.
-fn merge(counts: &[[f64; 256]]) -> TableSet {
+fn merge(counts: &[[f64; 256]], share: f64) -> TableSet {
     let mut groups: Vec<Group> = Vec::new();
     for (context, counts) in counts.iter().enumerate() {
         if counts.iter().any(|&n| n > 0.0) {
-            groups.push(Group::new(context as u8, *counts));
+            groups.push(Group::new(context as u8, *counts, share));
         }
     }
     let mut joins: Vec<Group> = groups.windows(2).map(|p| p[0].merged(&p[1])).collect();
@@ -382,7 +447,7 @@ fn merge(counts: &[[f64; 256]]) -> TableSet {
     } else {
         let mut counts = [0.0; 256];
         counts[usize::from(ESCAPE)] = 1.0;
-        groups.push(Group::new(0, counts));
+        groups.push(Group::new(0, counts, share));
     }
     // Contexts that the sample lacks belong to the nearer neighbour.
     for i in 1..groups.len() {
@@ -399,7 +464,7 @@ fn merge(counts: &[[f64; 256]]) -> TableSet {
             let total: f64 = group.counts.iter().sum();
             let scale = (f64::from(u32::MAX) / 4.0 / total).min(1.0);
             let counts = group.counts.map(|n| (n * scale).ceil() as u32);
-            frequencies(&counts, bits(&group.counts).1)
+            frequencies(&counts, group.symmetric)
         })
         .collect();
     TableSet::from_frequencies(groups.iter().map(|g| g.start).collect(), tables)

@@ -1,4 +1,6 @@
 //! (docs below)
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod binary;
 mod bits;
 mod bytes;

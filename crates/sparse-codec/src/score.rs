@@ -12,14 +12,20 @@ pub(crate) const CENTRE: usize = 8;
 pub(crate) const BUCKETS: usize = 66;
 
 /// The class of a difference.
+///
+/// From 8 up that is the exponent and the first mantissa bit of the magnitude as a float, which
+/// vectorises where counting leading zeros does not.
 #[inline(always)]
 pub(crate) fn bucket(steps: i32) -> u8 {
     let magnitude = steps.unsigned_abs();
+    // Low bits that could round up to the next class.
+    let exact = magnitude & !(magnitude >> 8);
+    let float = (exact as i32 as f32).to_bits() & 0x7fff_ffff;
     if magnitude < 8 {
-        return magnitude as u8;
+        magnitude as u8
+    } else {
+        ((float >> 22) - 252) as u8
     }
-    let octave = 31 - magnitude.leading_zeros();
-    (2 + 2 * octave + (magnitude >> (octave - 1) & 1)) as u8
 }
 
 /// The smallest magnitude in a class.
@@ -60,33 +66,41 @@ pub(crate) struct Scorer {
 /// Weight of the Laplace prior, in observations per context.
 const PRIOR: f64 = 30.0;
 
+/// Probabilities of each class in each context before anything is seen.
+pub(crate) fn priors(contexts: Contexts, mantissa: u32) -> Vec<[f64; BUCKETS]> {
+    (0..contexts.count())
+        .map(|context| {
+            // Far below the scale the grid is logarithmic, and differences stop growing.
+            let expected = f64::from(contexts.expected(context).min(4 * mantissa as i32 + 8));
+            laplace((expected / 4.0).exp2())
+        })
+        .collect()
+}
+
 impl Scorer {
-    /// From what was seen so far, over a Laplace distribution of the scale's width.
-    pub(crate) fn new(contexts: Contexts, census: &Census, mantissa: u32) -> Self {
-        let costs: Vec<[f32; BUCKETS]> = census
+    /// From what was seen so far, over the priors.
+    pub(crate) fn new(priors: &[[f64; BUCKETS]], census: &Census) -> Self {
+        let costs: Vec<[i16; BUCKETS]> = census
             .rows
             .iter()
-            .enumerate()
-            .map(|(context, row)| {
-                // Far below the scale the grid is logarithmic, and differences stop growing.
-                let expected = f64::from(contexts.expected(context).min(4 * mantissa as i32 + 8));
-                let prior = laplace((expected / 4.0).exp2());
+            .zip(priors)
+            .map(|(row, prior)| {
                 let seen: f64 = row.iter().map(|&n| f64::from(n)).sum();
                 std::array::from_fn(|b| {
                     let p = (f64::from(row[b]) + PRIOR * prior[b]) / (seen + PRIOR);
-                    (-p.log2()) as f32
+                    (f64::from(BIT) * -p.log2() + 0.5) as i16
                 })
             })
             .collect();
         let last = costs.len() - 1;
-        let mut rows = Vec::with_capacity(costs.len() * BUCKETS);
-        for context in 0..costs.len() {
-            for bucket in 0..BUCKETS {
-                rows.push(std::array::from_fn(|candidate| {
-                    let there = (context + candidate).saturating_sub(CENTRE).min(last);
-                    let more = costs[there][bucket] - costs[context][bucket];
-                    (more * BIT as f32).clamp(-500.0, 500.0).round() as i16
-                }));
+        let mut rows = vec![[0; CANDIDATES]; costs.len() * BUCKETS];
+        for (context, rows) in rows.chunks_mut(BUCKETS).enumerate() {
+            for candidate in 0..CANDIDATES {
+                let there = (context + candidate).saturating_sub(CENTRE).min(last);
+                let (there, here) = (&costs[there], &costs[context]);
+                for ((row, &there), &here) in rows.iter_mut().zip(there).zip(here) {
+                    row[candidate] = (there - here).clamp(-500, 500);
+                }
             }
         }
         Self { rows }
@@ -104,8 +118,14 @@ impl Scorer {
         buckets: &[u8],
         columns: &mut [[i32; CANDIDATES]],
     ) {
+        sum_columns(&self.rows, contexts, buckets, columns);
+    }
+}
+
+vectorised! {
+    fn sum_columns(rows: &[[i16; CANDIDATES]], contexts: &[u8], buckets: &[u8], columns: &mut [[i32; CANDIDATES]]) {
         for ((&context, &bucket), sums) in contexts.iter().zip(buckets).zip(columns) {
-            let row = &self.rows[usize::from(context) * BUCKETS + usize::from(bucket)];
+            let row = &rows[usize::from(context) * BUCKETS + usize::from(bucket)];
             for (sum, &cost) in sums.iter_mut().zip(row) {
                 *sum += i32::from(cost);
             }
@@ -143,9 +163,10 @@ pub(crate) fn laplace(mean: f64) -> [f64; BUCKETS] {
             (-(m - 0.5) / mean).exp()
         }
     };
+    let mut next = tail(bucket_start(0));
     std::array::from_fn(|b| {
-        let p = tail(bucket_start(b)) - tail(bucket_start(b + 1));
-        p.max(1e-6)
+        let here = std::mem::replace(&mut next, tail(bucket_start(b + 1)));
+        (here - next).max(1e-6)
     })
 }
 
@@ -161,7 +182,7 @@ pub(crate) fn best(costs: &[i32; CANDIDATES], away: i32) -> i32 {
         let side = if change == 0 {
             16
         } else {
-            64 + 22 * change.min(20)
+            160 + 30 * change.min(20)
         };
         // Of equals, the one nearest to where it is.
         if (cost + side, offset.abs()) < (best.0, i32::abs(best.1)) {
@@ -193,11 +214,11 @@ mod tests {
     #[test]
     fn larger_changes_ask_for_a_larger_scale() {
         let contexts = Contexts::new(Layout::BF16);
-        let scorer = Scorer::new(contexts, &Census::new(contexts), 7);
+        let scorer = Scorer::new(&priors(contexts, 7), &Census::new(contexts));
         // In the context of one expected step.
         let here = vec![40u8; 200];
         let small = best(&scorer.run(&here, &[0; 200]), 0);
-        let large = best(&scorer.run(&here, &vec![bucket(3); 200]), 0);
+        let large = best(&scorer.run(&here, &[bucket(3); 200]), 0);
         assert!(small <= -4 && large >= 3, "{small} {large}");
     }
 }

@@ -22,6 +22,7 @@ pub struct TableSet {
     encode: OnceLock<EncodeTables>,
     decode: OnceLock<DecodeTables>,
     costs: OnceLock<Vec<[u16; 256]>>,
+    held: OnceLock<Box<[[u8; 256]; 256]>>,
 }
 
 impl PartialEq for TableSet {
@@ -39,6 +40,7 @@ impl TableSet {
             encode: OnceLock::new(),
             decode: OnceLock::new(),
             costs: OnceLock::new(),
+            held: OnceLock::new(),
         }
     }
 
@@ -82,6 +84,18 @@ impl TableSet {
                     })
                 })
                 .collect()
+        })
+    }
+
+    /// For each context, each symbol that the table holds, and [`ESCAPE`] for those it lacks.
+    pub(crate) fn held(&self) -> &[[u8; 256]; 256] {
+        self.held.get_or_init(|| {
+            // A row for any context, so that no index needs a check.
+            let mut held = Box::new([[ESCAPE as u8; 256]; 256]);
+            for (row, freqs) in held.iter_mut().zip(self.expanded()) {
+                *row = std::array::from_fn(|s| if freqs[s] > 0 { s as u8 } else { ESCAPE as u8 });
+            }
+            held
         })
     }
 

@@ -58,6 +58,11 @@ impl Layout {
         (self.mantissa - self.shift) as u32
     }
 
+    /// Mantissa bits of a stored word, zero bits and all.
+    pub(crate) const fn stored_mantissa(self) -> u32 {
+        self.mantissa as u32
+    }
+
     /// Low bits that are zero in every word.
     #[must_use]
     pub const fn shift(self) -> u32 {
@@ -113,28 +118,30 @@ impl Layout {
     }
 
     /// Exponent field of the word, subnormals counted with the lowest normal binade (same step).
-    #[inline(always)]
-    #[must_use]
+    #[cfg(test)]
     pub(crate) const fn exponent(self, word: u32) -> i32 {
         let e = (((word >> self.shift) & self.magnitude_mask()) >> self.mantissa()) as i32;
         if e < 1 { 1 } else { e }
     }
 
     /// Difference in representable steps from `base` to `fine`, wrapped to the word's width.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) const fn steps(self, base: u32, fine: u32) -> i32 {
         let up = 32 - self.width();
         (self.ordinal(fine).wrapping_sub(self.ordinal(base)) << up) >> up
     }
 
-    /// The word `steps` away from `base`.
-    #[inline(always)]
+    /// The word `steps` away from `base`: what [`Word::stepped`] is tested against.
+    #[cfg(test)]
     pub(crate) const fn step_from(self, base: u32, steps: i32) -> u32 {
         self.from_ordinal(self.ordinal(base).wrapping_add(steps))
     }
 }
 
 /// A storage word: `u8`, `u16` or `u32`.
+///
+/// The arithmetic is that of [`Layout`], done at the word's own width so that loops over 16-bit
+/// words vectorise sixteen wide.
 pub trait Word: Copy + Eq + Default + Send + Sync + 'static {
     /// Bits of the word.
     const BITS: u32;
@@ -142,10 +149,19 @@ pub trait Word: Copy + Eq + Default + Send + Sync + 'static {
     fn widen(self) -> u32;
     /// Keeps the low bits.
     fn narrow(value: u32) -> Self;
+    /// Exponent field above `mantissa` stored bits, at least 1.
+    #[doc(hidden)]
+    fn exponent(self, mantissa: u32) -> i16;
+    /// Representable steps to `fine` where `shift` low bits are left out.
+    #[doc(hidden)]
+    fn steps_to(self, fine: Self, shift: u32) -> i32;
+    /// The word `steps` away.
+    #[doc(hidden)]
+    fn stepped(self, steps: i32, shift: u32) -> Self;
 }
 
 macro_rules! word {
-    ($($t:ty),*) => {$(
+    ($($t:ty, $signed:ty);*) => {$(
         impl Word for $t {
             const BITS: u32 = <$t>::BITS;
             #[inline(always)]
@@ -157,10 +173,31 @@ macro_rules! word {
             fn narrow(value: u32) -> Self {
                 value as Self
             }
+            #[inline(always)]
+            fn exponent(self, mantissa: u32) -> i16 {
+                (((self & (Self::MAX >> 1)) >> mantissa) as i16).max(1)
+            }
+            #[inline(always)]
+            fn steps_to(self, fine: Self, shift: u32) -> i32 {
+                let ordinal = |word: Self| {
+                    let word = word as $signed;
+                    (word ^ ((word >> (Self::BITS - 1)) & <$signed>::MAX)) >> shift
+                };
+                i32::from(ordinal(fine).wrapping_sub(ordinal(self)) << shift >> shift)
+            }
+            #[inline(always)]
+            #[allow(clippy::cast_possible_truncation)]
+            fn stepped(self, steps: i32, shift: u32) -> Self {
+                let word = self as $signed;
+                let ordinal = (word ^ ((word >> (Self::BITS - 1)) & <$signed>::MAX)) >> shift;
+                let moved = ordinal.wrapping_add(steps as $signed) << shift;
+                let word = moved ^ ((moved >> (Self::BITS - 1)) & <$signed>::MAX);
+                (word >> shift << shift) as Self
+            }
         }
     )*};
 }
-word!(u8, u16, u32);
+word!(u8, i8; u16, i16; u32, i32);
 
 #[cfg(test)]
 mod tests {
@@ -184,6 +221,57 @@ mod tests {
         }
         for word in [0u32, 0x8000_0000, 1, u32::MAX, 0x7f80_0000, 0x3f80_0001] {
             assert_eq!(Layout::F32.from_ordinal(Layout::F32.ordinal(word)), word);
+        }
+    }
+
+    /// The word-wide arithmetic is the layout's.
+    fn agrees<W: Word + std::fmt::Debug>(layout: Layout, words: &[u32]) {
+        for &b in words {
+            let base = W::narrow(b >> layout.shift() << layout.shift());
+            let exponent = i32::from(base.exponent(layout.stored_mantissa()));
+            assert_eq!(exponent, layout.exponent(base.widen()));
+            for &f in words {
+                let fine = W::narrow(f >> layout.shift() << layout.shift());
+                let steps = layout.steps(base.widen(), fine.widen());
+                assert_eq!(
+                    base.steps_to(fine, layout.shift()),
+                    steps,
+                    "{base:?} {fine:?}"
+                );
+                assert_eq!(base.stepped(steps, layout.shift()), fine);
+                let there = W::narrow(layout.step_from(base.widen(), f as i32));
+                assert_eq!(base.stepped(f as i32, layout.shift()), there);
+            }
+        }
+    }
+
+    #[test]
+    fn word_wide_arithmetic_agrees_with_the_layout() {
+        let words: Vec<u32> = (0..400u32)
+            .map(|i| i.wrapping_mul(0x9e37_79b9).rotate_left(i % 32))
+            .chain([
+                0,
+                1,
+                0x7f,
+                0x80,
+                0xff,
+                0x7fff,
+                0x8000,
+                0xffff,
+                1 << 31,
+                u32::MAX,
+            ])
+            .collect();
+        agrees::<u16>(Layout::BF16, &words);
+        agrees::<u16>(Layout::F16, &words);
+        agrees::<u8>(Layout::F8_E4M3, &words);
+        agrees::<u8>(Layout::F8_E5M2, &words);
+        agrees::<u32>(Layout::F32, &words);
+        if let Some(shifted) = Layout::F32.with_shift(16) {
+            agrees::<u32>(shifted, &words);
+        }
+        if let Some(shifted) = Layout::F16.with_shift(3) {
+            agrees::<u16>(shifted, &words);
         }
     }
 

@@ -53,7 +53,6 @@ impl Context {
         }
     }
 
-
     /// Threads to use.
     pub fn threads(&self) -> usize {
         self.threads

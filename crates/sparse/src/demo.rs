@@ -54,11 +54,17 @@ pub fn run(context: &Context) -> anyhow::Result<Outcome> {
         let mark = if row.holds { "ok" } else { "FAILED" };
         text.push_str(&format!("{mark:6} {:25} {}\n", row.what, row.result));
     }
-    text.push_str(&format!("\n{:34} {:>10} {:>8}\n", "the fine-tune stored by", "size", "smaller"));
+    text.push_str(&format!(
+        "\n{:34} {:>10} {:>8}\n",
+        "the fine-tune stored by", "size", "smaller"
+    ));
     let original = fine.total_bytes();
     let mut line = |name: &str, bytes: u64| {
         let ratio = original as f64 / bytes as f64;
-        text.push_str(&format!("{name:34} {:>10} {ratio:>7.2}x\n", table::bytes(bytes)));
+        text.push_str(&format!(
+            "{name:34} {:>10} {ratio:>7.2}x\n",
+            table::bytes(bytes)
+        ));
     };
     line("sparse delta (all files)", ours);
     for other in &others {
@@ -108,7 +114,9 @@ impl Tour<'_> {
             existing: Existing::Keep,
         };
         let output = self.dir.join(name);
-        Ok(sparse_delta::reconstruct(base, delta, &output, &options, &Silent)?)
+        Ok(sparse_delta::reconstruct(
+            base, delta, &output, &options, &Silent,
+        )?)
     }
 
     fn compress_to(
@@ -123,7 +131,9 @@ impl Tour<'_> {
             existing: Existing::Keep,
         };
         let output = self.dir.join(name);
-        Ok(sparse_delta::compress(base, fine, &output, &options, &Silent)?)
+        Ok(sparse_delta::compress(
+            base, fine, &output, &options, &Silent,
+        )?)
     }
 
     fn compress(&self, base: &Checkpoint, fine: &Checkpoint) -> anyhow::Result<Vec<Row>> {

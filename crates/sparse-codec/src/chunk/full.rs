@@ -65,7 +65,14 @@ pub(super) fn encode<W: Word>(layout: Layout, segment: usize, fine: &[W], out: &
     let mut stream = Vec::new();
     let contexts = vec![0; symbols.len()];
     let lanes = Lanes::for_size(symbols.len() / 3);
-    rans::encode(tables.encoder(), &contexts, &symbols, lanes, &mut stream);
+    rans::encode(
+        tables.encoder(),
+        &contexts,
+        &symbols,
+        lanes,
+        &mut Vec::new(),
+        &mut stream,
+    );
     let row_bytes = rows::encode(&rows);
     let low = low.finish();
     let mut table_bytes = Vec::new();

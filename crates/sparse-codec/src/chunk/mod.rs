@@ -3,12 +3,17 @@
 //! A chunk starts with a tag that says how it is coded; `docs/delta-format.md` has the layout of
 //! each. The encoder takes the mode that costs the fewest bytes.
 
+mod apply;
+#[cfg(target_arch = "x86_64")]
+mod apply_avx2;
 mod delta;
 mod full;
 mod gaps;
+mod masks;
 mod rows;
+mod undelta;
 
-use crate::context::{Contexts, UNCHANGED};
+use crate::context::Contexts;
 use crate::fit::Fit;
 use crate::score::Scorer;
 use crate::{CodecError, Layout, Reader, Scales, TableSet, Word};
@@ -82,19 +87,31 @@ impl<'a> Model<'a> {
         Contexts::new(self.layout)
     }
 
-    /// Fills in the contexts of weights `start..` of the tensor, given each segment's scale.
-    fn fill_contexts<W: Word>(&self, start: usize, base: &[W], rows: &[i32], out: &mut [u8]) {
+    /// Fills in the contexts of the block at `at` in a chunk that starts at weight `start` of the
+    /// tensor, given the scale of each of the chunk's segments and the tensor's tile.
+    fn fill_block<W: Word>(
+        &self,
+        tile: &[i8],
+        start: usize,
+        at: usize,
+        block: &[W],
+        rows: &[i32],
+        out: &mut [u8],
+    ) {
         let contexts = self.contexts();
-        let columns = self.scales.columns_from(start, base.len());
         let segment = self.scales.segment();
-        for (i, &row) in rows.iter().enumerate() {
-            let range = i * segment..((i + 1) * segment).min(base.len());
+        let columns = self.scales.columns_at(tile, start + at, block.len());
+        let mut done = 0;
+        while done < block.len() {
+            let row = (at + done) / segment;
+            let end = ((row + 1) * segment - at).min(block.len());
             contexts.fill(
-                &base[range.clone()],
-                i32::from(self.scales.base) + row,
-                columns.get(range.clone()).unwrap_or(&[]),
-                &mut out[range],
+                &block[done..end],
+                i32::from(self.scales.base) + rows[row],
+                columns.get(done..end).unwrap_or(&[]),
+                &mut out[done..end],
             );
+            done = end;
         }
     }
 }
@@ -107,6 +124,9 @@ pub struct Scratch {
     contexts: Vec<u8>,
     symbols: Vec<u8>,
     positions: Vec<u32>,
+    tile: Vec<i8>,
+    words: Vec<u16>,
+    stream: Vec<u8>,
 }
 
 /// Encodes chunks of tensors that were fitted together.
@@ -249,8 +269,8 @@ pub fn decode<W: Word>(
             out.fill(W::narrow(word));
             reader.finish()
         }
-        ChunkMode::Delta => delta::decode(model, start, base, reader, scratch, out),
-        ChunkMode::Sparse => delta::decode_sparse(model, start, base, reader, scratch, out),
+        ChunkMode::Delta => undelta::decode(model, start, base, reader, scratch, out),
+        ChunkMode::Sparse => undelta::decode_sparse(model, start, base, reader, scratch, out),
         ChunkMode::Full => full::decode(model.layout, reader, scratch, out),
         ChunkMode::Plain => {
             let words = reader.take(out.len() * model.layout.bytes())?;
@@ -260,18 +280,6 @@ pub fn decode<W: Word>(
             reader.finish()
         }
     }
-}
-
-/// Whether a symbol and its context need more than the table's word for it: low bits or an
-/// escape.
-#[inline(always)]
-fn is_plain(symbol: u8, context: u8, first_raw: u8) -> bool {
-    symbol != crate::context::ESCAPE && context < first_raw
-}
-
-#[inline(always)]
-fn direct(symbol: u8) -> i32 {
-    i32::from(symbol) - i32::from(UNCHANGED)
 }
 
 #[cfg(test)]

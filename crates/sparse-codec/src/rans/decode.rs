@@ -98,8 +98,8 @@ impl<'a> Decoder<'a> {
         #[allow(unused_mut)]
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if self.simd && self.lanes >= 8 && std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: AVX2 was just detected, and every context was just checked to be below
+        if self.simd && self.lanes >= 8 && crate::simd::has_avx2() {
+            // SAFETY: the features were just detected, and every context was just checked to be below
             // the number of tables.
             done = unsafe {
                 let entries = self.tables.entries();

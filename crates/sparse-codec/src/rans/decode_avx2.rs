@@ -35,8 +35,9 @@ static DEAL: [[u32; 8]; 256] = {
 /// returns how many symbols that were.
 ///
 /// # Safety
-/// The CPU must have AVX2, and every context must be below `entries.len() / 4096`.
-#[target_feature(enable = "avx2")]
+/// The CPU must have what `has_avx2` asks for, and every context must be below
+/// `entries.len() / PROB_SCALE`.
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) unsafe fn decode<const V: usize>(
     entries: &[u32],
     contexts: &[u8],
@@ -68,7 +69,8 @@ pub(super) unsafe fn decode<const V: usize>(
                 _mm256_slli_epi32::<{ PROB_BITS as i32 }>(context),
                 _mm256_and_si256(*x, slot_mask),
             );
-            // SAFETY: the context is below the number of tables and the slot below 4096.
+            // SAFETY: the context is below the number of tables and the slot below
+            // `PROB_SCALE`.
             let entry =
                 unsafe { _mm256_i32gather_epi32::<4>(entries.as_ptr().cast::<i32>(), index) };
             let freq = _mm256_and_si256(entry, slot_mask);

@@ -2,135 +2,155 @@
 
 use super::{Frequencies, LOW, Lanes, PROB_BITS, PROB_SCALE};
 
-/// One symbol of one table, ready for `x -> x / freq * 4096 + x % freq + start`.
-#[derive(Debug, Clone, Copy, Default)]
-struct EncodeSymbol {
-    /// States from here up first give 16 bits to the stream.
-    limit: u32,
-    /// `2^(31 + ceil(log2 freq)) / freq`, rounded up.
-    reciprocal: u32,
-    bias: u32,
-    /// `4096 - freq`.
-    complement: u16,
-    shift: u16,
+/// One symbol of one table, ready for `x -> x / freq * PROB_SCALE + x % freq + start`: the
+/// reciprocal `2^(31 + ceil(log2 freq)) / freq`, rounded up, and [`pack`]ed numbers.
+pub(super) type EncodeSymbol = [u32; 2];
+
+/// `PROB_SCALE - freq` (12 bits), what is added to the state (12 bits), the shift after the
+/// multiplication (8 bits).
+fn pack(complement: u32, bias: u32, shift: u32) -> u32 {
+    complement | bias << 12 | shift << 24
 }
 
-impl EncodeSymbol {
-    /// Granlund and Montgomery's division by an invariant integer, exact for states below 2^31.
-    fn new(start: u32, freq: u32) -> Self {
-        let limit = (LOW >> PROB_BITS << 16) * freq;
-        let complement = (PROB_SCALE - freq) as u16;
-        if freq < 2 {
-            // (x * (2^32 - 1)) >> 32 is x - 1: the missing 4095 goes into the bias.
-            return Self {
-                limit,
-                reciprocal: u32::MAX,
-                bias: start + PROB_SCALE - 1,
-                complement,
-                shift: 0,
-            };
-        }
-        let shift = 32 - (freq - 1).leading_zeros();
-        Self {
-            limit,
-            reciprocal: (1u64 << (shift + 31)).div_ceil(u64::from(freq)) as u32,
-            bias: start,
-            complement,
-            shift: shift as u16 - 1,
-        }
+/// Granlund and Montgomery's division by an invariant integer, exact for states below 2^31.
+fn encode_symbol(start: u32, freq: u32) -> EncodeSymbol {
+    let complement = PROB_SCALE - freq;
+    if freq < 2 {
+        // (x * (2^32 - 1)) >> 32 is x - 1: the missing PROB_SCALE - 1 goes into the bias.
+        return [u32::MAX, pack(complement, start + PROB_SCALE - 1, 0)];
     }
+    let shift = 32 - (freq - 1).leading_zeros();
+    let reciprocal = (1u64 << (shift + 31)).div_ceil(u64::from(freq)) as u32;
+    [reciprocal, pack(complement, start, shift - 1)]
 }
 
 /// The encoder's side of a set of tables.
 #[derive(Debug)]
 pub(crate) struct EncodeTables {
-    symbols: Vec<[EncodeSymbol; 256]>,
+    /// A row of 256 for each of 256 contexts, so that no index needs a check; those without a
+    /// table are zero.
+    symbols: Vec<EncodeSymbol>,
 }
 
 impl EncodeTables {
+    /// Up to 256 tables.
     pub(crate) fn new(tables: &[Frequencies]) -> Self {
-        let symbols = tables
-            .iter()
-            .map(|freqs| {
-                let mut row = [EncodeSymbol::default(); 256];
-                let mut start = 0u32;
-                for (symbol, &freq) in row.iter_mut().zip(freqs) {
-                    if freq > 0 {
-                        *symbol = EncodeSymbol::new(start, u32::from(freq));
-                    }
-                    start += u32::from(freq);
+        let mut symbols = vec![[0; 2]; 1 << 16];
+        for (row, freqs) in symbols.chunks_mut(256).zip(tables) {
+            let mut start = 0u32;
+            for (symbol, &freq) in row.iter_mut().zip(freqs) {
+                if freq > 0 {
+                    *symbol = encode_symbol(start, u32::from(freq));
                 }
-                row
-            })
-            .collect();
+                start += u32::from(freq);
+            }
+        }
         Self { symbols }
+    }
+
+    pub(super) fn symbols(&self) -> &[EncodeSymbol] {
+        &self.symbols
     }
 }
 
-/// Appends the coded symbols to `out`: the states, then the words. Every symbol must have a
+/// Appends the coded symbols to `out`, by way of `words`, whose contents do not matter: the states, then the words. Every symbol must have a
 /// frequency above zero in the table of its context.
 pub(crate) fn encode(
     tables: &EncodeTables,
     contexts: &[u8],
     symbols: &[u8],
     lanes: Lanes,
+    words: &mut Vec<u16>,
     out: &mut Vec<u8>,
 ) {
     match lanes {
-        Lanes::One => encode_lanes::<1>(tables, contexts, symbols, out),
-        Lanes::Eight => encode_lanes::<8>(tables, contexts, symbols, out),
-        Lanes::ThirtyTwo => encode_lanes::<32>(tables, contexts, symbols, out),
+        Lanes::One => encode_lanes::<1>(tables, contexts, symbols, words, out),
+        Lanes::Eight => encode_lanes::<8>(tables, contexts, symbols, words, out),
+        Lanes::ThirtyTwo => encode_lanes::<32>(tables, contexts, symbols, words, out),
     }
 }
+
+/// Words before the first that the AVX2 code may write over.
+pub(super) const SLACK: usize = 8;
 
 fn encode_lanes<const N: usize>(
     tables: &EncodeTables,
     contexts: &[u8],
     symbols: &[u8],
+    words: &mut Vec<u16>,
     out: &mut Vec<u8>,
 ) {
     assert_eq!(contexts.len(), symbols.len());
-    let rows = tables.symbols.as_slice();
     let mut states = [LOW; N];
     // Words come out last to first. A symbol gives at most one word.
-    let mut words = vec![0u16; symbols.len()];
-    let mut at = words.len();
-    let step = |state: &mut u32, context: u8, symbol: u8, words: &mut [u16], at: &mut usize| {
-        let s = &rows[context as usize][symbol as usize];
-        let full = usize::from(*state >= s.limit);
-        *at -= full;
-        // Written even when it is not kept: the next word overwrites it.
-        words[at.saturating_sub(1 - full)] = *state as u16;
-        let x = *state >> (16 * full as u32);
-        let quotient = ((u64::from(x) * u64::from(s.reciprocal)) >> 32) as u32 >> s.shift;
-        *state = x
-            .wrapping_add(s.bias)
-            .wrapping_add(quotient.wrapping_mul(u32::from(s.complement)));
-    };
+    let most = symbols.len() + SLACK;
+    if words.len() < most {
+        words.resize(most, 0);
+    }
+    let words = &mut words[..most];
+    let mut at = most;
     let whole = symbols.len() / N * N;
-    for i in (whole..symbols.len()).rev() {
-        step(
-            &mut states[i - whole],
-            contexts[i],
-            symbols[i],
-            &mut words,
-            &mut at,
-        );
-    }
-    for (c, s) in contexts[..whole]
-        .chunks_exact(N)
-        .zip(symbols[..whole].chunks_exact(N))
-        .rev()
-    {
-        for lane in (0..N).rev() {
-            step(&mut states[lane], c[lane], s[lane], &mut words, &mut at);
-        }
-    }
+    encode_plain(
+        tables,
+        &contexts[whole..],
+        &symbols[whole..],
+        &mut states,
+        words,
+        &mut at,
+    );
+    let (contexts, symbols) = (&contexts[..whole], &symbols[..whole]);
+    encode_whole(tables, contexts, symbols, &mut states, words, &mut at);
     out.reserve(4 * N + 2 * (words.len() - at));
     for state in states {
         out.extend_from_slice(&state.to_le_bytes());
     }
-    for word in &words[at..] {
-        out.extend_from_slice(&word.to_le_bytes());
+    out.extend(words[at..].iter().flat_map(|word| word.to_le_bytes()));
+}
+
+pub(super) fn encode_whole<const N: usize>(
+    tables: &EncodeTables,
+    contexts: &[u8],
+    symbols: &[u8],
+    states: &mut [u32; N],
+    words: &mut [u16],
+    at: &mut usize,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if N.is_multiple_of(8) && crate::simd::has_avx2() {
+        // SAFETY: the features were just detected; each symbol has a word and `SLACK` are left over.
+        unsafe {
+            super::encode_avx2::encode(tables, contexts, symbols, states, words, at);
+        }
+        return;
+    }
+    encode_plain(tables, contexts, symbols, states, words, at);
+}
+
+/// One symbol at a time; lane 0 takes the first of `symbols`.
+pub(super) fn encode_plain<const N: usize>(
+    tables: &EncodeTables,
+    contexts: &[u8],
+    symbols: &[u8],
+    states: &mut [u32; N],
+    words: &mut [u16],
+    at: &mut usize,
+) {
+    for (contexts, symbols) in contexts.chunks(N).zip(symbols.chunks(N)).rev() {
+        let lanes = contexts.iter().zip(symbols).zip(states.iter_mut());
+        for ((&context, &symbol), state) in lanes.rev() {
+            let [reciprocal, packed] =
+                tables.symbols[usize::from(context) << 8 | usize::from(symbol)];
+            let complement = packed & 0xfff;
+            let limit = (PROB_SCALE - complement) << (31 - PROB_BITS);
+            // Written even when it is not kept: the next word overwrites it.
+            words[*at - 1] = *state as u16;
+            let full = u32::from(*state >= limit);
+            *at -= full as usize;
+            let x = *state >> (16 * full);
+            let quotient = ((u64::from(x) * u64::from(reciprocal)) >> 32) as u32 >> (packed >> 24);
+            *state = x
+                .wrapping_add(packed >> 12 & 0xfff)
+                .wrapping_add(quotient.wrapping_mul(complement));
+        }
     }
 }

@@ -1,0 +1,180 @@
+//! From symbols and low bits to weights.
+
+use crate::bits::BitReader;
+use crate::context::{Contexts, ESCAPE, join};
+use crate::{Layout, Word};
+
+/// What decoding needs to know of the contexts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    layout: Layout,
+    contexts: Contexts,
+    pub(super) first_raw: u8,
+}
+
+impl Rule {
+    pub(super) fn new(layout: Layout) -> Self {
+        let contexts = Contexts::new(layout);
+        Self {
+            layout,
+            contexts,
+            first_raw: contexts.first_raw(),
+        }
+    }
+
+    pub(super) fn shift(&self) -> u32 {
+        self.layout.shift()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn contexts(&self) -> Contexts {
+        self.contexts
+    }
+
+    /// Rebuilds a block; the places of escapes, whose weights are left unspecified, are added to
+    /// `escapes`.
+    pub(super) fn apply<W: Word>(
+        &self,
+        base: &[W],
+        symbols: &[u8],
+        contexts: &[u8],
+        low: &mut BitReader<'_>,
+        out: &mut [W],
+        escapes: &mut Vec<u32>,
+    ) {
+        let len = base.len();
+        assert!(symbols.len() == len && contexts.len() == len && out.len() == len);
+        #[allow(unused_mut)]
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if crate::simd::has_avx2() {
+            // SAFETY: the features were just detected, and the lengths are equal.
+            done = unsafe {
+                super::apply_avx2::apply(self, base, symbols, contexts, low, out, escapes)
+            };
+        }
+        let before = escapes.len();
+        self.apply_plain(
+            &base[done..],
+            &symbols[done..],
+            &contexts[done..],
+            low,
+            &mut out[done..],
+            escapes,
+        );
+        for at in &mut escapes[before..] {
+            *at += done as u32;
+        }
+    }
+
+    /// As [`Rule::apply`], a weight at a time.
+    pub(super) fn apply_plain<W: Word>(
+        &self,
+        base: &[W],
+        symbols: &[u8],
+        contexts: &[u8],
+        low: &mut BitReader<'_>,
+        out: &mut [W],
+        escapes: &mut Vec<u32>,
+    ) {
+        for (i, ((out, &word), (&symbol, &context))) in out
+            .iter_mut()
+            .zip(base)
+            .zip(symbols.iter().zip(contexts))
+            .enumerate()
+        {
+            if symbol == ESCAPE {
+                escapes.push(i as u32);
+                continue;
+            }
+            let count = self.contexts.low_bits(context);
+            let steps = join(symbol, low.take(count), count);
+            *out = word.stepped(steps, self.layout.shift());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bits::BitWriter;
+    use crate::context::UNCHANGED;
+    use proptest::prelude::*;
+
+    fn check<W: Word + std::fmt::Debug>(layout: Layout, picks: &[(u32, u8, u8)], bytes: &[u8]) {
+        let rule = Rule::new(layout);
+        let top = Contexts::new(layout).count() as u8 - 1;
+        let base: Vec<W> = picks
+            .iter()
+            .map(|p| W::narrow(p.0 >> layout.shift() << layout.shift()))
+            .collect();
+        let symbols: Vec<u8> = picks.iter().map(|p| p.1.min(241)).collect();
+        let contexts: Vec<u8> = picks.iter().map(|p| p.2.min(top)).collect();
+        let (mut fast, mut slow) = (
+            vec![W::default(); base.len()],
+            vec![W::default(); base.len()],
+        );
+        let (mut fast_escapes, mut slow_escapes) = (Vec::new(), Vec::new());
+        let mut low = BitReader::new(bytes);
+        rule.apply(
+            &base,
+            &symbols,
+            &contexts,
+            &mut low,
+            &mut fast,
+            &mut fast_escapes,
+        );
+        let mut twin = BitReader::new(bytes);
+        rule.apply_plain(
+            &base,
+            &symbols,
+            &contexts,
+            &mut twin,
+            &mut slow,
+            &mut slow_escapes,
+        );
+        assert_eq!(fast_escapes, slow_escapes);
+        for &at in &slow_escapes {
+            (fast[at as usize], slow[at as usize]) = (W::default(), W::default());
+        }
+        assert_eq!(fast, slow);
+        assert_eq!(low.take(32), twin.take(32));
+    }
+
+    proptest! {
+        #[test]
+        fn the_wide_code_agrees_with_the_plain_one(
+            picks in proptest::collection::vec((any::<u32>(), any::<u8>(), any::<u8>()), 0..300),
+            bytes in proptest::collection::vec(any::<u8>(), 0..700),
+        ) {
+            check::<u16>(Layout::BF16, &picks, &bytes);
+            check::<u16>(Layout::F16, &picks, &bytes);
+            check::<u32>(Layout::F32, &picks, &bytes);
+            check::<u8>(Layout::F8_E4M3, &picks, &bytes);
+            if let Some(shifted) = Layout::F32.with_shift(16) {
+                check::<u32>(shifted, &picks, &bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn low_bits_follow_the_symbol() {
+        let mut low = BitWriter::default();
+        low.put(3, 2);
+        let bytes = low.finish();
+        let context = (0..=255u8)
+            .find(|&c| Contexts::new(Layout::F32).low_bits(c) == 2)
+            .unwrap_or(0);
+        let mut out = [0u32];
+        let mut escapes = Vec::new();
+        Rule::new(Layout::F32).apply(
+            &[100],
+            &[UNCHANGED + 1],
+            &[context],
+            &mut BitReader::new(&bytes),
+            &mut out,
+            &mut escapes,
+        );
+        assert_eq!(out, [100 + 4 + 3 - 2]);
+    }
+}

@@ -1,0 +1,56 @@
+//! Comparisons of 64 bytes at once, as the bits of one word.
+
+use crate::simd::vectorised;
+
+/// Which of up to 64 bytes are at least `least`.
+pub(super) fn at_least(bytes: &[u8], least: u8) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(bytes) = bytes.first_chunk::<64>()
+        && crate::simd::has_avx2()
+    {
+        // SAFETY: the features were just detected.
+        return unsafe { wide(bytes, least) };
+    }
+    plain(bytes, least)
+}
+
+vectorised! {
+    fn plain(bytes: &[u8], least: u8) -> u64 {
+        bytes.iter().enumerate().fold(0, |mask, (i, &c)| mask | u64::from(c >= least) << i)
+    }
+}
+
+/// Which of 64 bytes are at least `least`.
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn wide(bytes: &[u8; 64], least: u8) -> u64 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8,
+        _mm256_set1_epi8,
+    };
+    let least = _mm256_set1_epi8(least as i8);
+    let half = |at: usize| {
+        // SAFETY: `at` is 0 or 32, and 64 bytes are there.
+        let some = unsafe { _mm256_loadu_si256(bytes.as_ptr().add(at).cast::<__m256i>()) };
+        let mask = _mm256_cmpeq_epi8(_mm256_max_epu8(some, least), some);
+        u64::from(_mm256_movemask_epi8(mask) as u32)
+    };
+    half(0) | half(32) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_agree() {
+        let bytes: [u8; 64] = std::array::from_fn(|i| (i * 37 % 256) as u8);
+        for least in 0..=255 {
+            assert_eq!(at_least(&bytes, least), plain(&bytes, least));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Decoding of DELTA and SPARSE chunks, a block at a time.
+
+use super::apply::Rule;
+use super::masks::at_least;
+use super::{Model, Scratch, gaps, rows};
+use crate::bits::BitReader;
+use crate::bytes::unzigzag;
+use crate::context::BLOCK;
+use crate::fit::REACH;
+use crate::rans::{Decoder, Lanes};
+use crate::{CodecError, Reader, Word};
+
+/// The sections of a chunk.
+struct Sections<'a> {
+    lanes: Lanes,
+    rows: &'a [u8],
+    stream: &'a [u8],
+    low: BitReader<'a>,
+    escapes: Reader<'a>,
+}
+
+impl<'a> Sections<'a> {
+    fn read(lanes: u8, reader: &mut Reader<'a>) -> Result<Self, CodecError> {
+        let lanes = Lanes::from_count(lanes).ok_or(CodecError::Invalid {
+            field: "lanes",
+            found: u64::from(lanes),
+            expected: "1, 8 or 32",
+        })?;
+        let mut lengths = [0; 4];
+        for length in &mut lengths {
+            *length = reader.length("section length", reader.remaining())?;
+        }
+        Ok(Self {
+            lanes,
+            rows: reader.take(lengths[0])?,
+            stream: reader.take(lengths[1])?,
+            low: BitReader::new(reader.take(lengths[2])?),
+            escapes: Reader::new(reader.take(lengths[3])?, "escapes"),
+        })
+    }
+
+    fn rows<W: Word>(&self, model: &Model<'_>, base: &[W]) -> Result<Vec<i32>, CodecError> {
+        rows::decode(
+            self.rows,
+            base.len().div_ceil(model.scales.segment()),
+            REACH,
+        )
+    }
+
+    /// Rebuilds the weights of a block from their symbols.
+    fn apply<W: Word>(
+        &mut self,
+        rule: &Rule,
+        base: &[W],
+        symbols: &[u8],
+        contexts: &[u8],
+        out: &mut [W],
+        places: &mut Vec<u32>,
+    ) -> Result<(), CodecError> {
+        places.clear();
+        rule.apply(base, symbols, contexts, &mut self.low, out, places);
+        for &at in places.iter() {
+            let steps = unzigzag(self.escapes.varint()? as u32);
+            out[at as usize] = base[at as usize].stepped(steps, rule.shift());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), CodecError> {
+        self.low.finish("low bits")?;
+        self.escapes.finish()
+    }
+}
+
+pub(super) fn decode<W: Word>(
+    model: &Model<'_>,
+    start: usize,
+    base: &[W],
+    mut reader: Reader<'_>,
+    scratch: &mut Scratch,
+    out: &mut [W],
+) -> Result<(), CodecError> {
+    let lanes = reader.u8()?;
+    let mut sections = Sections::read(lanes, &mut reader)?;
+    reader.finish()?;
+    let rows = sections.rows(model, base)?;
+    let rule = Rule::new(model.layout);
+    let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
+    model.scales.tile(BLOCK, &mut scratch.tile);
+    let (mut symbols, mut contexts) = ([0u8; BLOCK], [0u8; BLOCK]);
+    for (i, (base, out)) in base.chunks(BLOCK).zip(out.chunks_mut(BLOCK)).enumerate() {
+        let (symbols, contexts) = (&mut symbols[..base.len()], &mut contexts[..base.len()]);
+        model.fill_block(&scratch.tile, start, i * BLOCK, base, &rows, contexts);
+        decoder.decode(contexts, symbols)?;
+        sections.apply(&rule, base, symbols, contexts, out, &mut scratch.positions)?;
+    }
+    decoder.finish()?;
+    sections.finish()
+}
+
+pub(super) fn decode_sparse<W: Word>(
+    model: &Model<'_>,
+    start: usize,
+    base: &[W],
+    mut reader: Reader<'_>,
+    scratch: &mut Scratch,
+    out: &mut [W],
+) -> Result<(), CodecError> {
+    out.copy_from_slice(base);
+    let skip = reader.u8()?;
+    let lanes = reader.u8()?;
+    if lanes > 0 {
+        let mut sections = Sections::read(lanes, &mut reader)?;
+        let rows = sections.rows(model, base)?;
+        gather_expected(model, skip, start, base, &rows, scratch);
+        let rule = Rule::new(model.layout);
+        let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
+        let mut symbols = [0u8; BLOCK];
+        let (mut kept, mut moved) = ([W::default(); BLOCK], [W::default(); BLOCK]);
+        let mut places = Vec::new();
+        for (contexts, positions) in scratch
+            .contexts
+            .chunks(BLOCK)
+            .zip(scratch.positions.chunks(BLOCK))
+        {
+            let len = contexts.len();
+            for (kept, &at) in kept.iter_mut().zip(positions) {
+                *kept = base[at as usize];
+            }
+            decoder.decode(contexts, &mut symbols[..len])?;
+            sections.apply(
+                &rule,
+                &kept[..len],
+                &symbols[..len],
+                contexts,
+                &mut moved[..len],
+                &mut places,
+            )?;
+            for (&moved, &at) in moved.iter().zip(positions) {
+                out[at as usize] = moved;
+            }
+        }
+        decoder.finish()?;
+        sections.finish()?;
+    }
+    let count = reader.length("number of changes", base.len())?;
+    let bytes = reader.take(reader.remaining())?;
+    gaps::decode(bytes, count, base.len(), |at, steps| {
+        out[at] = base[at].stepped(steps, model.layout.shift());
+    })
+}
+
+/// Leaves in `scratch` the contexts of at least `skip`, with their positions.
+fn gather_expected<W: Word>(
+    model: &Model<'_>,
+    skip: u8,
+    start: usize,
+    base: &[W],
+    rows: &[i32],
+    scratch: &mut Scratch,
+) {
+    scratch.positions.clear();
+    scratch.contexts.clear();
+    model.scales.tile(BLOCK, &mut scratch.tile);
+    let mut contexts = [0u8; BLOCK];
+    for (i, base) in base.chunks(BLOCK).enumerate() {
+        let contexts = &mut contexts[..base.len()];
+        model.fill_block(&scratch.tile, start, i * BLOCK, base, rows, contexts);
+        for (j, some) in contexts.chunks(64).enumerate() {
+            let mut mask = at_least(some, skip);
+            while mask != 0 {
+                let k = mask.trailing_zeros() as usize;
+                scratch.contexts.push(some[k]);
+                scratch.positions.push((i * BLOCK + j * 64 + k) as u32);
+                mask &= mask - 1;
+            }
+        }
+    }
+}
