@@ -93,6 +93,23 @@ impl LowRank {
         search::find(layout, rows, cols, base, fine)
     }
 
+    /// Finds the low-rank matrix of at most `most` components that saves most bytes, whether or
+    /// not the change is low-rank.
+    ///
+    /// The changes of an ordinary fine-tune have a low-rank part: most of it in the first few
+    /// components, the sooner training stopped. `None` as for [`LowRank::find`].
+    #[must_use]
+    pub fn fit<W: Word>(
+        layout: Layout,
+        rows: usize,
+        cols: usize,
+        base: &[W],
+        fine: &[W],
+        most: usize,
+    ) -> Option<Self> {
+        search::fit(layout, rows, cols, base, fine, most)
+    }
+
     /// Components of the matrix.
     #[must_use]
     pub fn rank(&self) -> usize {

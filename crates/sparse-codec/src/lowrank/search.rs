@@ -7,7 +7,7 @@
 
 use super::linear::{Vectors, singular};
 use super::view::{Buffers, View, combine, dots, lowest, subtract};
-use super::{EXPONENTS, LowRank};
+use super::{EXPONENTS, LowRank, MAX_RANK};
 use crate::score::bucket;
 use crate::{Layout, Word};
 
@@ -40,6 +40,8 @@ const ROUNDS: [(f32, bool); 7] = [
     (0.03, true),
     (0.03, true),
 ];
+/// Coarsest precision tried for changes that are not low-rank, in half octaves of a median step.
+const COARSEST: i32 = -16;
 /// Steps of conjugate gradients in each round.
 const STEPS: usize = 4;
 
@@ -50,6 +52,50 @@ pub(super) fn find<W: Word>(
     base: &[W],
     fine: &[W],
 ) -> Option<LowRank> {
+    let view = view_of(layout, rows, cols, base, fine)?;
+    if !probe(&view) {
+        return None;
+    }
+    let flipped = Flipped::of(&view);
+    let turned = flipped.view(&view);
+    let (mut left, mut right) = decompose_known(&view, &turned)?;
+    refine(&view, &turned, &mut left, &mut right);
+    choose(&view, left, right, 0)
+}
+
+/// The matrix of at most `most` components that saves most.
+pub(super) fn fit<W: Word>(
+    layout: Layout,
+    rows: usize,
+    cols: usize,
+    base: &[W],
+    fine: &[W],
+    most: usize,
+) -> Option<LowRank> {
+    let view = view_of(layout, rows, cols, base, fine)?;
+    let most = most.min(rows.min(cols) / 4).min(MAX_RANK);
+    let (energy, noise) = energies(&view);
+    if most == 0 || energy < noise {
+        return None;
+    }
+    let flipped = Flipped::of(&view);
+    let turned = flipped.view(&view);
+    let found = decompose(&view, &turned, most + most / 4 + 2, 1);
+    let (mut left, mut right) = (found.left, found.right);
+    left.truncate(most);
+    right.truncate(most);
+    scale(&mut right, &found.values);
+    choose(&view, left, right, COARSEST)
+}
+
+/// The matrices as one, where they are of a kind that factors can be found for.
+fn view_of<'a, W: Word>(
+    layout: Layout,
+    rows: usize,
+    cols: usize,
+    base: &'a [W],
+    fine: &'a [W],
+) -> Option<View<'a, W>> {
     let len = rows.checked_mul(cols)?;
     let known = matches!(layout.bits(), 16 | 32) && W::BITS == layout.bits();
     let fits = rows.min(cols) >= LEAST_SIDE && len <= MOST_WEIGHTS;
@@ -59,22 +105,14 @@ pub(super) fn find<W: Word>(
     if base.len() != len || fine.len() != len {
         return None;
     }
-    let view = View {
+    Some(View {
         layout,
         rows,
         cols,
         base,
         fine,
         unit: median_step(layout, fine),
-    };
-    if !probe(&view) {
-        return None;
-    }
-    let flipped = Flipped::of(&view);
-    let turned = flipped.view(&view);
-    let (mut left, mut right) = decompose_known(&view, &turned)?;
-    refine(&view, &turned, &mut left, &mut right);
-    choose(&view, left, right)
+    })
 }
 
 /// Binary exponent of the median representable step.
@@ -472,7 +510,12 @@ fn gaussian_bits(deviation: f64) -> f64 {
 }
 
 /// The precision that makes factors and residual smallest; `None` where a plain delta is smaller.
-fn choose<W: Word>(view: &View<'_, W>, mut left: Vectors, mut right: Vectors) -> Option<LowRank> {
+fn choose<W: Word>(
+    view: &View<'_, W>,
+    mut left: Vectors,
+    mut right: Vectors,
+    coarsest: i32,
+) -> Option<LowRank> {
     let values = singular(&mut left, &mut right);
     let quantiser = Quantiser {
         values,
@@ -503,7 +546,7 @@ fn choose<W: Word>(view: &View<'_, W>, mut left: Vectors, mut right: Vectors) ->
     for rounded in [false, true] {
         let mut worse = 0;
         let mut last = f64::INFINITY;
-        for half in 0..60 {
+        for half in coarsest..60 {
             let Some((matrix, bits)) = quantiser.quantise(f64::from(half) * 0.5, rounded) else {
                 continue;
             };
