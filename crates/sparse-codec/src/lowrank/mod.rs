@@ -260,6 +260,7 @@ impl<W: Word> Visit<W> for Predict<'_, W> {
     fn visit<F: Format<Word = W>>(self, format: F) {
         let matrix = self.matrix;
         let right: Vec<F::Sum> = matrix.right.iter().map(|&x| F::Sum::from_int(x)).collect();
+        let panels = panels(&right, matrix.cols);
         let mut left = Vec::with_capacity(matrix.rank());
         let (mut at, mut done) = (self.start, 0);
         while done < self.out.len() {
@@ -276,12 +277,8 @@ impl<W: Word> Visit<W> for Predict<'_, W> {
                         .zip(&matrix.exponents)
                         .map(|(&x, &e)| F::Sum::from_int(x) * F::Sum::power(e)),
                 );
-                let shape = Row {
-                    columns: matrix.cols,
-                    first: column,
-                    rounded: matrix.rounded,
-                };
-                predict_row(format, shape, &left, &right, base, out);
+                let rounded = matrix.rounded;
+                predict_row(format, rounded, &left, &panels, column, base, out);
             } else {
                 out.copy_from_slice(base);
             }
@@ -291,38 +288,45 @@ impl<W: Word> Visit<W> for Predict<'_, W> {
     }
 }
 
-/// Where in its row a run lies.
-#[derive(Clone, Copy)]
-struct Row {
-    columns: usize,
-    first: usize,
-    rounded: bool,
+/// Vectors of `len` numbers, cut in panels of [`LANES`] columns: the parts of all vectors that meet
+/// in a sum lie together. (Vectors a power of two apart would push one another out of the cache.)
+/// The last panel is filled up with zeros.
+fn panels<T: Copy + Default>(vectors: &[T], len: usize) -> Vec<T> {
+    let rank = vectors.len() / len.max(1);
+    let mut out = vec![T::default(); len.div_ceil(LANES) * rank * LANES];
+    for (k, vector) in vectors.chunks_exact(len.max(1)).enumerate() {
+        for (panel, part) in vector.chunks(LANES).enumerate() {
+            out[(panel * rank + k) * LANES..][..part.len()].copy_from_slice(part);
+        }
+    }
+    out
 }
 
 vectorised! {
-    /// Predicts a run of weights within one row.
-    fn predict_row<F: Format>(format: F, row: Row, left: &[F::Sum], right: &[F::Sum], base: &[F::Word], out: &mut [F::Word]) {
-        let mut at = 0;
-        while at + LANES <= base.len() {
+    /// Predicts a run of weights within one row, from column `first` on.
+    fn predict_row<F: Format>(format: F, rounded: bool, left: &[F::Sum], panels: &[F::Sum], first: usize, base: &[F::Word], out: &mut [F::Word]) {
+        let (mut at, len) = (0, base.len());
+        while at < len {
+            let (panel, lane) = ((first + at) / LANES, (first + at) % LANES);
+            let strips = &panels[panel * left.len() * LANES..][..left.len() * LANES];
             let mut sums = [F::Sum::default(); LANES];
-            for (&l, right) in left.iter().zip(right.chunks_exact(row.columns)) {
-                let right = &right[row.first + at..][..LANES];
-                for (sum, &r) in sums.iter_mut().zip(right) {
+            for (&l, strip) in left.iter().zip(strips.chunks_exact(LANES)) {
+                for (sum, &r) in sums.iter_mut().zip(strip) {
                     *sum += l * r;
                 }
             }
-            let words = base[at..][..LANES].iter().zip(&mut out[at..][..LANES]);
-            for (&sum, (&base, out)) in sums.iter().zip(words) {
-                *out = apply(format, row.rounded, sum, base);
+            if lane == 0 && at + LANES <= len {
+                let words = base[at..][..LANES].iter().zip(&mut out[at..][..LANES]);
+                for (&sum, (&base, out)) in sums.iter().zip(words) {
+                    *out = apply(format, rounded, sum, base);
+                }
+                at += LANES;
+            } else {
+                for &sum in sums[lane..].iter().take(len - at) {
+                    out[at] = apply(format, rounded, sum, base[at]);
+                    at += 1;
+                }
             }
-            at += LANES;
-        }
-        for at in at..base.len() {
-            let mut sum = F::Sum::default();
-            for (&l, right) in left.iter().zip(right.chunks_exact(row.columns)) {
-                sum += l * right[row.first + at];
-            }
-            out[at] = apply(format, row.rounded, sum, base[at]);
         }
     }
 }

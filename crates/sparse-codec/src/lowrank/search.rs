@@ -7,7 +7,7 @@
 
 use super::linear::{Vectors, singular};
 use super::view::{Buffers, View, combine, dots, lowest, subtract};
-use super::{EXPONENTS, LowRank, MAX_RANK};
+use super::{EXPONENTS, LowRank, MAX_RANK, panels};
 use crate::score::bucket;
 use crate::{Layout, Word};
 
@@ -43,7 +43,7 @@ const ROUNDS: [(f32, bool); 7] = [
 /// Coarsest precision tried for changes that are not low-rank, in half octaves of a median step.
 const COARSEST: i32 = -16;
 /// Steps of conjugate gradients in each round.
-const STEPS: usize = 4;
+const STEPS: usize = 3;
 
 pub(super) fn find<W: Word>(
     layout: Layout,
@@ -351,6 +351,8 @@ fn solve<W: Word>(
 ) {
     let rank = fixed.rank;
     let single = fixed.single();
+    let single_panels = panels(&single, fixed.len);
+    let double_panels = panels(&fixed.data, fixed.len);
     let mut buffers = Buffers::new(view.cols);
     let mut system = System::new(rank);
     let mut coefficients = vec![0.0; rank];
@@ -359,7 +361,7 @@ fn solve<W: Word>(
         for (k, coefficient) in coefficients.iter_mut().enumerate() {
             *coefficient = moving.data[k * view.rows + row];
         }
-        subtract(&coefficients, &fixed.data, &mut buffers.change);
+        subtract(&coefficients, &double_panels, &mut buffers.change);
         let words = buffers.change.iter().zip(&buffers.step);
         for ((rest, weight), (&change, &step)) in
             buffers.rest.iter_mut().zip(&mut buffers.weight).zip(words)
@@ -372,7 +374,7 @@ fn solve<W: Word>(
                 change
             };
         }
-        system.solve(&single, &mut buffers);
+        system.solve(&single, &single_panels, &mut buffers);
         for (k, &x) in system.solution.iter().enumerate() {
             moving.data[k * view.rows + row] += f64::from(x);
         }
@@ -398,7 +400,7 @@ impl System {
     }
 
     /// Minimises the weighted squares of `buffers.rest` less the vectors' combination.
-    fn solve(&mut self, vectors: &[f32], buffers: &mut Buffers) {
+    fn solve(&mut self, vectors: &[f32], panels: &[f32], buffers: &mut Buffers) {
         for (image, (x, w)) in buffers
             .image
             .iter_mut()
@@ -411,7 +413,7 @@ impl System {
         self.solution.fill(0.0);
         let mut norm = product(&self.rest, &self.rest);
         for _ in 0..STEPS {
-            combine(&self.direction, vectors, &mut buffers.image);
+            combine(&self.direction, panels, &mut buffers.image);
             for (image, w) in buffers.image.iter_mut().zip(&buffers.weight) {
                 *image *= w;
             }

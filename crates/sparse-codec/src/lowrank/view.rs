@@ -1,5 +1,6 @@
 //! A matrix of changes, row by row, as numbers.
 
+use super::LANES;
 use super::format::{Format, Visit, dispatch};
 use super::linear::Vectors;
 use crate::simd::vectorised;
@@ -148,50 +149,34 @@ vectorised! {
 }
 
 vectorised! {
-    /// The sum of the vectors, each times its coefficient.
-    pub(super) fn combine(coefficients: &[f32], vectors: &[f32], out: &mut [f32]) {
-        let len = out.len();
-        let mut at = 0;
-        while at + 32 <= len {
-            let mut sums = [0.0f32; 32];
-            for (&c, vector) in coefficients.iter().zip(vectors.chunks_exact(len)) {
-                for (sum, &x) in sums.iter_mut().zip(&vector[at..][..32]) {
+    /// The sum of the vectors in the panels, each times its coefficient.
+    pub(super) fn combine(coefficients: &[f32], panels: &[f32], out: &mut [f32]) {
+        let size = coefficients.len() * LANES;
+        for (panel, out) in panels.chunks_exact(size).zip(out.chunks_mut(LANES)) {
+            let mut sums = [0.0f32; LANES];
+            for (&c, strip) in coefficients.iter().zip(panel.chunks_exact(LANES)) {
+                for (sum, &x) in sums.iter_mut().zip(strip) {
                     *sum += c * x;
                 }
             }
-            out[at..][..32].copy_from_slice(&sums);
-            at += 32;
-        }
-        for at in at..len {
-            let mut sum = 0.0;
-            for (&c, vector) in coefficients.iter().zip(vectors.chunks_exact(len)) {
-                sum += c * vector[at];
-            }
-            out[at] = sum;
+            out.copy_from_slice(&sums[..out.len()]);
         }
     }
 }
 
 vectorised! {
-    /// Takes the sum of the vectors, each times its coefficient, off `from`.
-    pub(super) fn subtract(coefficients: &[f64], vectors: &[f64], from: &mut [f64]) {
-        let len = from.len();
-        let mut at = 0;
-        while at + 16 <= len {
-            let mut sums = [0.0f64; 16];
-            for (&c, vector) in coefficients.iter().zip(vectors.chunks_exact(len)) {
-                for (sum, &x) in sums.iter_mut().zip(&vector[at..][..16]) {
+    /// Takes the sum of the vectors in the panels, each times its coefficient, off `from`.
+    pub(super) fn subtract(coefficients: &[f64], panels: &[f64], from: &mut [f64]) {
+        let size = coefficients.len() * LANES;
+        for (panel, from) in panels.chunks_exact(size).zip(from.chunks_mut(LANES)) {
+            let mut sums = [0.0f64; LANES];
+            for (&c, strip) in coefficients.iter().zip(panel.chunks_exact(LANES)) {
+                for (sum, &x) in sums.iter_mut().zip(strip) {
                     *sum += c * x;
                 }
             }
-            for (from, sum) in from[at..][..16].iter_mut().zip(sums) {
+            for (from, sum) in from.iter_mut().zip(sums) {
                 *from -= sum;
-            }
-            at += 16;
-        }
-        for at in at..len {
-            for (&c, vector) in coefficients.iter().zip(vectors.chunks_exact(len)) {
-                from[at] -= c * vector[at];
             }
         }
     }
