@@ -117,8 +117,8 @@ impl LowRank {
     }
 
     /// Predicts the weights `start..start + out.len()` of the matrix read row by row, from the
-    /// same range of the base. Words of the base that are infinite or NaN, or lie beyond the
-    /// matrix, predict themselves.
+    /// same range of the base. Words of the base that are infinite or NaN, lie beyond the matrix,
+    /// or whose rounded change is infinite predict themselves.
     ///
     /// # Panics
     /// Where `base` and `out` differ in length.
@@ -334,15 +334,19 @@ vectorised! {
 /// The prediction for one word.
 #[inline(always)]
 fn apply<F: Format>(format: F, rounded: bool, sum: F::Sum, base: F::Word) -> F::Word {
-    let change = if rounded {
-        format.sum(format.round(sum))
-    } else {
-        sum
-    };
-    let predicted = format.round(format.sum(base) + change);
-    // An infinity minus infinity here would be a NaN whose bits depend on the machine, but
-    // `change` is infinite only where it was rounded to a format that does not hold it.
-    if format.is_finite(base) && format.is_finite(format.round(change)) {
+    if !rounded {
+        // Two finite numbers: the sum may be infinite, never NaN.
+        let predicted = format.round(format.sum(base) + sum);
+        return if format.is_finite(base) {
+            predicted
+        } else {
+            base
+        };
+    }
+    // Rounded alone, the change may be infinite, and its sum with the base too.
+    let change = format.round(sum);
+    let predicted = format.round(format.sum(base) + format.sum(change));
+    if format.is_finite(base) & format.is_finite(change) {
         predicted
     } else {
         base
