@@ -23,5 +23,3 @@ pub use fit::{Fit, Fitter};
 pub use lowrank::LowRank;
 pub use tables::TableSet;
 pub use word::{Layout, Word};
-mod lowrank;
-pub use lowrank::LowRank;

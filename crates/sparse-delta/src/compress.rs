@@ -15,7 +15,7 @@ use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
 use crate::index::{Content, FEATURE_CAST, FEATURE_LOW_RANK, File, Index, Shard, Source};
 use crate::output::{Existing, OutputDir};
-use crate::plan::{Plan, plan};
+use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
 
 pub(crate) use tensors::{Encoders, full, model_bytes};
@@ -25,7 +25,9 @@ pub(crate) use tensors::{Encoders, full, model_bytes};
 pub struct CompressOptions {
     /// What the base is called, for people: a hub id or a path.
     pub base_id: String,
-    /// Threads that code chunks; at least one.
+    /// How hard to look for what makes the delta smaller.
+    pub effort: Effort,
+    /// Threads that search and code; at least one.
     pub threads: usize,
     /// What to do about an existing output.
     pub existing: Existing,
@@ -73,7 +75,7 @@ pub fn compress(
     let folder = OutputDir::create(output, options.existing)?;
     let mut writer =
         ArtifactWriter::create(folder.path(), folder.shown(crate::artifact::FILE_NAME))?;
-    let plan = plan(base, fine, progress)?;
+    let plan = plan(base, fine, options.effort, options.threads, progress)?;
     progress.start("compress", fine.total_bytes());
 
     let mut digests = BaseDigests::default();

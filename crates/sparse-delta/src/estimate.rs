@@ -14,7 +14,7 @@ use crate::index::{
     BaseFile, BaseTensor, Blob, BlobSource, Coded, Content, File, RAW_CHUNK_BYTES, Raw, Shard,
     Source, Tensor, chunk_weights, chunks, width,
 };
-use crate::plan::{Kind, TensorPlan, plan};
+use crate::plan::{Effort, Kind, TensorPlan, plan};
 use crate::progress::{Progress, step};
 use crate::raw::{self, MAX_DICTIONARY};
 use crate::source::{read_cast, read_words};
@@ -56,10 +56,12 @@ impl Estimated {
 pub fn estimate(
     base: &Checkpoint,
     fine: &Checkpoint,
+    effort: Effort,
+    threads: usize,
     progress: &dyn Progress,
 ) -> Result<Estimated, Error> {
     let started = Instant::now();
-    let plan = plan(base, fine, progress)?;
+    let plan = plan(base, fine, effort, threads, progress)?;
     progress.start("estimate", fine.total_bytes());
     let mut sample = Sample {
         encoders: Encoders::new(&plan),

@@ -27,6 +27,7 @@ pub use error::Error;
 pub use estimate::{Estimated, estimate};
 pub use info::{FileInfo, Info, TensorSummary, info};
 pub use output::Existing;
+pub use plan::Effort;
 pub use progress::{Progress, Silent};
 pub use reconstruct::{ReconstructOptions, Reconstructed, reconstruct, reconstruct_tensor};
 pub use verify::verify;

@@ -1,9 +1,11 @@
 //! What to do with each tensor, decided before any chunk is coded.
 
+mod lowrank;
+
 use std::collections::HashMap;
 
 use sparse_checkpoint::{Checkpoint, TensorRef};
-use sparse_codec::{Fit, Fitter, Layout, LowRank, Scales};
+use sparse_codec::{Fit, Fitter, Layout, Scales};
 
 use crate::Error;
 use crate::index::{common_weights, width};
@@ -12,12 +14,26 @@ use crate::progress::{Progress, step};
 use crate::source::{read_cast, read_words, zero_bits};
 use crate::words::{Words, layout};
 
+use lowrank::Budget;
+pub(crate) use lowrank::Prediction;
+
 /// Weights sampled, over all tensors, to fit tables and scales to.
 const SAMPLE: u64 = 1 << 21;
 /// Weights sampled at least in each tensor that has as many.
 const SAMPLE_EACH: u64 = 1 << 12;
-/// Largest matrix that is searched for a low-rank difference, in weights: it is held in memory.
-const LOW_RANK_MAX: u64 = 1 << 26;
+/// Bytes that low-rank searches hold at a time.
+const SEARCH_BYTES: u64 = 512 << 20;
+
+/// How hard to look for what makes a delta smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// Low-rank predictions only where the change is exactly low-rank, as in a merged LoRA.
+    Fast,
+    /// Low-rank predictions of ordinary fine-tunes too: several times slower to compress, a fifth
+    /// smaller where training was short.
+    #[default]
+    High,
+}
 
 /// The plan for a whole checkpoint.
 pub(crate) struct Plan<'a> {
@@ -47,7 +63,7 @@ pub(crate) struct DeltaPlan<'a> {
     /// Weights at the start of the tensor that have a counterpart in the base.
     pub(crate) common: u64,
     pub(crate) layout: Layout,
-    pub(crate) low_rank: Option<LowRank>,
+    pub(crate) low_rank: Option<Prediction>,
     /// Which of [`Plan::fits`].
     pub(crate) fit: usize,
     pub(crate) scales: Scales,
@@ -57,27 +73,42 @@ pub(crate) struct DeltaPlan<'a> {
 pub(crate) fn plan<'a>(
     base: &'a Checkpoint,
     fine: &'a Checkpoint,
+    effort: Effort,
+    threads: usize,
     progress: &dyn Progress,
 ) -> Result<Plan<'a>, Error> {
-    let total: u64 = fine.tensors().map(|t| t.info().elements()).sum();
-    progress.start("plan", fine.tensors().map(|t| t.info().bytes()).sum());
+    progress.start("plan", fine.tensors().map(|t| t.byte_len()).sum());
     let matches = match_tensors(base, fine)?;
     let aliases = find_aliases(fine)?;
-    let mut fitters = Fitters::default();
+    let budget = Budget::new(SEARCH_BYTES);
     let mut tensors = Vec::new();
-    for ((tensor, matched), alias) in fine.tensors().zip(matches).zip(aliases) {
-        step(progress, tensor.info().bytes())?;
-        let info = tensor.info();
-        let kind = match (alias, layout(info.dtype()), matched) {
-            (Some(alias), _, _) => Kind::Alias(alias),
-            (None, None, base) => Kind::Raw(base),
-            (None, Some(_), None) => Kind::Full,
-            (None, Some(layout), Some(base)) => {
-                let delta = plan_delta(tensor, base, layout, total, &mut fitters)?;
-                Kind::Delta(Box::new(delta))
-            }
-        };
-        tensors.push(TensorPlan { fine: tensor, kind });
+    crate::pipeline::ordered(
+        threads,
+        fine.tensors().zip(matches).zip(aliases).map(Ok),
+        || (),
+        |(), ((fine, base), alias)| {
+            step(progress, fine.byte_len())?;
+            let kind = match (alias, layout(fine.dtype()), base) {
+                (Some(alias), _, _) => Kind::Alias(alias),
+                (None, None, base) => Kind::Raw(base),
+                (None, Some(_), None) => Kind::Full,
+                (None, Some(layout), Some(base)) => {
+                    Kind::Delta(Box::new(plan_delta(fine, base, layout, effort, &budget)?))
+                }
+            };
+            Ok(TensorPlan { fine, kind })
+        },
+        |tensor| {
+            tensors.push(tensor);
+            Ok::<_, Error>(())
+        },
+    )?;
+    let total = tensors.iter().map(|t| t.fine.elements()).sum();
+    let mut fitters = Fitters::default();
+    for tensor in &mut tensors {
+        if let Kind::Delta(delta) = &mut tensor.kind {
+            sample(tensor.fine, delta, total, &mut fitters)?;
+        }
     }
     let (fits, mut scales) = fitters.fit();
     for tensor in &mut tensors {
@@ -124,35 +155,49 @@ fn plan_delta<'a>(
     fine: TensorRef<'a>,
     base: TensorRef<'a>,
     layout: Layout,
-    total: u64,
-    fitters: &mut Fitters,
+    effort: Effort,
+    budget: &Budget,
 ) -> Result<DeltaPlan<'a>, Error> {
-    let info = fine.info();
-    let common = common_weights(base.info().shape(), info.shape()).unwrap_or(0);
+    let common = common_weights(base.shape(), fine.shape()).unwrap_or(0);
     let layout = shared_zero_bits(layout, &base, &fine, common)?;
-    let low_rank = find_low_rank(layout, &base, &fine, common)?;
-    let width = width(info.shape());
-    let segment = Scales::segment_for(width) as u64;
-    let (number, fitter) = fitters.get(layout, low_rank.is_some());
-    let mut runs = Vec::new();
-    for start in sample_starts(common, segment, total) {
-        let len = segment.min(common - start);
-        let fine_words = read_words(&fine, start, len)?;
-        let mut base_words = read_cast(&base, start, len, info.dtype())?;
-        if let Some(low_rank) = &low_rank {
-            base_words = predict(low_rank, layout, start, &base_words);
-        }
-        runs.push((start as usize, base_words, fine_words));
-    }
-    add_runs(fitter, width, common, &runs);
+    let low_rank = if common == fine.elements() && common == base.elements() {
+        Prediction::find(layout, &base, &fine, effort, budget)?
+    } else {
+        None
+    };
     Ok(DeltaPlan {
         base,
         common,
         layout,
         low_rank,
-        fit: number,
-        scales: Scales::flat(width),
+        fit: 0,
+        scales: Scales::flat(width(fine.shape())),
     })
+}
+
+/// Samples a tensor for the fitter of its kind.
+fn sample(
+    fine: TensorRef<'_>,
+    delta: &mut DeltaPlan<'_>,
+    total: u64,
+    fitters: &mut Fitters,
+) -> Result<(), Error> {
+    let width = width(fine.shape());
+    let segment = Scales::segment_for(width) as u64;
+    let (number, fitter) = fitters.get(delta.layout, delta.low_rank.is_some());
+    delta.fit = number;
+    let mut runs = Vec::new();
+    for start in sample_starts(delta.common, segment, total) {
+        let len = segment.min(delta.common - start);
+        let fine_words = read_words(&fine, start, len)?;
+        let mut base_words = read_cast(&delta.base, start, len, fine.dtype())?;
+        if let Some(low_rank) = &delta.low_rank {
+            base_words = low_rank.predict(delta.layout, start, base_words);
+        }
+        runs.push((start as usize, base_words, fine_words));
+    }
+    add_runs(fitter, width, delta.common, &runs);
+    Ok(())
 }
 
 fn add_runs(fitter: &mut Fitter, width: usize, total: u64, runs: &[(usize, Words, Words)]) {
@@ -176,18 +221,6 @@ fn add_runs(fitter: &mut Fitter, width: usize, total: u64, runs: &[(usize, Words
         Some((_, Words::W32(_), _)) => add!(Words::W32),
         _ => add!(Words::W16),
     }
-}
-
-/// The words that `low_rank` predicts from the base's words `start..` of the matrix.
-pub(crate) fn predict(low_rank: &LowRank, layout: Layout, start: u64, base: &Words) -> Words {
-    let mut out = Words::zeros(layout.bytes(), base.len());
-    match (base, &mut out) {
-        (Words::W8(base), Words::W8(out)) => low_rank.predict(layout, start as usize, base, out),
-        (Words::W16(base), Words::W16(out)) => low_rank.predict(layout, start as usize, base, out),
-        (Words::W32(base), Words::W32(out)) => low_rank.predict(layout, start as usize, base, out),
-        _ => {}
-    }
-    out
 }
 
 /// Starts of segments spread evenly over a tensor's first `common` weights.
@@ -220,29 +253,6 @@ fn shared_zero_bits(
         zeros = zeros.min(zero_bits(layout, &base));
     }
     Ok(layout.with_shift(zeros).unwrap_or(layout))
-}
-
-fn find_low_rank(
-    layout: Layout,
-    base: &TensorRef<'_>,
-    fine: &TensorRef<'_>,
-    common: u64,
-) -> Result<Option<LowRank>, Error> {
-    let info = fine.info();
-    let &[rows, cols] = info.shape() else {
-        return Ok(None);
-    };
-    if common != info.elements() || common > LOW_RANK_MAX || layout.shift() > 0 {
-        return Ok(None);
-    }
-    let fine_words = read_words(fine, 0, common)?;
-    let base_words = read_cast(base, 0, common, info.dtype())?;
-    let (rows, cols) = (rows as usize, cols as usize);
-    Ok(match (&base_words, &fine_words) {
-        (Words::W16(b), Words::W16(f)) => LowRank::find(layout, rows, cols, b, f),
-        (Words::W32(b), Words::W32(f)) => LowRank::find(layout, rows, cols, b, f),
-        _ => None,
-    })
 }
 
 /// For each tensor, an earlier one with the same bytes.

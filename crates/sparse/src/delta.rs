@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
-use sparse_delta::{CompressOptions, Error, ReconstructOptions};
+use sparse_delta::{CompressOptions, Effort, Error, ReconstructOptions};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
@@ -22,6 +22,8 @@ pub enum DeltaCommand {
         /// Folder to write the delta to
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
+        #[command(flatten)]
+        effort: EffortArgs,
     },
     /// Rebuild the fine-tune from its base and the delta, byte for byte
     Reconstruct {
@@ -55,7 +57,32 @@ pub enum DeltaCommand {
         base: String,
         /// Checkpoint directory or hub id of the fine-tune
         finetune: String,
+        #[command(flatten)]
+        effort: EffortArgs,
     },
+}
+
+/// How hard to work for a smaller delta.
+#[derive(Debug, clap::Args)]
+pub struct EffortArgs {
+    /// fast: several times quicker; high: smaller by up to a quarter
+    #[arg(long, value_enum, default_value_t = EffortLevel::High)]
+    effort: EffortLevel,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum EffortLevel {
+    Fast,
+    High,
+}
+
+impl From<EffortArgs> for Effort {
+    fn from(args: EffortArgs) -> Self {
+        match args.effort {
+            EffortLevel::Fast => Self::Fast,
+            EffortLevel::High => Self::High,
+        }
+    }
 }
 
 /// Runs a subcommand.
@@ -65,7 +92,8 @@ pub fn run(command: DeltaCommand, context: &Context) -> anyhow::Result<Outcome> 
             base,
             finetune,
             output,
-        } => compress(&base, &finetune, &output, context),
+            effort,
+        } => compress(&base, &finetune, &output, effort.into(), context),
         DeltaCommand::Reconstruct {
             base,
             delta,
@@ -80,7 +108,11 @@ pub fn run(command: DeltaCommand, context: &Context) -> anyhow::Result<Outcome> 
         } => reconstruct(&base, &delta, &output, context),
         DeltaCommand::Verify { delta, base } => verify(&delta, base.as_deref(), context),
         DeltaCommand::Info { delta } => info(&delta, context),
-        DeltaCommand::Estimate { base, finetune } => estimate(&base, &finetune, context),
+        DeltaCommand::Estimate {
+            base,
+            finetune,
+            effort,
+        } => estimate(&base, &finetune, effort.into(), context),
     }
 }
 
@@ -124,6 +156,7 @@ fn compress(
     base: &str,
     finetune: &str,
     output: &Path,
+    effort: Effort,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
     check_output(output, context)?;
@@ -132,6 +165,7 @@ fn compress(
     check_apart(output, &[base_checkpoint.root(), fine_checkpoint.root()])?;
     let options = CompressOptions {
         base_id: base.to_owned(),
+        effort,
         threads: context.threads(),
         existing: context.existing(),
     };
@@ -354,11 +388,16 @@ fn info(delta: &Path, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
-fn estimate(base: &str, finetune: &str, context: &Context) -> anyhow::Result<Outcome> {
+fn estimate(
+    base: &str,
+    finetune: &str,
+    effort: Effort,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
     let base = resolve::open(base, context)?;
     let fine = resolve::open(finetune, context)?;
     let bar = context.bar();
-    let guess = sparse_delta::estimate(&base, &fine, &bar)?;
+    let guess = sparse_delta::estimate(&base, &fine, effort, context.threads(), &bar)?;
     drop(bar);
     context.emit(
         &json!({

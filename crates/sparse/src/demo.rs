@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::json;
 use sparse_checkpoint::{Checkpoint, Dtype, TensorSpec, WriteOptions, write_shards};
-use sparse_delta::{CompressOptions, Existing, ReconstructOptions, Silent};
+use sparse_delta::{CompressOptions, Effort, Existing, ReconstructOptions, Silent};
 
 use crate::context::{Context, Outcome};
 use crate::table;
@@ -127,6 +127,7 @@ impl Tour<'_> {
     ) -> anyhow::Result<sparse_delta::Compressed> {
         let options = CompressOptions {
             base_id: "examples/base".to_owned(),
+            effort: Effort::High,
             threads: self.context.threads(),
             existing: Existing::Keep,
         };
@@ -192,7 +193,8 @@ impl Tour<'_> {
     }
 
     fn estimate(&self, base: &Checkpoint, fine: &Checkpoint) -> anyhow::Result<Row> {
-        let guess = sparse_delta::estimate(base, fine, &Silent)?;
+        let guess =
+            sparse_delta::estimate(base, fine, Effort::High, self.context.threads(), &Silent)?;
         let real = fs::metadata(self.dir.join("delta/delta.safetensors"))?.len();
         let off = 100.0 * (guess.estimated_delta_bytes as f64 / real as f64 - 1.0);
         Ok(Row {

@@ -11,6 +11,7 @@
 //! let fine = Checkpoint::open(fine.as_ref())?;
 //! let options = delta::CompressOptions {
 //!     base_id: "owner/base".to_owned(),
+//!     effort: delta::Effort::High,
 //!     threads: 2,
 //!     existing: delta::Existing::Keep,
 //! };

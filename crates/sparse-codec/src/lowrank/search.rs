@@ -120,7 +120,7 @@ fn median_step<W: Word>(layout: Layout, fine: &[W]) -> i32 {
     let mut seen = [0usize; 256];
     let stride = (fine.len() / SAMPLE).max(1);
     for word in fine.iter().step_by(stride) {
-        seen[(layout.exponent(word.widen()) & 0xff) as usize] += 1;
+        seen[(word.exponent(layout.stored_mantissa()) & 0xff) as usize] += 1;
     }
     let half = seen.iter().sum::<usize>() / 2;
     let mut below = 0;
@@ -582,14 +582,14 @@ impl Cost {
 
     fn add<W: Word>(&mut self, layout: Layout, base: &[W], fine: &[W]) {
         for (&base, &fine) in base.iter().zip(fine) {
-            let steps = layout.steps(base.widen(), fine.widen());
+            let steps = base.steps_to(fine, layout.shift());
             let class = usize::from(bucket(steps));
             let signed = if steps < 0 {
                 64 + class.min(63)
             } else {
                 class.min(63)
             };
-            self.seen[(layout.exponent(base.widen()) & 0xff) as usize][signed] += 1;
+            self.seen[(base.exponent(layout.stored_mantissa()) & 0xff) as usize][signed] += 1;
             self.low += class.saturating_sub(6) as f64 / 2.0;
         }
     }

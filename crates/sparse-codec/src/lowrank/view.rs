@@ -118,7 +118,7 @@ vectorised! {
             let difference = (f64::from(format.value(f)) - f64::from(format.value(b))) * scale;
             let usable = format.is_finite(b) & format.is_finite(f) & (difference.abs() < most);
             *change = if usable { difference } else { 0.0 };
-            let exponent = (layout.exponent(f.widen()) + offset).clamp(-OCTAVES, OCTAVES);
+            let exponent = (i32::from(f.exponent(layout.stored_mantissa())) + offset).clamp(-OCTAVES, OCTAVES);
             let exponent = if usable { exponent } else { OCTAVES };
             *step = f32::from_bits(((exponent + 127) as u32) << 23);
         }

@@ -12,7 +12,7 @@ use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
 use crate::digest::{TensorDigest, stored_check};
 use crate::index::{self, BaseTensor, Coded, Content, File, Raw, Source, Tensor};
-use crate::plan::{DeltaPlan, Kind, Plan, TensorPlan, predict};
+use crate::plan::{DeltaPlan, Kind, Plan, TensorPlan};
 use crate::progress::{Progress, step};
 use crate::raw;
 use crate::words::{Words, each_width, layout};
@@ -135,7 +135,7 @@ impl<'a> Encoders<'a> {
         let predicted = delta
             .low_rank
             .as_ref()
-            .map(|low_rank| predict(low_rank, delta.layout, start, base));
+            .map(|low_rank| low_rank.predict(delta.layout, start, base.clone()));
         let base = predicted.as_ref().unwrap_or(base);
         let plan = self.plan;
         let encoder = self.encoders[delta.fit]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sparse_checkpoint::{Checkpoint, Dtype, TensorInfo, TensorRef};
-use sparse_codec::{Layout, LowRank, Model, Reader, Scales, Scratch, TableSet, decode};
+use sparse_codec::{Layout, Model, Reader, Scales, Scratch, TableSet, decode};
 
 use crate::Error;
 use crate::artifact::Artifact;
@@ -13,7 +13,7 @@ use crate::index::{
     BaseTensor, Coded, Content, RAW_CHUNK_BYTES, Shard, Source, Tensor, chunk_weights, chunks,
     common_weights, width,
 };
-use crate::plan::predict;
+use crate::plan::Prediction;
 use crate::raw;
 use crate::source::read_words;
 use crate::words::{Words, cast, layout};
@@ -52,7 +52,7 @@ enum How<'a> {
         layout: Layout,
         tables: &'a TableSet,
         scales: Scales,
-        low_rank: Option<LowRank>,
+        low_rank: Option<Prediction>,
     },
 }
 
@@ -250,19 +250,12 @@ fn read_model(
     width: usize,
     info: &TensorInfo,
     coded: &Coded,
-) -> Result<(Scales, Option<LowRank>), sparse_codec::CodecError> {
+) -> Result<(Scales, Option<Prediction>), sparse_codec::CodecError> {
     let mut reader = Reader::new(bytes, "scales and factors");
     let scales = Scales::read(&mut reader, width)?;
     let mut low_rank = None;
     if coded.low_rank {
-        let &[rows, cols] = info.shape() else {
-            return Err(sparse_codec::CodecError::Invalid {
-                field: "dimensions of a low-rank matrix",
-                found: info.shape().len() as u64,
-                expected: "2",
-            });
-        };
-        low_rank = Some(LowRank::read(&mut reader, rows as usize, cols as usize)?);
+        low_rank = Some(Prediction::read(&mut reader, info.shape())?);
     }
     reader.finish()?;
     Ok((scales, low_rank))
@@ -366,7 +359,7 @@ impl<'a> TensorDecoder<'a> {
                     let words = read_words(&tensor, start, len)?;
                     base = cast(words, tensor.info().dtype(), self.dtype);
                     if let Some(low_rank) = low_rank {
-                        base = predict(low_rank, *layout, start, &base);
+                        base = low_rank.predict(*layout, start, base);
                     }
                 }
                 let model = Model::new(*layout, tables, scales);
