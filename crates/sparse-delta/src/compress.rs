@@ -18,7 +18,7 @@ use crate::output::{Existing, OutputDir};
 use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
 
-pub(crate) use tensors::{Encoders, full, model_bytes};
+pub(crate) use tensors::{Encoders, count_changed, full, model_bytes};
 
 /// How to make a delta.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! `estimate`: how large a delta would be, from a sample of every tensor.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use sparse_checkpoint::Checkpoint;
@@ -8,7 +9,7 @@ use sparse_codec::Scales;
 use crate::Error;
 use crate::artifact::artifact_bytes;
 use crate::basedigest::BaseDigests;
-use crate::compress::{Encoders, full, index, model_bytes};
+use crate::compress::{Encoders, count_changed, full, index, model_bytes};
 use crate::digest::{Check, FileDigest};
 use crate::index::{
     BaseFile, BaseTensor, Blob, BlobSource, Coded, Content, File, RAW_CHUNK_BYTES, Raw, Shard,
@@ -18,10 +19,12 @@ use crate::plan::{Effort, Kind, TensorPlan, plan};
 use crate::progress::{Progress, step};
 use crate::raw::{self, MAX_DICTIONARY};
 use crate::source::{read_cast, read_words};
+use crate::words::Words;
 
-/// Weights coded of each tensor, at most: in pieces spread over it.
-const PIECES: u64 = 4;
-const PIECE: u64 = 1 << 16;
+/// Weights coded of each tensor, at most: whole rows spread over it.
+const WEIGHTS: u64 = 1 << 18;
+/// Chunks coded of a tensor stored raw, at most.
+const RAW_CHUNKS: usize = 4;
 
 /// How large a delta would be.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +118,26 @@ pub fn estimate(
     })
 }
 
+/// Ranges of whole rows and segments spread evenly over `part`, all of it where it is small.
+///
+/// Each range starts in the same column, so that they can be coded as one run.
+fn spread(part: Range<u64>, width: u64, segment: u64) -> Vec<Range<u64>> {
+    let total = part.end - part.start;
+    // Rows hold whole segments or segments whole rows; else columns are seldom modelled.
+    let unit = width.max(segment).next_multiple_of(segment);
+    if total <= WEIGHTS || unit > WEIGHTS / 4 {
+        let len = total.min(WEIGHTS);
+        return vec![part.start..part.start + len];
+    }
+    let (units, wanted) = (total / unit, WEIGHTS / unit);
+    (0..wanted)
+        .map(|i| {
+            let start = part.start + (2 * i + 1) * units / (2 * wanted) * unit;
+            start..start + unit
+        })
+        .collect()
+}
+
 struct Sample<'a> {
     encoders: Encoders<'a>,
     weights: u64,
@@ -187,69 +210,56 @@ impl Sample<'_> {
     /// Estimated bytes of each chunk, and whether all that was seen equals the base.
     fn coded(&mut self, tensor: &TensorPlan<'_>) -> Result<(Vec<u64>, bool), Error> {
         let info = tensor.fine.info();
+        let width = width(info.shape());
         let (common, segment) = match &tensor.kind {
             Kind::Delta(delta) => (delta.common, delta.scales.segment()),
-            _ => (0, Scales::segment_for(width(info.shape()))),
+            _ => (0, Scales::segment_for(width)),
         };
         let chunk = chunk_weights(segment as u64);
         let mut copied = true;
-        let ranges: Vec<_> = chunks(common, info.elements(), chunk).collect();
-        // Small tensors are coded whole, of large ones a piece of some chunks.
-        let every = ranges.len().div_ceil(PIECES as usize).max(1);
-        let mut rates: Vec<(f64, u64)> = Vec::new();
-        for (i, range) in ranges.iter().enumerate() {
-            let with_base = range.start < common;
-            // The first chunk without a base has a rate of its own.
-            let first_new = range.start == common && common > 0;
-            if i % every != every / 2 && !first_new && i + 1 != ranges.len() {
+        let mut sizes = Vec::new();
+        for part in [0..common, common..info.elements()] {
+            let total = part.end - part.start;
+            if total == 0 {
                 continue;
             }
-            let whole = range.end - range.start;
-            let piece = (PIECE / segment as u64).max(1) * segment as u64;
-            let len = if ranges.len() == 1 && whole <= 4 * PIECE {
-                whole
-            } else {
-                piece.min(whole)
-            };
-            let start = range.start + (whole - len) / 2 / segment as u64 * segment as u64;
-            let fine = read_words(&tensor.fine, start, len)?;
-            let mut out = Vec::new();
-            self.weights += len;
-            match &tensor.kind {
-                Kind::Delta(delta) if with_base => {
-                    let base = read_cast(&delta.base, start, len, info.dtype())?;
-                    let (_, changed) = self.encoders.delta(delta, start, &base, &fine, &mut out);
-                    self.changed += changed;
-                    copied &= changed == 0;
-                }
-                _ => {
-                    full(&tensor.fine, segment, &fine, &mut out);
+            let with_base = part.start < common;
+            let sample = spread(part.clone(), width as u64, segment as u64);
+            let mut fine = Words::zeros(info.dtype().bits() as usize / 8, 0);
+            let mut predicted = fine.clone();
+            for range in &sample {
+                let len = range.end - range.start;
+                let words = read_words(&tensor.fine, range.start, len)?;
+                if let Kind::Delta(delta) = &tensor.kind
+                    && with_base
+                {
+                    let base = read_cast(&delta.base, range.start, len, info.dtype())?;
+                    self.changed += count_changed(&base, &words);
+                    copied &= base == words;
+                    predicted.extend(&delta.predict(range.start, base));
+                } else {
                     self.changed += len;
                     copied = false;
                 }
+                fine.extend(&words);
             }
-            rates.push((out.len() as f64 / len as f64, range.start));
+            self.weights += fine.len() as u64;
+            let mut out = Vec::new();
+            match &tensor.kind {
+                Kind::Delta(delta) if with_base => {
+                    self.encoders
+                        .delta(delta, part.start, &predicted, &fine, &mut out);
+                }
+                _ => {
+                    full(&tensor.fine, segment, &fine, &mut out);
+                }
+            }
+            let rate = out.len() as f64 / fine.len() as f64;
+            sizes.extend(
+                chunks(0, total, chunk)
+                    .map(|range| ((range.end - range.start) as f64 * rate).round() as u64),
+            );
         }
-        let rate = |with_base: bool| {
-            let of: Vec<f64> = rates
-                .iter()
-                .filter(|r| (r.1 < common) == with_base)
-                .map(|r| r.0)
-                .collect();
-            of.iter().sum::<f64>() / of.len().max(1) as f64
-        };
-        let (with_base, without) = (rate(true), rate(false));
-        let sizes = ranges
-            .iter()
-            .map(|range| {
-                let rate = if range.start < common {
-                    with_base
-                } else {
-                    without
-                };
-                ((range.end - range.start) as f64 * rate).round() as u64
-            })
-            .collect();
         Ok((sizes, copied))
     }
 
@@ -262,7 +272,7 @@ impl Sample<'_> {
         let ranges: Vec<_> = chunks(0, info.bytes(), RAW_CHUNK_BYTES).collect();
         let bits = u64::from(info.dtype().bits());
         let element = (bits / 8).max(1) as usize;
-        let every = ranges.len().div_ceil(PIECES as usize).max(1);
+        let every = ranges.len().div_ceil(RAW_CHUNKS).max(1);
         let (mut coded, mut seen) = (0, 0);
         for range in ranges.iter().skip(every / 2).step_by(every) {
             let mut fine = vec![0; (range.end - range.start) as usize];

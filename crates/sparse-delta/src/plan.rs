@@ -27,10 +27,11 @@ const SEARCH_BYTES: u64 = 512 << 20;
 /// How hard to look for what makes a delta smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effort {
-    /// Low-rank predictions only where the change is exactly low-rank, as in a merged LoRA.
+    /// No low-rank predictions.
     Fast,
-    /// Low-rank predictions of ordinary fine-tunes too: several times slower to compress, a fifth
-    /// smaller where training was short.
+    /// Low-rank predictions, found by a search that takes several times as long as the rest:
+    /// merged LoRAs become ten times smaller, ordinary fine-tunes a fifth where training was
+    /// short.
     #[default]
     High,
 }
@@ -67,6 +68,16 @@ pub(crate) struct DeltaPlan<'a> {
     /// Which of [`Plan::fits`].
     pub(crate) fit: usize,
     pub(crate) scales: Scales,
+}
+
+impl DeltaPlan<'_> {
+    /// What is predicted for weights `start..` from the base's words.
+    pub(crate) fn predict(&self, start: u64, base: Words) -> Words {
+        match &self.low_rank {
+            Some(low_rank) => low_rank.predict(self.layout, start, base),
+            None => base,
+        }
+    }
 }
 
 /// Decides, with samples of every tensor and low-rank searches of matrices.
@@ -160,8 +171,9 @@ fn plan_delta<'a>(
 ) -> Result<DeltaPlan<'a>, Error> {
     let common = common_weights(base.shape(), fine.shape()).unwrap_or(0);
     let layout = shared_zero_bits(layout, &base, &fine, common)?;
-    let low_rank = if common == fine.elements() && common == base.elements() {
-        Prediction::find(layout, &base, &fine, effort, budget)?
+    let whole = common == fine.elements() && common == base.elements();
+    let low_rank = if whole && effort == Effort::High {
+        Prediction::find(layout, &base, &fine, budget)?
     } else {
         None
     };
@@ -190,11 +202,8 @@ fn sample(
     for start in sample_starts(delta.common, segment, total) {
         let len = segment.min(delta.common - start);
         let fine_words = read_words(&fine, start, len)?;
-        let mut base_words = read_cast(&delta.base, start, len, fine.dtype())?;
-        if let Some(low_rank) = &delta.low_rank {
-            base_words = low_rank.predict(delta.layout, start, base_words);
-        }
-        runs.push((start as usize, base_words, fine_words));
+        let base_words = read_cast(&delta.base, start, len, fine.dtype())?;
+        runs.push((start as usize, delta.predict(start, base_words), fine_words));
     }
     add_runs(fitter, width, delta.common, &runs);
     Ok(())

@@ -39,6 +39,16 @@ impl Words {
         }
     }
 
+    /// Appends words of the same width.
+    pub(crate) fn extend(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::W8(words), Self::W8(more)) => words.extend_from_slice(more),
+            (Self::W16(words), Self::W16(more)) => words.extend_from_slice(more),
+            (Self::W32(words), Self::W32(more)) => words.extend_from_slice(more),
+            _ => {}
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         each_width!(self, w => bytemuck::cast_slice(w))
     }

@@ -65,7 +65,7 @@ pub enum DeltaCommand {
 /// How hard to work for a smaller delta.
 #[derive(Debug, clap::Args)]
 pub struct EffortArgs {
-    /// fast: several times quicker; high: smaller by up to a quarter
+    /// fast: many times quicker; high: smaller, merged LoRAs tenfold
     #[arg(long, value_enum, default_value_t = EffortLevel::High)]
     effort: EffortLevel,
 }

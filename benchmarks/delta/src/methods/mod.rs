@@ -6,6 +6,7 @@ mod frames;
 mod patch_from;
 mod planes;
 mod range_coder;
+mod sparse;
 mod zstd_plain;
 
 use anyhow::Result;
@@ -15,6 +16,8 @@ use crate::method::Method;
 /// All methods in the order of the table.
 pub fn all() -> Result<Vec<Box<dyn Method>>> {
     Ok(vec![
+        Box::new(sparse::Sparse::high()),
+        Box::new(sparse::Sparse::fast()),
         Box::new(bitx::BitX::published()),
         Box::new(bitx::BitX::level_19()),
         Box::new(bitx::BitX::byte_planes()),

@@ -122,33 +122,26 @@ impl<'a> Encoders<'a> {
         }
     }
 
-    /// Codes weights of a tensor that has a base; returns the mode and the changed weights.
+    /// Codes weights of a tensor that has a base, given what is predicted for them.
     pub(crate) fn delta(
         &mut self,
         delta: &DeltaPlan<'_>,
         start: u64,
-        base: &Words,
+        predicted: &Words,
         fine: &Words,
         out: &mut Vec<u8>,
-    ) -> (ChunkMode, u64) {
-        let changed = count_changed(base, fine);
-        let predicted = delta
-            .low_rank
-            .as_ref()
-            .map(|low_rank| low_rank.predict(delta.layout, start, base.clone()));
-        let base = predicted.as_ref().unwrap_or(base);
+    ) -> ChunkMode {
         let plan = self.plan;
         let encoder = self.encoders[delta.fit]
             .get_or_insert_with(|| Encoder::new(delta.layout, &plan.fits[delta.fit]));
         let start = start as usize;
-        let mode = match (base, fine) {
+        match (predicted, fine) {
             (Words::W8(b), Words::W8(f)) => encoder.encode(&delta.scales, start, b, f, out),
             (Words::W16(b), Words::W16(f)) => encoder.encode(&delta.scales, start, b, f, out),
             (Words::W32(b), Words::W32(f)) => encoder.encode(&delta.scales, start, b, f, out),
             // The base has been cast to the fine-tune's dtype.
             _ => ChunkMode::Plain,
-        };
-        (mode, changed)
+        }
     }
 
     fn encode(&mut self, plan: &TensorPlan<'_>, job: Job) -> Result<Done, Error> {
@@ -172,7 +165,9 @@ impl<'a> Encoders<'a> {
                 done.end = Some((digest, base));
             }
             (Input::Weights(Some(base), fine), Kind::Delta(delta)) => {
-                let (mode, changed) = self.delta(delta, job.start, &base, &fine, &mut bytes);
+                done.changed = count_changed(&base, &fine);
+                let predicted = delta.predict(job.start, base);
+                let mode = self.delta(delta, job.start, &predicted, &fine, &mut bytes);
                 done.mode = match mode {
                     // Equal to the prediction, or nearly so: not to the base.
                     ChunkMode::Copy | ChunkMode::Delta | ChunkMode::Sparse
@@ -182,7 +177,6 @@ impl<'a> Encoders<'a> {
                     }
                     mode => mode_name(mode),
                 };
-                done.changed = changed;
                 done.weights = fine.len() as u64;
                 done.size = fine.bytes().len() as u64;
             }
@@ -246,7 +240,8 @@ fn mode_name(mode: ChunkMode) -> &'static str {
     }
 }
 
-fn count_changed(base: &Words, fine: &Words) -> u64 {
+/// Weights whose words differ.
+pub(crate) fn count_changed(base: &Words, fine: &Words) -> u64 {
     match (base, fine) {
         (Words::W8(b), Words::W8(f)) => differences(b, f),
         (Words::W16(b), Words::W16(f)) => differences(b, f),

@@ -334,8 +334,9 @@ fn read_digests(reader: &mut Reader<'_>, file: &mut File) -> Result<(), IndexErr
                 tensor.stored_check = fixed(reader)?;
             }
             match &mut tensor.source {
-                Source::Copy(base)
-                | Source::Coded(Coded {
+                // A copy's base has the copy's own digest.
+                Source::Copy(base) => base.check.copy_from_slice(&tensor.check.0[..4]),
+                Source::Coded(Coded {
                     base: Some(base), ..
                 })
                 | Source::Raw(Raw {

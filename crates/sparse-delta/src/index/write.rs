@@ -98,7 +98,10 @@ fn write_shard(shard: &Shard, out: &mut Vec<u8>, digests: &mut Vec<u8>) {
             let Some(base) = base else {
                 return put_varint(out, BASE_NONE);
             };
-            digests.extend_from_slice(&base.check);
+            // A copy's base has the copy's own digest.
+            if !matches!(tensor.source, Source::Copy(_)) {
+                digests.extend_from_slice(&base.check);
+            }
             let same = base.dtype == info.dtype() && base.shape == info.shape();
             if same && base.name == info.name() {
                 return put_varint(out, BASE_SAME);

@@ -5,7 +5,6 @@ use std::sync::{Condvar, Mutex};
 use sparse_checkpoint::TensorRef;
 use sparse_codec::{CodecError, Layout, LowRank, Reader};
 
-use super::Effort;
 use crate::Error;
 use crate::source::{read_cast, read_words};
 use crate::words::Words;
@@ -37,7 +36,6 @@ impl Prediction {
         layout: Layout,
         base: &TensorRef<'_>,
         fine: &TensorRef<'_>,
-        effort: Effort,
         budget: &Budget,
     ) -> Result<Option<Self>, Error> {
         let &[rows, cols] = fine.info().shape() else {
@@ -56,12 +54,8 @@ impl Prediction {
             let base_words = read_cast(base, first * cols, rows * cols, fine.info().dtype())?;
             let (rows, cols) = (rows as usize, cols as usize);
             blocks.push(match (&base_words, &fine_words) {
-                (Words::W16(b), Words::W16(f)) => {
-                    LowRank::find(layout, rows, cols, b, f).or_else(|| match effort {
-                        Effort::Fast => None,
-                        Effort::High => LowRank::fit(layout, rows, cols, b, f, MOST),
-                    })
-                }
+                (Words::W16(b), Words::W16(f)) => LowRank::find(layout, rows, cols, b, f)
+                    .or_else(|| LowRank::fit(layout, rows, cols, b, f, MOST)),
                 // Where the steps are this fine, only an exact low-rank change pays.
                 (Words::W32(b), Words::W32(f)) => LowRank::find(layout, rows, cols, b, f),
                 _ => None,
