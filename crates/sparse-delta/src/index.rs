@@ -261,7 +261,8 @@ pub(crate) fn common_weights(base: &[u64], fine: &[u64]) -> Option<u64> {
     let (&[base_rows, ref base_row @ ..], &[fine_rows, ref fine_row @ ..]) = (base, fine) else {
         return (base == fine).then_some(1);
     };
-    (base_row == fine_row).then(|| base_rows.min(fine_rows) * fine_row.iter().product::<u64>())
+    // From the rows on: where there are none, the product of the other sides may overflow.
+    (base_row == fine_row).then(|| fine_row.iter().fold(base_rows.min(fine_rows), |n, s| n * s))
 }
 
 /// The length of a tensor's rows.
