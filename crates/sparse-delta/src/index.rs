@@ -274,3 +274,6 @@ pub(crate) fn width(shape: &[u64]) -> usize {
 pub(crate) fn is_modelled(dtype: Dtype) -> bool {
     layout(dtype).is_some()
 }
+
+#[cfg(test)]
+mod tests;

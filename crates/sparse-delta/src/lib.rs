@@ -1,5 +1,6 @@
 //! (docs)
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 mod artifact;
 mod base;
 mod basedigest;
