@@ -419,7 +419,7 @@ proptest! {
         let (mut base, mut fine) = (Vec::new(), Vec::new());
         for (number, (dtype, mut shape, relation)) in tensors.into_iter().enumerate() {
             let dtype = Dtype::ALL[dtype];
-            if dtype.bits() % 8 != 0 {
+            if !dtype.bits().is_multiple_of(8) {
                 shape.push(4);
             }
             let name = format!("layer.{number}");
@@ -429,7 +429,7 @@ proptest! {
                 Relation::Tuned(size) => tensor.tuned(10f32.powi(-i32::from(size)), noise),
                 Relation::Renamed => tensor.tuned(1e-4, noise).named(&format!("pre.{name}")),
                 Relation::Cast(to) if wide.contains(&dtype) => tensor.cast(wide[to]),
-                Relation::Grown(rows) if !shape.is_empty() && dtype.bits() % 8 == 0 => {
+                Relation::Grown(rows) if !shape.is_empty() && dtype.bits().is_multiple_of(8) => {
                     let more: Vec<u64> = [&[rows], &shape[1..]].concat();
                     let more = Made::random(&name, dtype, &more, noise);
                     shape[0] += rows;
