@@ -44,6 +44,7 @@
 //! their names only when they are complete. This crate does not know the terminal or the
 //! environment; it never prints or exits.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 mod artifact;
 mod base;
 mod basedigest;

@@ -33,10 +33,10 @@ pub(crate) fn match_tensors<'b>(
         .map(|tensor| {
             let info = tensor.info();
             let named = base.tensor(info.name()).filter(|b| fits(b, &tensor));
-            if let Some(named) = named {
-                if layout(info.dtype()).is_none() || distance(&named, &tensor)? < STRANGERS {
-                    return Ok(Some(named));
-                }
+            if let Some(named) = named
+                && (layout(info.dtype()).is_none() || distance(&named, &tensor)? < STRANGERS)
+            {
+                return Ok(Some(named));
             }
             let mut best: Option<(f32, TensorRef<'b>)> = None;
             for candidate in by_shape.get(info.shape()).into_iter().flatten() {
