@@ -8,7 +8,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use sparse_checkpoint::{Checkpoint, Dtype, Error, TensorSpec, WriteOptions, write_shards};
 use sparse_delta::{
-    CompressOptions, Compressed, Existing, ReconstructOptions, Silent, compress, estimate,
+    CompressOptions, Compressed, Effort, Existing, ReconstructOptions, Silent, compress, estimate,
     reconstruct, reconstruct_tensor, verify,
 };
 use tempfile::TempDir;
@@ -208,6 +208,7 @@ pub fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 pub fn make_delta(base: &Path, fine: &Path, output: &Path, threads: usize) -> Compressed {
     let options = CompressOptions {
+        effort: Effort::High,
         base_id: "owner/base".to_owned(),
         threads,
         existing: Existing::Keep,
@@ -253,7 +254,7 @@ pub fn round_trip(base: &Path, fine: &Path) -> Compressed {
     assert_eq!(verify(&one, Some(&base), 2, &Silent).unwrap(), none);
 
     let fine = Checkpoint::open(fine).unwrap();
-    let guess = estimate(&base, &fine, &Silent).unwrap();
+    let guess = estimate(&base, &fine, Effort::High, 2, &Silent).unwrap();
     assert_eq!(guess.original_bytes, made.original_bytes);
     let error = guess.estimated_delta_bytes as f64 / made.delta_bytes as f64 - 1.0;
     if made.delta_bytes > 50_000 {
