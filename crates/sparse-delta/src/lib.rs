@@ -49,9 +49,14 @@ mod artifact;
 mod base;
 mod basedigest;
 mod compress;
+#[cfg(any(test, fuzzing))]
+mod crafted;
 mod digest;
 mod error;
 mod estimate;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod info;
 mod matching;

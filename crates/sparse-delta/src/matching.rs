@@ -23,7 +23,12 @@ pub(crate) fn match_tensors<'b>(
 ) -> Result<Vec<Option<TensorRef<'b>>>, Error> {
     let names: BTreeSet<&str> = fine.tensors().map(|t| t.info().name()).collect();
     let mut by_shape: BTreeMap<&[u64], Vec<TensorRef<'b>>> = BTreeMap::new();
-    for tensor in base.tensors() {
+    // Where two shards have a tensor of the same name, only one of them can be referred to.
+    let reachable = |tensor: &TensorRef<'_>| {
+        base.tensor(tensor.name())
+            .is_some_and(|found| std::ptr::eq(found.info(), tensor.info()))
+    };
+    for tensor in base.tensors().filter(reachable) {
         by_shape
             .entry(tensor.info().shape())
             .or_default()

@@ -106,10 +106,8 @@ fn empty_scalar_and_single_tensors_come_back() {
             .iter()
             .map(|shape| Made::random(&format!("t{shape:?}"), dtype, shape, noise))
             .collect();
-        pair(&base, &base);
         pair(&base, &tuned(&base, 1e-3, 6));
         pair(&base[..1], &base);
-        pair(&base, &base[..1]);
     }
 }
 
@@ -155,10 +153,12 @@ fn the_same_name_in_two_shards_comes_back() {
         "b.safetensors",
         &safetensors(text, &other.bytes),
     );
-    let (work, base) = (tempfile::tempdir().unwrap(), base.path());
-    common::make_delta(base, fine.path(), &work.path().join("d"), 2);
-    common::rebuild(base, &work.path().join("d"), &work.path().join("o")).unwrap();
-    assert!(common::tree(fine.path()) == common::tree(&work.path().join("o")));
+    round_trip(base.path(), fine.path());
+    // As when a folder holds a second copy in half precision: either may be the better base.
+    for weights in [&one, &other] {
+        let tuned = checkpoint(&[weights.tuned(1e-5, noise)], None);
+        round_trip(fine.path(), tuned.path());
+    }
 }
 
 #[test]
