@@ -1,7 +1,8 @@
-//! The decoder: scalar for any number of lanes, and the choice of the AVX2 one.
+//! The decoder: scalar for any number of lanes, and the choice of a wide one.
 
 use super::{Frequencies, LOW, Lanes, PROB_BITS, PROB_SCALE};
 use crate::CodecError;
+use crate::simd::{Level, level};
 
 const SECTION: &str = "rANS stream";
 
@@ -41,7 +42,7 @@ pub(crate) struct Decoder<'a> {
     pub(super) states: [u32; 32],
     pub(super) words: &'a [u8],
     lanes: usize,
-    simd: bool,
+    level: Level,
 }
 
 impl<'a> Decoder<'a> {
@@ -51,15 +52,15 @@ impl<'a> Decoder<'a> {
         bytes: &'a [u8],
         lanes: Lanes,
     ) -> Result<Self, CodecError> {
-        Self::with_simd(tables, bytes, lanes, true)
+        Self::at_level(tables, bytes, lanes, level())
     }
 
-    /// As [`Decoder::new`]; with `simd` false the scalar code runs everywhere.
-    pub(crate) fn with_simd(
+    /// As [`Decoder::new`], with no code above `most`.
+    pub(crate) fn at_level(
         tables: &'a DecodeTables,
         bytes: &'a [u8],
         lanes: Lanes,
-        simd: bool,
+        most: Level,
     ) -> Result<Self, CodecError> {
         let lanes = lanes.count();
         if bytes.len() < 4 * lanes {
@@ -82,7 +83,7 @@ impl<'a> Decoder<'a> {
             states,
             words,
             lanes,
-            simd,
+            level: most.min(level()),
         })
     }
 
@@ -95,33 +96,7 @@ impl<'a> Decoder<'a> {
             usize::from(largest) < self.tables.count(),
             "context without a table"
         );
-        #[allow(unused_mut)]
-        let mut done = 0;
-        #[cfg(target_arch = "x86_64")]
-        if self.simd && self.lanes >= 8 && crate::simd::has_avx2() {
-            // SAFETY: the features were just detected, and every context was just checked to be below
-            // the number of tables.
-            done = unsafe {
-                let entries = self.tables.entries();
-                if self.lanes == 32 {
-                    super::decode_avx2::decode::<4>(
-                        entries,
-                        contexts,
-                        symbols,
-                        &mut self.states,
-                        &mut self.words,
-                    )
-                } else {
-                    super::decode_avx2::decode::<1>(
-                        entries,
-                        contexts,
-                        symbols,
-                        &mut self.states,
-                        &mut self.words,
-                    )
-                }
-            };
-        }
+        let done = self.decode_wide(contexts, symbols);
         let entries = self.tables.entries();
         for i in done..symbols.len() {
             let state = &mut self.states[i % self.lanes];
@@ -139,6 +114,35 @@ impl<'a> Decoder<'a> {
             symbols[i] = (entry >> 24) as u8;
         }
         Ok(())
+    }
+
+    /// Decodes what whole registers can be filled with; returns how many symbols that was. Every
+    /// context must have a table.
+    #[cfg(target_arch = "x86_64")]
+    fn decode_wide(&mut self, contexts: &[u8], symbols: &mut [u8]) -> usize {
+        let entries = self.tables.entries();
+        let (states, words) = (&mut self.states, &mut self.words);
+        match (self.lanes, self.level) {
+            // SAFETY: the level was detected, and the caller checked the contexts.
+            (32, Level::Avx512) => unsafe {
+                super::decode_avx512::decode(entries, contexts, symbols, states, words)
+            },
+            // SAFETY: as above.
+            (32, Level::Avx2) => unsafe {
+                super::decode_avx2::decode::<4>(entries, contexts, symbols, states, words)
+            },
+            // SAFETY: as above; the levels are ordered.
+            (8, Level::Avx2 | Level::Avx512) => unsafe {
+                super::decode_avx2::decode::<1>(entries, contexts, symbols, states, words)
+            },
+            _ => 0,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[allow(clippy::unused_self, clippy::needless_pass_by_ref_mut)]
+    fn decode_wide(&mut self, _contexts: &[u8], _symbols: &mut [u8]) -> usize {
+        0
     }
 
     /// Checks that the stream ends here: all words read, all states back where they began.
