@@ -90,13 +90,54 @@ impl<'a> Decoder<'a> {
     /// Decodes the next `symbols.len()` symbols. All calls but the last must ask for a multiple
     /// of 32.
     pub(crate) fn decode(&mut self, contexts: &[u8], symbols: &mut [u8]) -> Result<(), CodecError> {
+        self.check(contexts, symbols);
+        let done = self.decode_wide(contexts, symbols);
+        self.decode_rest(done, contexts, symbols)
+    }
+
+    /// Starts a call as [`Decoder::decode`] does, for the caller to go on with
+    /// [`Decoder::decode_rest`]: calls `each` with the place and the symbols of one group of 32 after
+    /// the other, and returns how many symbols it decoded, which may be none.
+    ///
+    /// # Safety
+    /// The CPU must have what [`Level::Avx512`] stands for.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
+    )]
+    #[inline]
+    pub(crate) unsafe fn decode_groups(
+        &mut self,
+        contexts: &[u8],
+        symbols: &mut [u8],
+        each: impl FnMut(usize, std::arch::x86_64::__m256i),
+    ) -> usize {
+        self.check(contexts, symbols);
+        if self.lanes != 32 || self.level < Level::Avx512 {
+            return 0;
+        }
+        let entries = self.tables.entries();
+        let (states, words) = (&mut self.states, &mut self.words);
+        // SAFETY: the caller vouches for the CPU, and the contexts were just checked.
+        unsafe { super::decode_avx512::decode(entries, contexts, symbols, states, words, each) }
+    }
+
+    fn check(&self, contexts: &[u8], symbols: &[u8]) {
         assert_eq!(contexts.len(), symbols.len());
         let largest = contexts.iter().fold(0, |a, &b| a.max(b));
         assert!(
             usize::from(largest) < self.tables.count(),
             "context without a table"
         );
-        let done = self.decode_wide(contexts, symbols);
+    }
+
+    /// Decodes the symbols from `done` on, one at a time.
+    pub(crate) fn decode_rest(
+        &mut self,
+        done: usize,
+        contexts: &[u8],
+        symbols: &mut [u8],
+    ) -> Result<(), CodecError> {
         let entries = self.tables.entries();
         for i in done..symbols.len() {
             let state = &mut self.states[i % self.lanes];
@@ -125,7 +166,7 @@ impl<'a> Decoder<'a> {
         match (self.lanes, self.level) {
             // SAFETY: the level was detected, and the caller checked the contexts.
             (32, Level::Avx512) => unsafe {
-                super::decode_avx512::decode(entries, contexts, symbols, states, words)
+                super::decode_avx512::decode(entries, contexts, symbols, states, words, |_, _| ())
             },
             // SAFETY: as above.
             (32, Level::Avx2) => unsafe {

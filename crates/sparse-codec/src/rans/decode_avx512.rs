@@ -1,12 +1,12 @@
 //! The AVX-512 decoder for 32 lanes: sixteen states in one register, words dealt out by expansion.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm256_loadu_si256,
-    _mm512_add_epi32, _mm512_and_si512, _mm512_cmplt_epu32_mask, _mm512_cvtepi32_epi8,
-    _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_i32gather_epi32, _mm512_loadu_si512,
-    _mm512_mask_slli_epi32, _mm512_maskz_expand_epi32, _mm512_mullo_epi32, _mm512_or_si512,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_si512,
+    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_setzero_si128, _mm256_loadu_si256,
+    _mm256_set_m128i, _mm256_storeu_si256, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_cmplt_epu32_mask, _mm512_cvtepi32_epi8, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32,
+    _mm512_i32gather_epi32, _mm512_loadu_si512, _mm512_mask_slli_epi32, _mm512_maskz_expand_epi32,
+    _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_si512,
 };
 
 use super::{LOW, PROB_BITS, PROB_SCALE};
@@ -15,7 +15,8 @@ use super::{LOW, PROB_BITS, PROB_SCALE};
 const V: usize = 2;
 
 /// Decodes whole groups of 32 symbols while 64 bytes are left to read, and returns how many
-/// symbols that were.
+/// symbols that were. `each` is called with the place of each group once its symbols are there:
+/// the loop waits for gathers, and the CPU has time for it meanwhile.
 ///
 /// # Safety
 /// The CPU must have what [`crate::simd::Level::Avx512`] stands for, and every context must be
@@ -23,12 +24,14 @@ const V: usize = 2;
 #[target_feature(
     enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
 )]
+#[inline]
 pub(super) unsafe fn decode(
     entries: &[u32],
     contexts: &[u8],
     symbols: &mut [u8],
     states: &mut [u32; 32],
     words: &mut &[u8],
+    mut each: impl FnMut(usize, __m256i),
 ) -> usize {
     let total = symbols.len().min(contexts.len()) / 32 * 32;
     let low = _mm512_set1_epi32(LOW as i32);
@@ -43,7 +46,8 @@ pub(super) unsafe fn decode(
     let mut done = 0usize;
     // Each register reads 32 bytes and uses at most as many.
     while done < total && words.len() - read >= 64 {
-        for (v, x) in x.iter_mut().enumerate() {
+        let mut fresh_symbols = [_mm_setzero_si128(); V];
+        for (v, (x, symbol)) in x.iter_mut().zip(&mut fresh_symbols).enumerate() {
             let at = done + 16 * v;
             // SAFETY: `at + 16 <= total`, which is within both slices.
             let context = unsafe { _mm_loadu_si128(contexts.as_ptr().add(at).cast::<__m128i>()) };
@@ -68,10 +72,12 @@ pub(super) unsafe fn decode(
                 _mm512_maskz_expand_epi32(hungry, _mm512_cvtepu16_epi32(fresh)),
             );
             read += 2 * hungry.count_ones() as usize;
-            let symbol = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<24>(entry));
-            // SAFETY: `at + 16 <= total <= symbols.len()`.
-            unsafe { _mm_storeu_si128(symbols.as_mut_ptr().add(at).cast::<__m128i>(), symbol) };
+            *symbol = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<24>(entry));
         }
+        let symbol = _mm256_set_m128i(fresh_symbols[1], fresh_symbols[0]);
+        // SAFETY: `done + 32 <= total <= symbols.len()`.
+        unsafe { _mm256_storeu_si256(symbols.as_mut_ptr().add(done).cast::<__m256i>(), symbol) };
+        each(done, symbol);
         done += 32;
     }
     for (v, x) in x.iter().enumerate() {
