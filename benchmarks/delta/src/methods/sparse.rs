@@ -260,8 +260,8 @@ fn decode_all<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
 ) -> Result<()> {
     let mut reader = Reader::new(encoded, "benchmark");
     let tables = [TableSet::read(&mut reader)?, TableSet::read(&mut reader)?];
-    let mut predicted = vec![W::default(); CHUNK];
-    let mut rebuilt = vec![W::default(); CHUNK];
+    let mut predicted = vec![W::default(); CHUNK].into_boxed_slice();
+    let mut rebuilt = vec![W::default(); CHUNK].into_boxed_slice();
     for tensor in &layout.tensors {
         let to = &mut out[tensor.fine.clone()];
         let range = tensor.base.clone().filter(|_| is_coded(tensor, dtype));
