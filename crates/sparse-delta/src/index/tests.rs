@@ -309,7 +309,8 @@ fn sizes_that_overflow_are_refused() {
         model: 1 << 60,
         ..coded(None)
     };
-    assert!(reason(vec![bf16("[4]", 8, Source::Coded(model))]).contains("overflow"));
+    let scales = vec![bf16("[4]", 8, Source::Coded(model))];
+    assert!(reason(scales).contains("scales without a base"));
     let file = |name| blob(name, BlobSource::Packed, u64::MAX / 2 + 1, 1);
     assert!(reason(vec![file("a"), file("b")]).contains("overflow"));
     let file = |name| blob(name, BlobSource::Packed, 1, u64::MAX / 2 + 1);
