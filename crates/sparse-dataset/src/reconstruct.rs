@@ -1,0 +1,191 @@
+//! Rebuilding derivatives, and checking deltas.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::artifact::{Artifact, SplitHeader};
+use crate::delta::{BlockDecoder, RowCoder, Setup};
+use crate::error::{Error, Result};
+use crate::inputs::Base;
+use crate::output::{Output, hex};
+use crate::spec::{CompressSpec, Progress};
+use crate::table::Rows;
+use crate::text::Layout;
+use crate::wire::Reader;
+
+/// What a reconstruction did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReconstructReport {
+    /// The files written.
+    pub files: Vec<PathBuf>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether all of them have the original's bytes.
+    pub byte_exact: bool,
+}
+
+/// Where the pieces of a rebuilt file go.
+trait Sink {
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+impl Sink for Output {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Output::write(self, bytes)
+    }
+}
+
+/// Digests what would be written.
+struct Check(Sha256);
+
+impl Sink for Check {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.update(bytes);
+        Ok(())
+    }
+}
+
+/// Rebuilds the files of the delta at `delta`. `output` names the file, or the
+/// folder when the delta has several files or `output` is a folder.
+///
+/// # Errors
+/// [`Error::WrongBase`], [`Error::Damaged`], [`Error::WrongOutput`] and the
+/// errors of reading and writing; nothing is left half-written.
+pub fn reconstruct(base: &Path, delta: &Path, output: &Path, progress: &dyn Progress) -> Result<ReconstructReport> {
+    let artifact = Artifact::open(delta)?;
+    let mut base = open_base(base, &artifact)?;
+    let into_folder = artifact.splits != 1 || output.is_dir();
+    if into_folder {
+        std::fs::create_dir_all(output).map_err(Error::io(output))?;
+    }
+    let mut done: Vec<Output> = Vec::new();
+    let mut report = ReconstructReport { files: Vec::new(), bytes: 0, byte_exact: true };
+    each_split(&artifact, |header, blocks| {
+        let target = if into_folder { output.join(plain_name(&artifact, header)?) } else { output.to_owned() };
+        let mut file = Output::create(&target)?;
+        rebuild(&artifact, header, blocks, &mut base.rows, &mut file, progress)?;
+        check_digest(&target, header, file.digest())?;
+        report.bytes += file.written;
+        report.byte_exact &= header.byte_exact;
+        report.files.push(target);
+        done.push(file);
+        Ok(())
+    })?;
+    // All splits are right: now they appear.
+    for file in done {
+        file.commit()?;
+    }
+    Ok(report)
+}
+
+/// Checks a delta: its form, and with a base that every file comes back.
+///
+/// # Errors
+/// The first problem found.
+pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Result<()> {
+    let artifact = Artifact::open(delta)?;
+    let mut base = base.map(|base| open_base(base, &artifact)).transpose()?;
+    each_split(&artifact, |header, blocks| {
+        let Some(base) = &mut base else { return Ok(()) };
+        let mut check = Check(Sha256::new());
+        rebuild(&artifact, header, blocks, &mut base.rows, &mut check, progress)?;
+        check_digest(Path::new(&header.name), header, check.0.finalize().into())
+    })
+}
+
+fn open_base(path: &Path, artifact: &Artifact) -> Result<Base> {
+    Base::open(path, CompressSpec::default().text(), Some(artifact.base_sha256))
+}
+
+/// A split's name must not lead out of the folder.
+fn plain_name<'a>(artifact: &Artifact, header: &'a SplitHeader) -> Result<&'a str> {
+    let plain = Path::new(&header.name).file_name().is_some_and(|name| name == header.name.as_str());
+    if plain { Ok(&header.name) } else { Err(artifact.damaged("name of a split")) }
+}
+
+fn check_digest(path: &Path, header: &SplitHeader, found: [u8; 32]) -> Result<()> {
+    if found == header.sha256 {
+        return Ok(());
+    }
+    Err(Error::WrongOutput { path: path.to_owned(), expected: hex(&header.sha256), found: hex(&found) })
+}
+
+/// A block: how many rows, and its bytes.
+type Block<'a> = (u32, &'a [u8]);
+
+/// Reads the splits of an artifact one after the other.
+pub(crate) fn each_split(
+    artifact: &Artifact, mut visit: impl FnMut(&SplitHeader, &[Block<'_>]) -> Result<()>,
+) -> Result<()> {
+    let mut reader = artifact.reader();
+    for _ in 0..artifact.splits {
+        let header = reader.sized().and_then(SplitHeader::read).ok_or_else(|| artifact.damaged("header of a split"))?;
+        let blocks = read_blocks(&mut reader).ok_or_else(|| artifact.damaged("list of blocks"))?;
+        visit(&header, &blocks)?;
+    }
+    if reader.left() > 0 {
+        return Err(artifact.damaged("end"));
+    }
+    Ok(())
+}
+
+fn read_blocks<'a>(reader: &mut Reader<'a>) -> Option<Vec<Block<'a>>> {
+    let mut blocks = Vec::new();
+    loop {
+        match u32::try_from(reader.number()?).ok()? {
+            0 => return Some(blocks),
+            rows => blocks.push((rows, reader.sized()?)),
+        }
+    }
+}
+
+fn rebuild(
+    artifact: &Artifact, header: &SplitHeader, blocks: &[Block<'_>], base: &mut Rows, sink: &mut dyn Sink, progress: &dyn Progress,
+) -> Result<()> {
+    let Some(layout) = &header.layout else { return Err(artifact.damaged("layout")) };
+    let mut plan = header.plan.clone();
+    plan.resolve(&mut base.columns);
+    let setup = Setup { plan, templates: header.templates.clone(), model: header.model };
+    let mut decoder = BlockDecoder::new(setup, base.len());
+    let mut written = 0u64;
+    let mut out = Vec::new();
+    let mut row = 0u64;
+    for &(count, block) in blocks {
+        let complete = decoder.block(block, count, base, |setup, rows| {
+            write_row(setup, rows, layout, &mut out);
+            row += 1;
+            if out.len() >= 1 << 18 {
+                written += out.len() as u64;
+                if written > header.bytes {
+                    return Err(artifact.damaged("rows (more than the file had)"));
+                }
+                sink.write(&out)?;
+                out.clear();
+                progress.step("rebuilding", written, header.bytes);
+            }
+            Ok(())
+        })?;
+        if complete.is_none() {
+            return Err(artifact.damaged("block of rows"));
+        }
+    }
+    sink.write(&out)
+}
+
+/// Spells a row as it stood in the file.
+fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, out: &mut Vec<u8>) {
+    let template = &setup.templates[rows.own.template as usize];
+    let order = rows.order(rows.own.template);
+    let straight = order.iter().enumerate().all(|(place, &cell)| place as u32 == cell);
+    for (cell, &column) in template.columns.iter().enumerate() {
+        out.extend_from_slice(&template.pieces[cell]);
+        let place = if straight { cell } else { order.iter().position(|&c| c as usize == cell).unwrap_or(cell) };
+        let cell = rows.own.cells()[place];
+        layout.spell(column as usize, cell.kind, rows.own.bytes(cell), out);
+    }
+    if let Some(last) = template.pieces.last() {
+        out.extend_from_slice(last);
+    }
+}

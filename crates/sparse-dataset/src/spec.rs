@@ -1,0 +1,91 @@
+//! What a caller can ask for and is told.
+
+use crate::format::Format;
+
+/// How hard to look for a small encoding of new text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Effort {
+    /// zstd at a low level.
+    Fast,
+    /// The text model while new text is a few megabytes, zstd -19 beyond.
+    #[default]
+    Small,
+}
+
+/// What a compression should do.
+#[derive(Clone, Debug)]
+pub struct CompressSpec {
+    /// A derivative column that identifies rows; found without when `None`.
+    pub key: Option<String>,
+    /// Be content with logically equal Parquet and Arrow files.
+    pub logical: bool,
+    /// Store malformed lines as they are instead of refusing the file.
+    pub lenient: bool,
+    /// Whether CSV and TSV files start with a line of column names.
+    pub header: bool,
+    /// How hard to look for a small encoding of new text.
+    pub effort: Effort,
+}
+
+impl Default for CompressSpec {
+    fn default() -> Self {
+        Self { key: None, logical: false, lenient: false, header: true, effort: Effort::Small }
+    }
+}
+
+/// Told how far a long operation is.
+pub trait Progress {
+    /// `done` of `total` steps of `stage`.
+    fn step(&self, stage: &str, done: u64, total: u64);
+}
+
+/// No progress is wanted.
+impl Progress for () {
+    fn step(&self, _: &str, _: u64, _: u64) {}
+}
+
+/// What a delta says about one file.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SplitReport {
+    /// The file's name.
+    pub name: String,
+    /// Its format.
+    pub format: Format,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its part of the artifact, in bytes.
+    pub delta_bytes: u64,
+    /// Whether a rebuilt file has the original's bytes, or only its content.
+    pub byte_exact: bool,
+    /// Rows of the file.
+    pub rows: u64,
+    /// Rows that refer to a base row.
+    pub rows_referenced: u64,
+    /// Of those, rows that come earlier in the base than the row before.
+    pub rows_moved: u64,
+    /// Of those, rows in which a cell is an edit of the base's.
+    pub rows_edited: u64,
+    /// Rows without a base row.
+    pub rows_new: u64,
+    /// Columns that the base does not have.
+    pub columns_added: Vec<String>,
+    /// Columns of the base that are gone.
+    pub columns_dropped: Vec<String>,
+    /// How each column follows from others, in words.
+    pub column_rules: Vec<String>,
+}
+
+/// What a compression did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CompressReport {
+    /// Bytes of all derivative files.
+    pub derivative_bytes: u64,
+    /// Bytes of the artifact.
+    pub delta_bytes: u64,
+    /// Whether every file is rebuilt with its original bytes.
+    pub byte_exact: bool,
+    /// Per file.
+    pub splits: Vec<SplitReport>,
+}
