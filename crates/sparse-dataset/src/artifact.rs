@@ -62,6 +62,8 @@ pub(crate) struct SplitHeader {
     pub(crate) columns: Vec<String>,
     pub(crate) dropped: Vec<String>,
     pub(crate) counts: Counts,
+    /// What makes the original of the file that the recipe leads to.
+    pub(crate) patch: Option<Vec<u8>>,
 }
 
 const FORMATS: [Format; 6] = [Format::JsonLines, Format::Json, Format::Csv, Format::Tsv, Format::Parquet, Format::Arrow];
@@ -111,13 +113,18 @@ impl SplitHeader {
         }
         let mut coder = Encoder::new();
         TextModel::new(1 << 12).text(&mut coder, 0, &plain, MAX_HEADER);
+        let coded = coder.finish();
         let mut out = self.sha256.to_vec();
-        out.extend_from_slice(&coder.finish());
+        put_bytes(&mut out, &coded);
+        out.extend_from_slice(self.patch.as_deref().unwrap_or_default());
         out
     }
 
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let (sha256, coded) = bytes.split_first_chunk::<32>()?;
+        let (sha256, rest) = bytes.split_first_chunk::<32>()?;
+        let mut outer = Reader::new(rest);
+        let coded = outer.sized()?;
+        let patch = outer.bytes(outer.left())?;
         let plain = TextModel::new(1 << 12).text(&mut Decoder::new(coded), 0, &[], MAX_HEADER)?;
         let mut reader = Reader::new(&plain);
         let name = reader.string()?;
@@ -168,6 +175,7 @@ impl SplitHeader {
             columns,
             dropped,
             counts,
+            patch: (!patch.is_empty()).then(|| patch.to_vec()),
         })
     }
 }
@@ -259,11 +267,16 @@ impl Artifact {
 
     /// A part that makes no sense.
     pub(crate) fn damaged(&self, what: &'static str) -> Error {
-        Error::Damaged {
-            path: self.path.clone(),
-            what,
-            expected: "what a writer of this format stores".to_owned(),
-            found: "something else".to_owned(),
-        }
+        damaged(&self.path, what)
+    }
+}
+
+/// A part of the delta at `path` that makes no sense.
+pub(crate) fn damaged(path: &Path, what: &'static str) -> Error {
+    Error::Damaged {
+        path: path.to_owned(),
+        what,
+        expected: "what a writer of this format stores".to_owned(),
+        found: "something else".to_owned(),
     }
 }

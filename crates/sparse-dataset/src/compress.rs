@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use sha2::Digest;
-
-use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, SplitHeader, checksum};
+use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, SplitHeader, checksum};
+use crate::bytes;
+use crate::columnar::{Recipe, equal_files};
 use crate::delta::{BlockEncoder, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -12,10 +12,12 @@ use crate::inputs::{Base, add_file, data_files};
 use crate::matching::{HashMatrix, Matcher, column_pairs, match_similar};
 use crate::output::Output;
 use crate::plan::{Plan, column_plans, sample_rows};
+use crate::rebuild::{Block, rebuild};
 use crate::report::split_report;
 use crate::spec::{CompressReport, CompressSpec, Effort, Progress, SplitReport};
 use crate::table::{Record, Rows, Source, TextOptions};
-use crate::wire::put_number;
+use crate::text::Template;
+use crate::wire::{put_bytes, put_number};
 
 /// Rows of a block, and bytes of derivative that end it earlier.
 const BLOCK_ROWS: u32 = 1 << 15;
@@ -37,7 +39,7 @@ pub fn compress(
     let mut artifact = Output::create(&output.join(FILE_NAME))?;
     let mut head = MAGIC.to_vec();
     let columnar = files.iter().any(|file| Format::of(file).is_ok_and(|format| !format.is_text()));
-    head.extend_from_slice(&[FORMAT_VERSION, u8::from(columnar), 0]);
+    head.extend_from_slice(&[FORMAT_VERSION, u8::from(columnar) * REQUIRED_COLUMNAR | REQUIRED_BYTES, 0]);
     head.extend_from_slice(&base.sha256);
     put_number(&mut head, files.len() as u64);
     artifact.write(&head)?;
@@ -111,7 +113,7 @@ fn compress_split(
     let dropped = base.rows.columns.names.iter().filter(|name| rows.columns.find(name).is_none()).cloned().collect();
     let (layout, templates) = match rows.text() {
         Some(table) => (Some(table.parser.layout.clone()), table.parser.templates.list.clone()),
-        None => (None, Vec::new()),
+        None => (None, vec![Template::columnar(decided.columns.len())]),
     };
     let mut resolved = decided.plan.clone();
     resolved.resolve(&mut base.rows.columns);
@@ -124,13 +126,10 @@ fn compress_split(
         progress.step("writing", u64::from(first), decided.references.len() as u64);
         let end = (first as usize + BLOCK_ROWS as usize).min(decided.references.len());
         let block = encoder.block(first, &decided.references[first as usize..end], &mut rows, &mut base.rows)?;
-        put_number(&mut blocks, end as u64 - u64::from(first));
-        put_number(&mut blocks, block.len() as u64);
-        blocks.extend_from_slice(&block);
+        blocks.push((end as u32 - first, block));
         first = end as u32;
     }
-    put_number(&mut blocks, 0);
-    let header = SplitHeader {
+    let mut header = SplitHeader {
         name: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         format: Format::of(file)?,
         bytes,
@@ -144,15 +143,83 @@ fn compress_split(
         columns: decided.columns,
         dropped,
         counts: encoder.counts,
+        patch: None,
     };
-    let head = header.write();
-    let mut length = Vec::new();
-    put_number(&mut length, head.len() as u64);
-    for part in [&length, &head, &blocks] {
-        artifact.write(part)?;
+    drop(rows);
+    if !header.format.is_text() {
+        columnar_body(&mut header, &blocks, file, base, spec, artifact, progress)?;
     }
-    let size = (length.len() + head.len() + blocks.len()) as u64;
-    Ok(split_report(&header, size))
+    let mut coded = with_header(&header, &blocks);
+    if coded.len() as u64 > bytes / 20 && bytes <= bytes::LARGEST && header.byte_exact && header.model.is_none() {
+        // Never much larger than what a byte compressor makes of the file.
+        let whole = std::fs::read(file).map_err(Error::io(file))?;
+        if let Some(packed) = bytes::pack(&whole, &base.prefix()?) {
+            let plain = SplitHeader {
+                body: Body::Bytes,
+                layout: None,
+                plan: Plan::default(),
+                templates: Vec::new(),
+                columns: Vec::new(),
+                patch: None,
+                ..header.clone()
+            };
+            let other = with_header(&plain, &[(1, packed)]);
+            if other.len() < coded.len() {
+                header = plain;
+                coded = other;
+            }
+        }
+    }
+    artifact.write(&coded)?;
+    Ok(split_report(&header, coded.len() as u64))
+}
+
+/// A split as it stands in the artifact.
+fn with_header(header: &SplitHeader, blocks: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, &header.write());
+    for (rows, block) in blocks {
+        put_number(&mut out, u64::from(*rows));
+        put_bytes(&mut out, block);
+    }
+    put_number(&mut out, 0);
+    out
+}
+
+/// Finds how a columnar file is rebuilt, by rebuilding it: with its bytes, by
+/// a patch with its bytes, or with its content.
+fn columnar_body(
+    header: &mut SplitHeader, blocks: &[(u32, Vec<u8>)], file: &Path, base: &mut Base, spec: &CompressSpec, artifact: &Output,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let recipe = Recipe::of(file)?;
+    header.body = Body::Columnar(recipe.write(file)?);
+    let views: Vec<Block<'_>> = blocks.iter().map(|(rows, block)| (*rows, block.as_slice())).collect();
+    let mut rebuilt = Output::create(&artifact.beside(&header.name))?;
+    rebuild(file, header, &views, base, &mut rebuilt, progress)?;
+    let found = rebuilt.digest();
+    if found == header.sha256 {
+        return Ok(());
+    }
+    let rebuilt_path = rebuilt.flushed()?;
+    if !equal_files(file, rebuilt_path, header.format)? {
+        return Err(Error::Columnar {
+            path: file.to_owned(),
+            message: "the content could not be rebuilt; please report the file's schema".to_owned(),
+        });
+    }
+    if !spec.logical && header.bytes <= bytes::LARGEST {
+        let original = std::fs::read(file).map_err(Error::io(file))?;
+        let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
+        let small = header.bytes / 50 + blocks.iter().map(|(_, block)| block.len() as u64).sum::<u64>() / 4;
+        if let Some(patch) = bytes::pack(&original, &again).filter(|patch| patch.len() as u64 <= small) {
+            header.patch = Some(patch);
+            return Ok(());
+        }
+    }
+    header.byte_exact = false;
+    header.sha256 = found;
+    Ok(())
 }
 
 /// About how many bytes of new text there are: whole new rows, and the cells

@@ -1,9 +1,13 @@
 //! Opening bases and derivatives: a file, or a folder of splits.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::bytes;
+use crate::columnar::read_rows;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
@@ -35,6 +39,7 @@ pub(crate) fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) struct Base {
     pub(crate) rows: Rows,
     pub(crate) sha256: [u8; 32],
+    files: Vec<PathBuf>,
 }
 
 impl Base {
@@ -60,6 +65,7 @@ impl Base {
                 found: hex(&sha256),
             });
         }
+        let files = sources.iter().map(|source| source.path.clone()).collect();
         let mut rows = Rows::default();
         let mut first: Option<(PathBuf, String)> = None;
         for source in sources {
@@ -74,7 +80,18 @@ impl Base {
                 None => first = Some((path, found)),
             }
         }
-        Ok(Self { rows, sha256 })
+        Ok(Self { rows, sha256, files })
+    }
+
+    /// The bytes of the base's files, as far as byte-level deltas use them.
+    pub(crate) fn prefix(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        for file in &self.files {
+            let left = bytes::LARGEST - out.len() as u64;
+            let file_handle = File::open(file).map_err(Error::io(file))?;
+            file_handle.take(left).read_to_end(&mut out).map_err(Error::io(file))?;
+        }
+        Ok(out)
     }
 }
 
@@ -86,5 +103,9 @@ pub(crate) fn add_file(rows: &mut Rows, source: Source, options: TextOptions, fi
         return Ok(None);
     }
     let path = source.path.clone();
-    Err(Error::Columnar { path, message: "not yet".to_owned() })
+    drop(source);
+    let (stored, columns, schema) = read_rows(&path)?;
+    rows.add_stored(stored, columns, &path)?;
+    let names: Vec<String> = schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
+    Ok(Some(names.join(", ")))
 }

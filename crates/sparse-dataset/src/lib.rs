@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod bytes;
 mod coding;
+mod columnar;
 mod compress;
 mod delta;
 mod error;
@@ -18,6 +20,7 @@ mod inputs;
 mod matching;
 mod output;
 mod plan;
+mod rebuild;
 mod reconstruct;
 mod report;
 mod spec;

@@ -55,9 +55,22 @@ impl Output {
         }
     }
 
+    /// A name beside the target, for a file that is not kept.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.target.with_file_name(name)
+    }
+
     /// The digest of what was written so far.
     pub(crate) fn digest(&self) -> [u8; 32] {
         self.digest.clone().finalize().into()
+    }
+
+    /// The file as it is so far, for reading.
+    pub(crate) fn flushed(&mut self) -> Result<&Path> {
+        if let Some(file) = &mut self.file {
+            file.flush().map_err(Error::io(&self.temporary))?;
+        }
+        Ok(&self.temporary)
     }
 
     /// Gives the file its name.

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::artifact::{Artifact, SplitHeader};
-use crate::delta::{BlockDecoder, RowCoder, Setup};
 use crate::error::{Error, Result};
 use crate::inputs::Base;
 use crate::output::{Output, hex};
 use crate::spec::{CompressSpec, Progress};
-use crate::table::Rows;
-use crate::text::Layout;
+use crate::rebuild::{Block, Check, rebuild};
 use crate::wire::Reader;
 
 /// What a reconstruction did.
@@ -24,27 +22,6 @@ pub struct ReconstructReport {
     pub bytes: u64,
     /// Whether all of them have the original's bytes.
     pub byte_exact: bool,
-}
-
-/// Where the pieces of a rebuilt file go.
-trait Sink {
-    fn write(&mut self, bytes: &[u8]) -> Result<()>;
-}
-
-impl Sink for Output {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        Output::write(self, bytes)
-    }
-}
-
-/// Digests what would be written.
-struct Check(Sha256);
-
-impl Sink for Check {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.update(bytes);
-        Ok(())
-    }
 }
 
 /// Rebuilds the files of the delta at `delta`. `output` names the file, or the
@@ -65,7 +42,7 @@ pub fn reconstruct(base: &Path, delta: &Path, output: &Path, progress: &dyn Prog
     each_split(&artifact, |header, blocks| {
         let target = if into_folder { output.join(plain_name(&artifact, header)?) } else { output.to_owned() };
         let mut file = Output::create(&target)?;
-        rebuild(&artifact, header, blocks, &mut base.rows, &mut file, progress)?;
+        rebuild(&artifact.path, header, blocks, &mut base, &mut file, progress)?;
         check_digest(&target, header, file.digest())?;
         report.bytes += file.written;
         report.byte_exact &= header.byte_exact;
@@ -90,7 +67,7 @@ pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Res
     each_split(&artifact, |header, blocks| {
         let Some(base) = &mut base else { return Ok(()) };
         let mut check = Check(Sha256::new());
-        rebuild(&artifact, header, blocks, &mut base.rows, &mut check, progress)?;
+        rebuild(&artifact.path, header, blocks, base, &mut check, progress)?;
         check_digest(Path::new(&header.name), header, check.0.finalize().into())
     })
 }
@@ -111,9 +88,6 @@ fn check_digest(path: &Path, header: &SplitHeader, found: [u8; 32]) -> Result<()
     }
     Err(Error::WrongOutput { path: path.to_owned(), expected: hex(&header.sha256), found: hex(&found) })
 }
-
-/// A block: how many rows, and its bytes.
-type Block<'a> = (u32, &'a [u8]);
 
 /// Reads the splits of an artifact one after the other.
 pub(crate) fn each_split(
@@ -138,54 +112,5 @@ fn read_blocks<'a>(reader: &mut Reader<'a>) -> Option<Vec<Block<'a>>> {
             0 => return Some(blocks),
             rows => blocks.push((rows, reader.sized()?)),
         }
-    }
-}
-
-fn rebuild(
-    artifact: &Artifact, header: &SplitHeader, blocks: &[Block<'_>], base: &mut Rows, sink: &mut dyn Sink, progress: &dyn Progress,
-) -> Result<()> {
-    let Some(layout) = &header.layout else { return Err(artifact.damaged("layout")) };
-    let mut plan = header.plan.clone();
-    plan.resolve(&mut base.columns);
-    let setup = Setup { plan, templates: header.templates.clone(), model: header.model };
-    let mut decoder = BlockDecoder::new(setup, base.len());
-    let mut written = 0u64;
-    let mut out = Vec::new();
-    let mut row = 0u64;
-    for &(count, block) in blocks {
-        let complete = decoder.block(block, count, base, |setup, rows| {
-            write_row(setup, rows, layout, &mut out);
-            row += 1;
-            if out.len() >= 1 << 18 {
-                written += out.len() as u64;
-                if written > header.bytes {
-                    return Err(artifact.damaged("rows (more than the file had)"));
-                }
-                sink.write(&out)?;
-                out.clear();
-                progress.step("rebuilding", written, header.bytes);
-            }
-            Ok(())
-        })?;
-        if complete.is_none() {
-            return Err(artifact.damaged("block of rows"));
-        }
-    }
-    sink.write(&out)
-}
-
-/// Spells a row as it stood in the file.
-fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, out: &mut Vec<u8>) {
-    let template = &setup.templates[rows.own.template as usize];
-    let order = rows.order(rows.own.template);
-    let straight = order.iter().enumerate().all(|(place, &cell)| place as u32 == cell);
-    for (cell, &column) in template.columns.iter().enumerate() {
-        out.extend_from_slice(&template.pieces[cell]);
-        let place = if straight { cell } else { order.iter().position(|&c| c as usize == cell).unwrap_or(cell) };
-        let cell = rows.own.cells()[place];
-        layout.spell(column as usize, cell.kind, rows.own.bytes(cell), out);
-    }
-    if let Some(last) = template.pieces.last() {
-        out.extend_from_slice(last);
     }
 }

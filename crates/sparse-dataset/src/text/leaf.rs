@@ -139,6 +139,19 @@ pub(crate) fn elements(list: &[u8]) -> Vec<&[u8]> {
     out
 }
 
+/// The keys and values of an object in compact JSON.
+pub(crate) fn members(object: &[u8]) -> Vec<(&[u8], &[u8])> {
+    let mut out = Vec::new();
+    let mut at = 1;
+    while object.first() == Some(&b'{') && object.get(at) == Some(&b'"') {
+        let Some(key_end) = string_end(object, at) else { break };
+        let Some(end) = value_end(object, key_end + 1) else { break };
+        out.push((&object[at..key_end], &object[key_end + 1..end]));
+        at = end + 1;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,11 @@ impl Template {
         Self { pieces: vec![bytes.to_vec()], columns: Vec::new() }
     }
 
+    /// The row of a columnar file: its cells in order.
+    pub(crate) fn columnar(columns: usize) -> Self {
+        Self { pieces: vec![Vec::new(); columns + 1], columns: (0..columns as u32).collect() }
+    }
+
     /// A record stored as it is.
     pub(crate) fn verbatim(column: u32) -> Self {
         Self { pieces: vec![Vec::new(), Vec::new()], columns: vec![column] }
