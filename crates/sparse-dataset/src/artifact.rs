@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::coding::{Decoder, Encoder, TextModel};
-use crate::delta::Counts;
+use crate::delta::{Counts, ModelSize};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
@@ -56,7 +56,7 @@ pub(crate) struct SplitHeader {
     pub(crate) byte_exact: bool,
     pub(crate) body: Body,
     pub(crate) layout: Option<Layout>,
-    pub(crate) model: Option<u64>,
+    pub(crate) model: Option<ModelSize>,
     pub(crate) plan: Plan,
     pub(crate) templates: Vec<Template>,
     pub(crate) columns: Vec<String>,
@@ -88,7 +88,8 @@ impl SplitHeader {
         if let Some(layout) = &self.layout {
             layout.write(&mut plain);
         }
-        put_number(&mut plain, self.model.map_or(0, |bytes| bytes + 1));
+        put_number(&mut plain, self.model.map_or(0, |size| size.bytes + 1));
+        put_number(&mut plain, self.model.map_or(0, |size| size.lesson));
         put_number(&mut plain, self.columns.len() as u64);
         for name in &self.columns {
             put_bytes(&mut plain, name.as_bytes());
@@ -137,7 +138,8 @@ impl SplitHeader {
             _ => return None,
         };
         let layout = if reader.byte()? == 1 { Some(Layout::read(&mut reader)?) } else { None };
-        let model = reader.number()?.checked_sub(1);
+        let (bytes_expected, lesson) = (reader.number()?, reader.number()?);
+        let model = bytes_expected.checked_sub(1).map(|bytes| ModelSize { bytes, lesson });
         let mut columns = Vec::new();
         for _ in 0..reader.count()? {
             columns.push(reader.string()?);

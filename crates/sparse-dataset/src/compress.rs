@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, SplitHeader, checksum};
 use crate::bytes;
 use crate::columnar::{Recipe, equal_files};
-use crate::delta::{BlockEncoder, Setup};
+use crate::delta::{BlockEncoder, ModelSize, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::inputs::{Base, add_file, data_files};
@@ -21,8 +21,6 @@ use crate::wire::{put_bytes, put_number};
 
 /// Rows of a block, and bytes of derivative that end it earlier.
 const BLOCK_ROWS: u32 = 1 << 15;
-/// New text beyond this goes to zstd: the text model would take too long.
-const MODEL_LIMIT: u64 = 4 << 20;
 
 /// Writes the delta from `base` to `derivative` (each a file or a folder of
 /// splits) into the folder `output`, which must exist.
@@ -70,7 +68,7 @@ struct Decided {
     plan: Plan,
     references: Vec<u32>,
     columns: Vec<String>,
-    model: Option<u64>,
+    model: Option<ModelSize>,
 }
 
 fn decide(
@@ -95,10 +93,15 @@ fn decide(
     match_similar(&mut base.rows, rows, &mut references)?;
     let samples = sample_rows(&mut base.rows, rows, &references)?;
     let plan = column_plans(&samples, &columns, &base_names);
-    let model = match spec.effort {
-        Effort::Fast => None,
-        Effort::Small => Some(new_text(rows, &references, &plan, &samples)?).filter(|&bytes| bytes <= MODEL_LIMIT),
+    let (in_new_rows, in_others) = new_text(rows, &references, &plan, &samples)?;
+    let bytes = in_new_rows + in_others;
+    // New rows profit from a lesson; beside other rows stands their base row.
+    let (limit, lesson) = match spec.effort {
+        Effort::Fast => (0, 0),
+        Effort::Small => (4 << 20, (in_new_rows * 2).min(256 << 10)),
+        Effort::Smallest => (64 << 20, (in_new_rows * 32).min(4 << 20)),
     };
+    let model = (bytes <= limit && limit > 0).then_some(ModelSize { bytes, lesson });
     Ok(Decided { plan, references, columns, model })
 }
 
@@ -119,7 +122,7 @@ fn compress_split(
     resolved.resolve(&mut base.rows.columns);
     let setup = Setup { plan: resolved, templates: templates.clone(), model: decided.model };
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
-    let mut encoder = BlockEncoder::new(setup, base.rows.len(), level);
+    let mut encoder = BlockEncoder::new(setup, &mut base.rows, level)?;
     let mut blocks = Vec::new();
     let mut first = 0u32;
     while (first as usize) < decided.references.len() {
@@ -150,7 +153,7 @@ fn compress_split(
         columnar_body(&mut header, &blocks, file, base, spec, artifact, progress)?;
     }
     let mut coded = with_header(&header, &blocks);
-    if coded.len() as u64 > bytes / 20 && bytes <= bytes::LARGEST && header.byte_exact && header.model.is_none() {
+    if coded.len() as u64 > bytes / 20 && bytes <= bytes::LARGEST && header.byte_exact && (header.model.is_none() || header.patch.is_some()) {
         // Never much larger than what a byte compressor makes of the file.
         let whole = std::fs::read(file).map_err(Error::io(file))?;
         if let Some(packed) = bytes::pack(&whole, &base.prefix()?) {
@@ -222,9 +225,9 @@ fn columnar_body(
     Ok(())
 }
 
-/// About how many bytes of new text there are: whole new rows, and the cells
-/// of other rows that the plan does not give.
-fn new_text(rows: &mut Rows, references: &[u32], plan: &Plan, samples: &[crate::plan::Sample]) -> Result<u64> {
+/// About how many bytes of new text there are in new rows, and in the cells of
+/// other rows that the plan does not give.
+fn new_text(rows: &mut Rows, references: &[u32], plan: &Plan, samples: &[crate::plan::Sample]) -> Result<(u64, u64)> {
     let missed = crate::plan::missed_bytes(plan, samples);
     let mut record = Record::default();
     let mut whole = 0u64;
@@ -235,5 +238,5 @@ fn new_text(rows: &mut Rows, references: &[u32], plan: &Plan, samples: &[crate::
         rows.read(row, &mut record)?;
         whole += record.cells().iter().map(|&cell| record.bytes(cell).len() as u64).sum::<u64>() * stride as u64;
     }
-    Ok(whole + (missed * (references.len() - new.len()) as f64) as u64)
+    Ok((whole, (missed * (references.len() - new.len()) as f64) as u64))
 }

@@ -90,7 +90,7 @@ pub(crate) fn rebuild(
     let mut plan = header.plan.clone();
     plan.resolve(&mut base.columns);
     let setup = Setup { plan, templates: header.templates.clone(), model: header.model };
-    let mut decoder = BlockDecoder::new(setup, base.len());
+    let mut decoder = BlockDecoder::new(setup, base)?;
     let nonsense = || damaged(artifact, "block of rows");
     match (&header.body, &header.layout) {
         (Body::Text, Some(layout)) => {

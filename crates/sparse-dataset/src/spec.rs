@@ -10,6 +10,8 @@ pub enum Effort {
     /// The text model while new text is a few megabytes, zstd -19 beyond.
     #[default]
     Small,
+    /// The text model up to 64 MB of new text, taught by the base first.
+    Smallest,
 }
 
 /// What a compression should do.

@@ -12,5 +12,5 @@ mod text_model;
 
 pub(crate) use number::{Bit, Number, Symbol};
 pub(crate) use permutation::Remaining;
-pub(crate) use range::{BitCoder, Decoder, Encoder};
+pub(crate) use range::{BitCoder, Decoder, Encoder, Silent};
 pub(crate) use text_model::TextModel;

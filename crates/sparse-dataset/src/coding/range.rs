@@ -26,6 +26,20 @@ pub(crate) trait BitCoder {
     }
 }
 
+/// Codes nothing: a model learns from what it is shown.
+pub(crate) struct Silent;
+
+impl BitCoder for Silent {
+    #[inline]
+    fn bit(&mut self, bit: bool, _: u32) -> bool {
+        bit
+    }
+
+    fn uniform(&mut self, value: u32, _: u32) -> u32 {
+        value
+    }
+}
+
 /// Writes a range-coded stream.
 pub(crate) struct Encoder {
     low: u64,

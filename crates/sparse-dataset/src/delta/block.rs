@@ -7,11 +7,11 @@ use std::io::Read;
 use super::references::References;
 use super::row::RowCoder;
 use super::texts::Texts;
-use crate::coding::{Decoder, Encoder};
+use crate::coding::{Decoder, Encoder, Silent};
 use crate::error::Result;
 use crate::matching::NEW;
 use crate::plan::Plan;
-use crate::table::{Kind, Record, Rows};
+use crate::table::{Kind, MAX_RECORD, Record, Rows};
 use crate::text::Template;
 use crate::wire::{Reader, put_bytes, put_number};
 
@@ -25,14 +25,23 @@ pub(crate) struct Setup {
     /// Refers to base columns by the numbers of the base rows.
     pub(crate) plan: Plan,
     pub(crate) templates: Vec<Template>,
-    /// The expected size of the new text for the text model; `None` for zstd.
-    pub(crate) model: Option<u64>,
+    /// How the text model is set up; `None` for zstd.
+    pub(crate) model: Option<ModelSize>,
+}
+
+/// The size of a text model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModelSize {
+    /// About how much new text it will code.
+    pub(crate) bytes: u64,
+    /// How much base text it learns from before it starts.
+    pub(crate) lesson: u64,
 }
 
 impl Setup {
     fn texts(&self) -> Texts {
         match self.model {
-            Some(bytes) => Texts::model(usize::try_from(bytes).unwrap_or(usize::MAX).min(1 << 24)),
+            Some(size) => Texts::model(size.bytes.saturating_add(size.lesson).min(1 << 24) as usize),
             None => Texts::buffers(self.plan.columns.len()),
         }
     }
@@ -61,10 +70,11 @@ pub(crate) struct BlockEncoder {
 }
 
 impl BlockEncoder {
-    pub(crate) fn new(setup: Setup, base_rows: u32, level: i32) -> Self {
-        let rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
-        Self {
-            references: References::new(base_rows),
+    pub(crate) fn new(setup: Setup, base: &mut Rows, level: i32) -> Result<Self> {
+        let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
+        teach(&setup, &mut rows, base)?;
+        Ok(Self {
+            references: References::new(base.len()),
             rows,
             level,
             next: 0,
@@ -72,7 +82,7 @@ impl BlockEncoder {
             base_row: Record::default(),
             own_row: Record::default(),
             setup,
-        }
+        })
     }
 
     /// Encodes the derivative rows from `first` on, one for each reference.
@@ -128,6 +138,40 @@ impl BlockEncoder {
         counts.edited += u64::from(self.rows.edited_cells > 0);
         self.next = reference + 1;
     }
+}
+
+/// Teaches the text model the base's language: rows spread over the base, so
+/// that encoder and decoder see the same.
+fn teach(setup: &Setup, rows: &mut RowCoder, base: &mut Rows) -> Result<()> {
+    let (Some(ModelSize { lesson: budget, .. }), Texts::Model(model)) = (setup.model, &mut rows.texts) else { return Ok(()) };
+    if budget == 0 {
+        return Ok(());
+    }
+    let mut record = Record::default();
+    let mut taught = 0u64;
+    let count = u64::from(base.len());
+    // About as many rows as the budget holds, judged by the first ones.
+    let mut sampled = 0u64;
+    for row in 0..count.min(32) {
+        base.read(row as u32, &mut record)?;
+        sampled += record.cells().iter().map(|&cell| record.bytes(cell).len() as u64).sum::<u64>();
+    }
+    let wanted = (budget * count.min(32) / sampled.max(1)).max(1);
+    let stride = (count / wanted).max(1);
+    for row in (0..count).step_by(stride as usize) {
+        if taught >= budget {
+            break;
+        }
+        base.read(row as u32, &mut record)?;
+        for &cell in record.cells() {
+            let bytes = record.bytes(cell);
+            if let Some(column) = setup.plan.column_like(cell.column).filter(|_| cell.kind != Kind::Null) {
+                model.text(&mut Silent, column, bytes, MAX_RECORD);
+                taught += bytes.len() as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Base text of the rows of a block, as zstd's dictionary for its new text.
@@ -190,9 +234,10 @@ pub(crate) struct BlockDecoder {
 }
 
 impl BlockDecoder {
-    pub(crate) fn new(setup: Setup, base_rows: u32) -> Self {
-        let rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), false);
-        Self { references: References::new(base_rows), rows, base_row: Record::default(), setup }
+    pub(crate) fn new(setup: Setup, base: &mut Rows) -> Result<Self> {
+        let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), false);
+        teach(&setup, &mut rows, base)?;
+        Ok(Self { references: References::new(base.len()), rows, base_row: Record::default(), setup })
     }
 
     /// Decodes a block of `count` rows and hands each to `visit`, which sees

@@ -6,5 +6,5 @@ mod references;
 mod row;
 mod texts;
 
-pub(crate) use block::{BlockDecoder, BlockEncoder, Counts, Setup};
+pub(crate) use block::{BlockDecoder, BlockEncoder, Counts, ModelSize, Setup};
 pub(crate) use row::RowCoder;

@@ -75,7 +75,8 @@ impl Sources<'_> {
             .base
             .iter()
             .map(|&column| (Origin::Base(column), sample.base.as_ref().and_then(|base| base.get(column as usize))));
-        own.chain(base).filter_map(|(origin, cell)| cell.map(|(kind, bytes)| (origin, kind, bytes))).collect()
+        // Own cells last: where both fit they win, since they carry the edits.
+        base.chain(own).filter_map(|(origin, cell)| cell.map(|(kind, bytes)| (origin, kind, bytes))).collect()
     }
 }
 
