@@ -5,17 +5,18 @@ use std::path::Path;
 use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, SplitHeader, checksum};
 use crate::bytes;
 use crate::columnar::{Recipe, equal_files};
-use crate::delta::{BlockEncoder, ModelSize, Setup};
+use crate::delta::{BlockEncoder, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::inputs::{Base, add_file, data_files};
-use crate::matching::{HashMatrix, Matcher, column_pairs, match_similar};
+use crate::decide::decide;
+use crate::matching::HashMatrix;
 use crate::output::Output;
-use crate::plan::{Plan, column_plans, sample_rows};
+use crate::plan::Plan;
 use crate::rebuild::{Block, rebuild};
 use crate::report::split_report;
 use crate::spec::{CompressReport, CompressSpec, Effort, Progress, SplitReport};
-use crate::table::{Record, Rows, Source, TextOptions};
+use crate::table::{Rows, Source};
 use crate::text::Template;
 use crate::wire::{put_bytes, put_number};
 
@@ -55,54 +56,6 @@ pub fn compress(
     };
     artifact.commit()?;
     Ok(report)
-}
-
-impl CompressSpec {
-    pub(crate) fn text(&self) -> TextOptions {
-        TextOptions { lenient: self.lenient, header: self.header }
-    }
-}
-
-/// Everything that is decided about a split before its rows are written.
-struct Decided {
-    plan: Plan,
-    references: Vec<u32>,
-    columns: Vec<String>,
-    model: Option<ModelSize>,
-}
-
-fn decide(
-    base: &mut Base, base_hashes: &HashMatrix, file: &Path, rows: &mut Rows, spec: &CompressSpec, progress: &dyn Progress,
-) -> Result<Decided> {
-    let total = u64::from(rows.len());
-    let hashes = HashMatrix::of(rows, |done| progress.step("reading the derivative", done, total))?;
-    let columns = rows.columns.names.clone();
-    let key = match &spec.key {
-        None => None,
-        Some(key) => Some(rows.columns.find(key).ok_or_else(|| Error::NoKey {
-            path: file.to_owned(),
-            key: key.clone(),
-            columns: columns.join(", "),
-        })? as usize),
-    };
-    let base_names = base.rows.columns.names.clone();
-    let pairs = column_pairs(base_hashes, &hashes, |column, other| columns[column] == base_names[other]);
-    let mut references = Matcher::new(base_hashes, pairs, key).match_rows(base_hashes, &hashes);
-    drop(hashes);
-    progress.step("finding similar rows", 0, 1);
-    match_similar(&mut base.rows, rows, &mut references)?;
-    let samples = sample_rows(&mut base.rows, rows, &references)?;
-    let plan = column_plans(&samples, &columns, &base_names);
-    let (in_new_rows, in_others) = new_text(rows, &references, &plan, &samples)?;
-    let bytes = in_new_rows + in_others;
-    // New rows profit from a lesson; beside other rows stands their base row.
-    let (limit, lesson) = match spec.effort {
-        Effort::Fast => (0, 0),
-        Effort::Small => (4 << 20, (in_new_rows * 2).min(256 << 10)),
-        Effort::Smallest => (64 << 20, (in_new_rows * 32).min(4 << 20)),
-    };
-    let model = (bytes <= limit && limit > 0).then_some(ModelSize { bytes, lesson });
-    Ok(Decided { plan, references, columns, model })
 }
 
 fn compress_split(
@@ -223,20 +176,4 @@ fn columnar_body(
     header.byte_exact = false;
     header.sha256 = found;
     Ok(())
-}
-
-/// About how many bytes of new text there are in new rows, and in the cells of
-/// other rows that the plan does not give.
-fn new_text(rows: &mut Rows, references: &[u32], plan: &Plan, samples: &[crate::plan::Sample]) -> Result<(u64, u64)> {
-    let missed = crate::plan::missed_bytes(plan, samples);
-    let mut record = Record::default();
-    let mut whole = 0u64;
-    let new: Vec<u32> =
-        (0..references.len() as u32).filter(|&row| references[row as usize] == crate::matching::NEW).collect();
-    let stride = (new.len() / 4096).max(1);
-    for &row in new.iter().step_by(stride) {
-        rows.read(row, &mut record)?;
-        whole += record.cells().iter().map(|&cell| record.bytes(cell).len() as u64).sum::<u64>() * stride as u64;
-    }
-    Ok((whole, (missed * (references.len() - new.len()) as f64) as u64))
 }

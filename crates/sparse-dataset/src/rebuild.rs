@@ -97,7 +97,7 @@ pub(crate) fn rebuild(
             let mut written = 0u64;
             let mut out = Vec::new();
             for &(count, block) in blocks {
-                let complete = decoder.block(block, count, base, |setup, rows| {
+                let complete = decoder.block(block, count, base, |setup, rows, _| {
                     write_row(setup, rows, layout, &mut out);
                     if out.len() >= 1 << 18 {
                         written += out.len() as u64;
@@ -122,7 +122,7 @@ pub(crate) fn rebuild(
                 let mut output = ColumnarOutput::new(recipe, SinkWriter { sink, failed: &failed }, path)?;
                 let mut done = 0;
                 for &(count, block) in blocks {
-                    let complete = decoder.block(block, count, base, |_, rows| output.push(&rows.own, path))?;
+                    let complete = decoder.block(block, count, base, |_, rows, _| output.push(&rows.own, path))?;
                     complete.ok_or_else(nonsense)?;
                     done += u64::from(count);
                     progress.step("rebuilding", done, header.counts.rows);

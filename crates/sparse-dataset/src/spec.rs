@@ -1,6 +1,7 @@
 //! What a caller can ask for and is told.
 
 use crate::format::Format;
+use crate::table::TextOptions;
 
 /// How hard to look for a small encoding of new text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub struct CompressSpec {
 impl Default for CompressSpec {
     fn default() -> Self {
         Self { key: None, logical: false, lenient: false, header: true, effort: Effort::Small }
+    }
+}
+
+impl CompressSpec {
+    pub(crate) fn text(&self) -> TextOptions {
+        TextOptions { lenient: self.lenient, header: self.header }
     }
 }
 
@@ -90,4 +97,50 @@ pub struct CompressReport {
     pub byte_exact: bool,
     /// Per file.
     pub splits: Vec<SplitReport>,
+}
+
+/// What a delta says about itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Info {
+    /// The version of its format.
+    pub format_version: u8,
+    /// SHA-256 of the base: of its file, or of its files' digests.
+    pub base_sha256: String,
+    /// Bytes of the artifact.
+    pub delta_bytes: u64,
+    /// Bytes of the files it rebuilds.
+    pub original_bytes: u64,
+    /// Per file.
+    pub splits: Vec<SplitReport>,
+}
+
+/// A row as a person would compare it with its base row.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Example {
+    /// The file.
+    pub split: String,
+    /// `edited`, `new` or `moved`.
+    pub what: &'static str,
+    /// The row in the derivative, from 0.
+    pub row: u64,
+    /// The row in the base, from 0.
+    pub base_row: Option<u64>,
+    /// For each column that differs: its name, the base's value, the value.
+    pub cells: Vec<(String, Option<String>, String)>,
+}
+
+/// What a compression would come to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// Bytes of all derivative files.
+    pub derivative_bytes: u64,
+    /// About the bytes of the artifact.
+    pub estimated_delta_bytes: u64,
+    /// The share of rows that occur in the base as they are.
+    pub unchanged_fraction: f64,
+    /// Rows that were encoded to find out.
+    pub sampled_rows: u64,
 }

@@ -52,11 +52,6 @@ impl Encoder {
         Self { low: 0, range: TOP, out: Vec::new() }
     }
 
-    /// Bytes written so far, give or take the state in flight.
-    pub(crate) fn len(&self) -> usize {
-        self.out.len()
-    }
-
     fn normalise(&mut self) {
         self.carry();
         while self.range < BOTTOM {

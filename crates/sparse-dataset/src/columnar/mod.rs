@@ -10,29 +10,11 @@ pub(crate) use output::ColumnarOutput;
 pub(crate) use read::{batches as batches_as_written, equal_files, read_rows};
 pub(crate) use recipe::Recipe;
 
-use std::sync::Arc;
-
 use arrow_schema::{DataType, Field, Schema};
 
-/// A column as the tables see it: structs are taken apart.
-#[derive(Clone, Debug)]
-pub(crate) struct Leaf {
-    /// Dotted path.
-    pub(crate) name: String,
-    pub(crate) part: Part,
-}
-
-/// What a [`Leaf`] holds.
-#[derive(Clone, Debug)]
-pub(crate) enum Part {
-    /// Values of a type.
-    Values(DataType),
-    /// Whether a nullable struct is there.
-    Presence,
-}
-
-/// The leaves of a schema, depth first.
-pub(crate) fn leaves(schema: &Schema) -> Vec<Leaf> {
+/// The names of a schema's columns as the tables see them: structs are taken
+/// apart, a nullable one has a column for whether it is there.
+pub(crate) fn leaves(schema: &Schema) -> Vec<String> {
     let mut out = Vec::new();
     for field in schema.fields() {
         push_leaves(field, "", &mut out);
@@ -40,17 +22,17 @@ pub(crate) fn leaves(schema: &Schema) -> Vec<Leaf> {
     out
 }
 
-fn push_leaves(field: &Arc<Field>, prefix: &str, out: &mut Vec<Leaf>) {
+fn push_leaves(field: &Field, prefix: &str, out: &mut Vec<String>) {
     let name = format!("{prefix}{}", field.name());
     match field.data_type() {
         DataType::Struct(children) => {
             if field.is_nullable() {
-                out.push(Leaf { name: name.clone(), part: Part::Presence });
+                out.push(name.clone());
             }
             for child in children {
                 push_leaves(child, &format!("{name}."), out);
             }
         }
-        other => out.push(Leaf { name, part: Part::Values(other.clone()) }),
+        _ => out.push(name),
     }
 }

@@ -41,11 +41,11 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
     let reader = batches(path, Format::of(path)?)?;
     let schema = reader.schema();
     let mut columns = Columns::default();
-    for leaf in leaves(&schema) {
-        if columns.find(&leaf.name).is_some() {
-            return Err(Error::DuplicateColumn { path: path.to_owned(), column: leaf.name });
+    for name in leaves(&schema) {
+        if columns.find(&name).is_some() {
+            return Err(Error::DuplicateColumn { path: path.to_owned(), column: name });
         }
-        columns.intern(&leaf.name);
+        columns.intern(&name);
     }
     let mut rows = StoredRows::new();
     let mut record = Record::default();

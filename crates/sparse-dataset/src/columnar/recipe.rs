@@ -178,7 +178,7 @@ impl Recipe {
                     .set_dictionary_enabled(*dictionary)
                     .set_created_by(created_by.clone())
                     .set_key_value_metadata(Some(entries).filter(|entries| !entries.is_empty()))
-                    .set_max_row_group_size(usize::MAX)
+                    .set_max_row_group_row_count(None)
                     .build();
                 let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(!arrow_schema);
                 let writer = ArrowWriter::try_new_with_options(out, self.schema.clone(), options).map_err(Error::columnar(path))?;

@@ -240,10 +240,10 @@ impl BlockDecoder {
         Ok(Self { references: References::new(base.len()), rows, base_row: Record::default(), setup })
     }
 
-    /// Decodes a block of `count` rows and hands each to `visit`, which sees
-    /// its cells in coding order. `Ok(None)` if the block makes no sense.
+    /// Decodes a block of `count` rows and hands each to `visit` with its base
+    /// row; its cells stand in coding order. `Ok(None)` if the block makes no sense.
     pub(crate) fn block(
-        &mut self, bytes: &[u8], count: u32, base: &mut Rows, mut visit: impl FnMut(&Setup, &RowCoder) -> Result<()>,
+        &mut self, bytes: &[u8], count: u32, base: &mut Rows, mut visit: impl FnMut(&Setup, &RowCoder, Option<(u32, &Record)>) -> Result<()>,
     ) -> Result<Option<()>> {
         let mut reader = Reader::new(bytes);
         let Some(control) = reader.sized() else { return Ok(None) };
@@ -272,7 +272,7 @@ impl BlockDecoder {
             if self.rows.code(&mut coder, &self.setup.templates, None, base_row).is_none() {
                 return Ok(None);
             }
-            visit(&self.setup, &self.rows)?;
+            visit(&self.setup, &self.rows, base_row.map(|row| (reference, row)))?;
         }
         Ok(Some(()))
     }

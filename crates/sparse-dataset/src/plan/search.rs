@@ -228,7 +228,8 @@ pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[S
     let mut later = Vec::new();
     for column in 0..count {
         let found = best(column, kinds[column as usize], samples, &Sources { base: &base, own: Vec::new() });
-        let is_copy = matches!(&found.0, Predictor::Concat(pieces) if pieces.len() == 1) || matches!(found.0, Predictor::Element(_));
+        let is_copy = matches!(&found.0, Predictor::Concat(pieces) if matches!(pieces.as_slice(), [Piece::Cell(_, Fold::As)]))
+            || matches!(found.0, Predictor::Element(_));
         if is_copy && found.1 >= GOOD_COPY {
             order.push(column);
         } else {

@@ -10,4 +10,4 @@ pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;
 pub(crate) use source::Source;
 pub(crate) use stored::StoredRows;
-pub(crate) use textual::{TextOptions, TextTable};
+pub(crate) use textual::TextOptions;
