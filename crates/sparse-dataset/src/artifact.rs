@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
 use crate::plan::Plan;
+use crate::table::TextOptions;
 use crate::text::{Layout, Template};
 use crate::wire::{Reader, put_bytes, put_number};
 
@@ -29,7 +30,11 @@ pub const FORMAT_VERSION: u8 = 1;
 pub(crate) const REQUIRED_COLUMNAR: u8 = 1;
 /// Feature bits that a reader must know: byte-level splits.
 pub(crate) const REQUIRED_BYTES: u8 = 2;
-const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR | REQUIRED_BYTES;
+/// Feature bits that a reader must know: malformed lines of the base are rows.
+pub(crate) const REQUIRED_LENIENT: u8 = 4;
+/// Feature bits that a reader must know: the base's CSV files have no header.
+pub(crate) const REQUIRED_NO_HEADER: u8 = 8;
+const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR | REQUIRED_BYTES | REQUIRED_LENIENT | REQUIRED_NO_HEADER;
 const CHECKSUM: usize = 8;
 /// A header larger than this is not read.
 const MAX_HEADER: usize = 256 << 20;
@@ -207,6 +212,8 @@ pub(crate) fn checksum(digest: [u8; 32]) -> [u8; CHECKSUM] {
 pub(crate) struct Artifact {
     pub(crate) path: PathBuf,
     pub(crate) base_sha256: [u8; 32],
+    /// How the base's text files are to be read.
+    pub(crate) base_options: TextOptions,
     bytes: Vec<u8>,
     /// Where the splits start.
     start: usize,
@@ -256,7 +263,9 @@ impl Artifact {
         let mut reader = Reader::new(&bytes[43..body]);
         let splits = reader.number().ok_or_else(|| cut(bytes.len()))?;
         let start = body - reader.left();
-        Ok(Self { path: path.to_owned(), base_sha256, start, splits, bytes })
+        let base_options =
+            TextOptions { lenient: head[1] & REQUIRED_LENIENT != 0, header: head[1] & REQUIRED_NO_HEADER == 0 };
+        Ok(Self { path: path.to_owned(), base_sha256, base_options, start, splits, bytes })
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, SplitHeader, checksum};
+use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_LENIENT, REQUIRED_NO_HEADER,
+    SplitHeader, checksum};
 use crate::bytes;
 use crate::columnar::{Recipe, equal_files};
 use crate::delta::{BlockEncoder, Setup};
@@ -38,7 +39,12 @@ pub fn compress(
     let mut artifact = Output::create(&output.join(FILE_NAME))?;
     let mut head = MAGIC.to_vec();
     let columnar = files.iter().any(|file| Format::of(file).is_ok_and(|format| !format.is_text()));
-    head.extend_from_slice(&[FORMAT_VERSION, u8::from(columnar) * REQUIRED_COLUMNAR | REQUIRED_BYTES, 0]);
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let required = REQUIRED_BYTES
+        | bit(columnar, REQUIRED_COLUMNAR)
+        | bit(spec.lenient, REQUIRED_LENIENT)
+        | bit(!spec.header, REQUIRED_NO_HEADER);
+    head.extend_from_slice(&[FORMAT_VERSION, required, 0]);
     head.extend_from_slice(&base.sha256);
     put_number(&mut head, files.len() as u64);
     artifact.write(&head)?;

@@ -9,7 +9,7 @@ use crate::inputs::Base;
 use crate::output::hex;
 use crate::reconstruct::each_split;
 use crate::report::split_report;
-use crate::spec::{CompressSpec, Example, Info};
+use crate::spec::{Example, Info};
 use crate::table::Record;
 
 /// Longer values are shown by their beginning.
@@ -42,7 +42,7 @@ pub fn info(delta: &Path) -> Result<Info> {
 /// When the delta or its base cannot be read, or do not belong together.
 pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
     let artifact = Artifact::open(delta)?;
-    let mut base = Base::open(base, CompressSpec::default().text(), Some(artifact.base_sha256))?;
+    let mut base = Base::open(base, artifact.base_options, Some(artifact.base_sha256))?;
     let mut found: Vec<Example> = Vec::new();
     each_split(&artifact, |header, blocks| {
         let mut plan = header.plan.clone();

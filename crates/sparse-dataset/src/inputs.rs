@@ -99,8 +99,8 @@ impl Base {
 pub(crate) fn add_file(rows: &mut Rows, source: Source, options: TextOptions, fill: bool) -> Result<Option<String>> {
     let format = Format::of(&source.path)?;
     if format.is_text() {
-        rows.add_text(source, format, options, fill)?;
-        return Ok(None);
+        // A delimited file declares its columns; JSON objects need not agree.
+        return rows.add_text(source, format, options, fill);
     }
     let path = source.path.clone();
     drop(source);

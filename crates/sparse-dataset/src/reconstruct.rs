@@ -8,7 +8,7 @@ use crate::artifact::{Artifact, SplitHeader};
 use crate::error::{Error, Result};
 use crate::inputs::Base;
 use crate::output::{Output, hex};
-use crate::spec::{CompressSpec, Progress};
+use crate::spec::Progress;
 use crate::rebuild::{Block, Check, rebuild};
 use crate::wire::Reader;
 
@@ -73,7 +73,7 @@ pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Res
 }
 
 fn open_base(path: &Path, artifact: &Artifact) -> Result<Base> {
-    Base::open(path, CompressSpec::default().text(), Some(artifact.base_sha256))
+    Base::open(path, artifact.base_options, Some(artifact.base_sha256))
 }
 
 /// A split's name must not lead out of the folder.

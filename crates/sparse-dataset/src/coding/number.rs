@@ -5,23 +5,29 @@ use super::range::BitCoder;
 /// An adaptive probability that learns fast first and slowly later.
 #[derive(Clone, Copy)]
 pub(crate) struct Bit {
-    one: u16,
+    /// The probability of a set bit, in units of 2^-22.
+    one: u32,
     seen: u8,
 }
 
+/// Bits by which the probability is finer than the coder's.
+const FINER: u32 = 6;
+/// No bit is believed to be more certain than this of 65536.
+const LEAST: u32 = 4;
+
 impl Bit {
     pub(crate) const fn new() -> Self {
-        Self { one: 1 << 15, seen: 0 }
+        Self { one: 1 << 21, seen: 0 }
     }
 
     #[inline]
     pub(crate) fn code<C: BitCoder>(&mut self, coder: &mut C, bit: bool) -> bool {
         const LIMIT: u8 = 126;
-        let bit = coder.bit(bit, u32::from(self.one).clamp(24, 65_536 - 24));
-        let target = if bit { 65_535 } else { 0 };
+        let bit = coder.bit(bit, (self.one >> FINER).clamp(LEAST, 65_536 - LEAST));
+        let target = if bit { (1 << 22) - 1 } else { 0 };
         // The first observations move the estimate as the KT estimator would.
-        let delta = (target - i32::from(self.one)) * 2 / (2 * i32::from(self.seen) + 3);
-        self.one = (i32::from(self.one) + delta) as u16;
+        let delta = (target - self.one as i32) * 2 / (2 * i32::from(self.seen) + 3);
+        self.one = (self.one as i32 + delta) as u32;
         if self.seen < LIMIT {
             self.seen += 1;
         }

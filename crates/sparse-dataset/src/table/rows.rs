@@ -29,12 +29,15 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Adds a text file. Rows of a base document get the cells of the objects
-    /// around them, so that each is a whole row.
-    pub(crate) fn add_text(&mut self, source: Source, format: Format, options: TextOptions, fill: bool) -> Result<()> {
+    /// around them, so that each is a whole row. Gives the columns that the
+    /// file declares.
+    pub(crate) fn add_text(&mut self, source: Source, format: Format, options: TextOptions, fill: bool) -> Result<Option<String>> {
         let path = source.path.clone();
         let mut table = TextTable::open(source, format, options)?;
         if !(fill && table.parser.is_document()) {
-            return self.add(Part::Text(table), &path);
+            let declared = matches!(format, Format::Csv | Format::Tsv).then(|| table.columns().names.join(", "));
+            self.add(Part::Text(table), &path)?;
+            return Ok(declared);
         }
         let mut stored = StoredRows::new();
         let mut record = Record::default();
@@ -57,7 +60,8 @@ impl Rows {
             stored.push(&record, &path)?;
         }
         let columns = table.columns().clone();
-        self.add_stored(stored, columns, &path)
+        self.add_stored(stored, columns, &path)?;
+        Ok(None)
     }
 
     /// Adds rows that were read from a columnar file.

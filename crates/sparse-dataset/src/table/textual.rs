@@ -6,7 +6,7 @@ use super::record::{MAX_RECORD, Record};
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::text::{Columns, Dialect, RecordParser, JsonScanner, Spelling, survey};
+use crate::text::{Columns, Dialect, RecordParser, JsonScanner, Spelling, survey, value_end};
 
 /// The sample from which the habits of a writer are read.
 const SAMPLE: u64 = 4 << 20;
@@ -27,7 +27,7 @@ impl TextTable {
         let mut buffer = Vec::new();
         let sample = source.read(0, SAMPLE, &mut buffer)?;
         match format {
-            Format::Json => {
+            Format::Json if !holds_several_values(sample) => {
                 let spelling = Spelling::detect(sample);
                 Self::document(source, spelling, options)
             }
@@ -156,10 +156,17 @@ impl TextTable {
             }
             let mut line = 1;
             let found = excerpt(bytes, fault.at);
-            line += count_lines(&self.source, start).unwrap_or(0) + lines(&bytes[..fault.at.min(bytes.len())]);
+            line += count_lines(&self.source, start).unwrap_or(0) + lines(&bytes[..fault.at.min(bytes.len().saturating_sub(1))]);
             Error::Malformed { path: self.source.path.clone(), line, expected: fault.expected.to_owned(), found }
         })
     }
+}
+
+/// Whether a `.json` file holds lines of JSON, as many do.
+fn holds_several_values(sample: &[u8]) -> bool {
+    let Some(start) = sample.iter().position(|byte| !byte.is_ascii_whitespace()) else { return false };
+    let end = if matches!(sample[start], b'{' | b'[') { value_end(sample, start) } else { None };
+    end.is_some_and(|end| sample[end..].iter().any(|byte| !byte.is_ascii_whitespace()))
 }
 
 /// How text files are to be read.

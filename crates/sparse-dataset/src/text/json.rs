@@ -66,7 +66,7 @@ impl JsonScanner {
             }
             let Some(&byte) = input.get(at) else {
                 if !self.stack.is_empty() || (!after_value && self.record_path.is_some()) {
-                    return fault(at, "more of the value, found the end");
+                    return fault(at, "more of the value");
                 }
                 break;
             };

@@ -10,7 +10,7 @@ mod template;
 
 pub(crate) use delimited::Dialect;
 pub(crate) use json::JsonScanner;
-pub(crate) use leaf::{elements, members};
+pub(crate) use leaf::{elements, members, value_end};
 pub(crate) use parser::{Layout, RecordParser};
 pub(crate) use spelling::{Spelling, unescape};
 pub(crate) use survey::survey;
