@@ -9,7 +9,7 @@ use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::leaves;
-use super::render::{kind_of, render};
+use super::render::{is_null, kind_of, render};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::table::{Kind, Record, StoredRows};
@@ -17,29 +17,30 @@ use crate::text::Columns;
 
 const BATCH_ROWS: usize = 1024;
 
-type Batches = Box<dyn RecordBatchReader>;
+type Batches = (SchemaRef, Box<dyn RecordBatchReader>);
 
-/// The record batches of a file.
+/// The schema of a file, with its metadata, and its record batches.
 pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
     let open = || File::open(path).map_err(Error::io(path));
     if format == Format::Parquet {
         let builder = ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(Error::columnar(path))?;
+        // The reader's own schema lacks the metadata.
+        let schema = builder.schema().clone();
         let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(Error::columnar(path))?;
-        return Ok(Box::new(reader));
+        return Ok((schema, Box::new(reader)));
     }
     match arrow_ipc::reader::FileReader::try_new(open()?, None) {
-        Ok(reader) => Ok(Box::new(reader)),
+        Ok(reader) => Ok((reader.schema(), Box::new(reader))),
         Err(_) => {
             let reader = arrow_ipc::reader::StreamReader::try_new(open()?, None).map_err(Error::columnar(path))?;
-            Ok(Box::new(reader))
+            Ok((reader.schema(), Box::new(reader)))
         }
     }
 }
 
 /// Reads all rows; gives them with the column names and the schema.
 pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)> {
-    let reader = batches(path, Format::of(path)?)?;
-    let schema = reader.schema();
+    let (schema, reader) = batches(path, Format::of(path)?)?;
     let mut columns = Columns::default();
     for name in leaves(&schema) {
         if columns.find(&name).is_some() {
@@ -66,7 +67,7 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
 fn push_cells(
     array: &dyn Array, field: &Field, row: usize, present: bool, column: &mut u32, record: &mut Record, path: &Path,
 ) -> Result<()> {
-    let there = present && !array.is_null(row);
+    let there = present && !is_null(array, row);
     if let DataType::Struct(fields) = field.data_type() {
         if field.is_nullable() {
             record.push(*column, if there { Kind::Raw } else { Kind::Null }, if there { b"1" } else { b"" });
@@ -92,8 +93,9 @@ fn push_cells(
 
 /// Whether two files hold equal batches under equal schemas.
 pub(crate) fn equal_files(first: &Path, second: &Path, format: Format) -> Result<bool> {
-    let (mut a, mut b) = (batches(first, format)?, batches(second, format)?);
-    if a.schema() != b.schema() {
+    let (first_schema, mut a) = batches(first, format)?;
+    let (second_schema, mut b) = batches(second, format)?;
+    if first_schema != second_schema {
         return Ok(false);
     }
     let mut rest: (Option<RecordBatch>, Option<RecordBatch>) = (None, None);

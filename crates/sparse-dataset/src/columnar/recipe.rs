@@ -47,8 +47,7 @@ impl Recipe {
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let open = || File::open(path).map_err(Error::io(path));
         let format = Format::of(path)?;
-        let written = batches_as_written(path, format)?;
-        let schema = written.schema();
+        let (schema, written) = batches_as_written(path, format)?;
         if format == Format::Parquet {
             let reader = SerializedFileReader::new(open()?).map_err(Error::columnar(path))?;
             return Ok(Self::of_parquet(reader.metadata(), schema));

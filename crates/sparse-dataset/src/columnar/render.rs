@@ -73,6 +73,19 @@ fn float(value: f64, bits: u64, usual_nan: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// Whether a row has no value: types without values and dictionaries of nulls
+/// say so only logically.
+pub(crate) fn is_null(array: &dyn Array, row: usize) -> bool {
+    match array.data_type() {
+        DataType::Null => true,
+        DataType::Dictionary(..) if !array.is_null(row) => {
+            let dictionary = array.as_any_dictionary();
+            dictionary.values().is_null(dictionary.normalized_keys()[row])
+        }
+        _ => array.is_null(row),
+    }
+}
+
 /// Appends a value that is not null. `false` if the type is not supported.
 pub(crate) fn render(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> bool {
     macro_rules! with {
@@ -135,7 +148,7 @@ fn list(values: &dyn Array, out: &mut Vec<u8>) -> bool {
 
 /// A value inside a list, in JSON; bytes as a string of hexadecimal digits.
 fn json(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> bool {
-    if array.is_null(row) {
+    if is_null(array, row) {
         out.extend_from_slice(b"null");
         return true;
     }

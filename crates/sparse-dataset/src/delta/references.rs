@@ -9,6 +9,7 @@ const FROM_NOWHERE: usize = 1;
 const FORWARD: usize = 2;
 const UNUSED: usize = 3;
 const AGAIN: usize = 4;
+const UNUSED_NEAR: usize = 5;
 
 /// A gap longer than this is a jump.
 const LONGEST_GAP: u32 = 4096;
@@ -23,6 +24,9 @@ pub(crate) struct References {
     steps: Vec<Symbol<8>>,
     skip: [Bit; 64],
     gap: Number,
+    rank: Number,
+    /// How much shorter the indices of late were than random ones, in 1/16 bit.
+    shorter: i32,
 }
 
 impl References {
@@ -35,6 +39,8 @@ impl References {
             steps: vec![Symbol::new(); 64],
             skip: [Bit::new(); 64],
             gap: Number::new(),
+            rank: Number::new(),
+            shorter: 0,
         }
     }
 
@@ -44,7 +50,8 @@ impl References {
             NEW => FROM_NOWHERE,
             _ if row == self.next => NEXT,
             _ if row > self.next && row - self.next <= LONGEST_GAP && self.near(row) => FORWARD,
-            _ if self.remaining.contains(row) => UNUSED,
+            // A shuffle within a window leaves indices shorter than a whole one.
+            _ if self.remaining.contains(row) => if self.shorter > 24 { UNUSED_NEAR } else { UNUSED },
             _ => AGAIN,
         }
     }
@@ -53,7 +60,8 @@ impl References {
     fn near(&self, row: u32) -> bool {
         let gap = u64::from(row - self.next);
         // After jumps a small gap is an accident; otherwise gaps are the rule.
-        self.history % 8 == UNUSED && gap * 64 < u64::from(self.rows) && gap < 8 || self.history % 8 != UNUSED
+        let jumped = matches!(self.history % 8, UNUSED | UNUSED_NEAR);
+        !jumped || gap * 64 < u64::from(self.rows) && gap < 8
     }
 
     /// Codes the reference of one row. `None` if a damaged stream names a row
@@ -68,12 +76,18 @@ impl References {
                 let gap = self.code_gap(coder, row.wrapping_sub(self.next).wrapping_sub(1))?;
                 self.next.checked_add(gap)?.checked_add(1)?
             }
-            UNUSED => {
-                if self.remaining.left() == 0 {
+            UNUSED | UNUSED_NEAR => {
+                let left = self.remaining.left();
+                if left == 0 {
                     return None;
                 }
                 let rank = if self.remaining.contains(row) { self.remaining.rank(row) } else { 0 };
-                let rank = coder.uniform(rank, self.remaining.left());
+                let rank = match step {
+                    UNUSED => coder.uniform(rank, left),
+                    _ => u32::try_from(self.rank.code(coder, u64::from(rank))).ok()?,
+                };
+                let bits = |value: u32| 32 - value.leading_zeros() as i32;
+                self.shorter += (bits(left) - bits(rank) - 1) - self.shorter / 16;
                 self.remaining.select(rank)?
             }
             AGAIN => coder.uniform(row, self.rows),
@@ -149,6 +163,15 @@ mod tests {
         kept.sort_unstable();
         // 10,000 * H(0.7) / 8
         assert!((cost(10_000, &kept) as f64) < 1_101.0 * 1.03, "{}", cost(10_000, &kept));
+    }
+
+    #[test]
+    fn a_shuffle_within_windows_costs_its_windows() {
+        let window = shuffled(1_000);
+        let rows: Vec<u32> = (0..100).flat_map(|block| window.iter().map(move |row| block * 1_000 + row)).collect();
+        let ideal: f64 = 100.0 * (1..=1_000u32).map(|n| f64::from(n).log2()).sum::<f64>() / 8.0;
+        let cost = cost(100_000, &rows) as f64;
+        assert!(cost < ideal * 1.10, "{cost} for {ideal}");
     }
 
     #[test]
