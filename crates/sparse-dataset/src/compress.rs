@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::artifact::{Body, FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_LENIENT, REQUIRED_NO_HEADER,
     SplitHeader, checksum};
 use crate::bytes;
-use crate::columnar::{Recipe, equal_files};
+use crate::columnar::{Recipe, equal_files, guarded};
 use crate::delta::{BlockEncoder, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -154,8 +154,8 @@ fn columnar_body(
     header: &mut SplitHeader, blocks: &[(u32, Vec<u8>)], file: &Path, base: &mut Base, spec: &CompressSpec, artifact: &Output,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let recipe = Recipe::of(file)?;
-    header.body = Body::Columnar(recipe.write(file)?);
+    let recipe = guarded(file, || Recipe::of(file)?.write(file))?;
+    header.body = Body::Columnar(recipe);
     let views: Vec<Block<'_>> = blocks.iter().map(|(rows, block)| (*rows, block.as_slice())).collect();
     let mut rebuilt = Output::create(&artifact.beside(&header.name))?;
     rebuild(file, header, &views, base, &mut rebuilt, progress)?;
@@ -164,7 +164,7 @@ fn columnar_body(
         return Ok(());
     }
     let rebuilt_path = rebuilt.flushed()?;
-    if !equal_files(file, rebuilt_path, header.format)? {
+    if !guarded(file, || equal_files(file, rebuilt_path, header.format))? {
         return Err(Error::Columnar {
             path: file.to_owned(),
             message: "the content could not be rebuilt; please report the file's schema".to_owned(),

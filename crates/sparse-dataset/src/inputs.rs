@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::bytes;
-use crate::columnar::read_rows;
+use crate::columnar::{guarded, read_rows};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
@@ -104,7 +104,7 @@ pub(crate) fn add_file(rows: &mut Rows, source: Source, options: TextOptions, fi
     }
     let path = source.path.clone();
     drop(source);
-    let (stored, columns, schema) = read_rows(&path)?;
+    let (stored, columns, schema) = guarded(&path, || read_rows(&path))?;
     rows.add_stored(stored, columns, &path)?;
     let names: Vec<String> = schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
     Ok(Some(names.join(", ")))

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::artifact::{Body, SplitHeader, damaged};
 use crate::bytes;
-use crate::columnar::{ColumnarOutput, Recipe};
+use crate::columnar::{ColumnarOutput, Recipe, guarded};
 use crate::delta::{BlockDecoder, RowCoder, Setup};
 use crate::error::{Error, Result};
 use crate::inputs::Base;
@@ -116,7 +116,7 @@ pub(crate) fn rebuild(
         }
         (Body::Columnar(recipe), _) => {
             let path = Path::new(&header.name);
-            let recipe = Recipe::read(recipe).ok_or_else(|| damaged(artifact, "recipe"))?;
+            let recipe = guarded(artifact, || Recipe::read(recipe).ok_or_else(|| damaged(artifact, "recipe")))?;
             let failed = Mutex::new(None);
             let write_all = || {
                 let mut output = ColumnarOutput::new(recipe, SinkWriter { sink, failed: &failed }, path)?;
@@ -129,7 +129,7 @@ pub(crate) fn rebuild(
                 }
                 output.finish(path)
             };
-            let result = write_all();
+            let result = guarded(path, write_all);
             match failed.into_inner() {
                 Ok(Some(error)) => Err(error),
                 _ => result,

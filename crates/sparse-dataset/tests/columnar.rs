@@ -166,3 +166,29 @@ fn folders_of_splits_come_back() {
         assert_eq!(std::fs::read(again.join(name)).unwrap(), std::fs::read(folder.0.join("derivative").join(name)).unwrap());
     }
 }
+
+#[test]
+fn a_flipped_or_cut_columnar_file_is_an_error_or_another_table() {
+    let folder = Folder::new();
+    let batch = every_type().project(&[0, 1, 5, 11, 14, 16]).unwrap();
+    for name in ["d.parquet", "d.arrow"] {
+        let path = folder.0.join(name);
+        if name == "d.parquet" {
+            write_parquet(&path, &batch, Compression::SNAPPY, 4);
+        } else {
+            write_arrow(&path, &batch);
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let base = folder.write("base.jsonl", b"{\"text\": \"one\"}\n");
+        for at in (0..bytes.len()).step_by(211) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x41;
+            for damaged in [&flipped[..], &bytes[..at]] {
+                let derivative = folder.write(name, damaged);
+                let started = std::time::Instant::now();
+                let _ = sparse_dataset::compress(&base, &derivative, &folder.0, &CompressSpec::default(), &());
+                assert!(started.elapsed().as_secs() < 20, "{name}: byte {at} makes a bomb");
+            }
+        }
+    }
+}

@@ -122,6 +122,7 @@ struct Answer {
 pub fn run(args: DatasetArgs, context: &Context) -> ExitCode {
     let bar = Bar { shown: Mutex::new(None), on: !context.quiet && !context.json && std::io::stderr().is_terminal() };
     let started = Instant::now();
+    silence_readers();
     let answer = match args {
         DatasetArgs::Compress { base, derivative, output, options } => compress(&base, &derivative, &output, options, context, &bar),
         DatasetArgs::Reconstruct { base, delta, output } => reconstruct(&base, &delta, &output, context, &bar),
@@ -149,6 +150,18 @@ pub fn run(args: DatasetArgs, context: &Context) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The library turns panics of the Parquet and Arrow readers on damaged files
+/// into errors; their own messages would only stand above ours.
+fn silence_readers() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let file = panic.location().map_or("", |location| location.file());
+        if !file.contains("/parquet-") && !file.contains("/arrow-") {
+            usual(panic);
+        }
+    }));
 }
 
 fn may_write(path: &Path, context: &Context) -> Result<()> {

@@ -51,7 +51,7 @@ impl References {
             _ if row == self.next => NEXT,
             _ if row > self.next && row - self.next <= LONGEST_GAP && self.near(row) => FORWARD,
             // A shuffle within a window leaves indices shorter than a whole one.
-            _ if self.remaining.contains(row) => if self.shorter > 24 { UNUSED_NEAR } else { UNUSED },
+            _ if self.remaining.contains(row) => if self.shorter > 40 { UNUSED_NEAR } else { UNUSED },
             _ => AGAIN,
         }
     }
