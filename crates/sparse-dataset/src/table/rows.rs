@@ -11,7 +11,7 @@ use crate::format::Format;
 use crate::text::Columns;
 
 enum Part {
-    Text(TextTable),
+    Text(Box<TextTable>),
     Stored { source: Source, ends: Vec<u64>, columns: Columns, buffer: Vec<u8> },
 }
 
@@ -36,7 +36,7 @@ impl Rows {
         let mut table = TextTable::open(source, format, options)?;
         if !(fill && table.parser.is_document()) {
             let declared = matches!(format, Format::Csv | Format::Tsv).then(|| table.columns().names.join(", "));
-            self.add(Part::Text(table), &path)?;
+            self.add(Part::Text(Box::new(table)), &path)?;
             return Ok(declared);
         }
         let mut stored = StoredRows::new();

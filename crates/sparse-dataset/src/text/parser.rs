@@ -10,7 +10,7 @@ use crate::wire::{Reader, put_number};
 /// How the cells of a text file are spelled.
 #[derive(Clone, Debug)]
 pub(crate) enum Layout {
-    Json(Spelling),
+    Json(Box<Spelling>),
     Delimited(Dialect),
 }
 
@@ -49,7 +49,7 @@ impl Layout {
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         Some(match reader.byte()? {
-            0 => Self::Json(Spelling::read(reader)?),
+            0 => Self::Json(Box::new(Spelling::read(reader)?)),
             1 => {
                 let delimiter = reader.byte()?;
                 let always = reader.sized()?.iter().map(|&byte| byte == 1).collect();
@@ -79,7 +79,7 @@ const VERBATIM: &str = "(record)";
 
 impl RecordParser {
     pub(crate) fn json(spelling: Spelling, scanner: JsonScanner, lenient: bool) -> Self {
-        Self::new(Layout::Json(spelling), scanner, 0, lenient)
+        Self::new(Layout::Json(Box::new(spelling)), scanner, 0, lenient)
     }
 
     /// `names` are the columns; the dialect must have learned its quotes.
