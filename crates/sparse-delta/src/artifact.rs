@@ -155,6 +155,9 @@ impl Artifact {
                 .filter(|t| t.info().dtype() == Dtype::U8)
                 .ok_or_else(|| damaged(format!("no {name} section")))
         };
+        if !shard.gaps().is_empty() {
+            return Err(damaged("bytes belong to no section".to_owned()));
+        }
         let (data, packed) = (section("data")?.info().range(), section("index")?);
         if packed.info().bytes() > MAX_INDEX_BYTES {
             return Err(damaged("it is too large".to_owned()));

@@ -66,9 +66,16 @@ pub(crate) fn check_base(
     }
     let found = digests.combine(index);
     if found != index.base_digest {
+        // Each tensor's own check held, so it must be a file: they have none.
+        let files: Vec<&str> = index.base_files().iter().map(|f| f.path.as_str()).collect();
+        let what = match files[..] {
+            [] => "the base as a whole".to_owned(),
+            [file] => format!("file {file}"),
+            _ => format!("one of the files {}", files.join(", ")),
+        };
         return Err(differs(
             base,
-            "the base as a whole".to_owned(),
+            what,
             index.base_digest.to_string(),
             found.to_string(),
         ));

@@ -261,7 +261,8 @@ pub(crate) fn common_weights(base: &[u64], fine: &[u64]) -> Option<u64> {
     let (&[base_rows, ref base_row @ ..], &[fine_rows, ref fine_row @ ..]) = (base, fine) else {
         return (base == fine).then_some(1);
     };
-    (base_row == fine_row).then(|| base_rows.min(fine_rows) * fine_row.iter().product::<u64>())
+    // From the rows on: where there are none, the product of the other sides may overflow.
+    (base_row == fine_row).then(|| fine_row.iter().fold(base_rows.min(fine_rows), |n, s| n * s))
 }
 
 /// The length of a tensor's rows.
@@ -273,3 +274,6 @@ pub(crate) fn width(shape: &[u64]) -> usize {
 pub(crate) fn is_modelled(dtype: Dtype) -> bool {
     layout(dtype).is_some()
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,12 @@ pub(crate) fn match_tensors<'b>(
 ) -> Result<Vec<Option<TensorRef<'b>>>, Error> {
     let names: BTreeSet<&str> = fine.tensors().map(|t| t.info().name()).collect();
     let mut by_shape: BTreeMap<&[u64], Vec<TensorRef<'b>>> = BTreeMap::new();
-    for tensor in base.tensors() {
+    // Where two shards have a tensor of the same name, only one of them can be referred to.
+    let reachable = |tensor: &TensorRef<'_>| {
+        base.tensor(tensor.name())
+            .is_some_and(|found| std::ptr::eq(found.info(), tensor.info()))
+    };
+    for tensor in base.tensors().filter(reachable) {
         by_shape
             .entry(tensor.info().shape())
             .or_default()
@@ -33,10 +38,10 @@ pub(crate) fn match_tensors<'b>(
         .map(|tensor| {
             let info = tensor.info();
             let named = base.tensor(info.name()).filter(|b| fits(b, &tensor));
-            if let Some(named) = named {
-                if layout(info.dtype()).is_none() || distance(&named, &tensor)? < STRANGERS {
-                    return Ok(Some(named));
-                }
+            if let Some(named) = named
+                && (layout(info.dtype()).is_none() || distance(&named, &tensor)? < STRANGERS)
+            {
+                return Ok(Some(named));
             }
             let mut best: Option<(f32, TensorRef<'b>)> = None;
             for candidate in by_shape.get(info.shape()).into_iter().flatten() {

@@ -27,18 +27,19 @@ pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
     std::thread::scope(|scope| {
         // Dropped however this ends, which is what ends the workers.
         let job_sender = job_sender;
-        let (sender, receiver) = mpsc::channel::<(usize, Result<R, E>)>();
+        let (sender, receiver) = mpsc::channel::<Option<(usize, Result<R, E>)>>();
         for _ in 0..threads {
             let (sender, job_receiver, state, work) =
                 (sender.clone(), &job_receiver, &state, &work);
             scope.spawn(move || {
+                let _last_word = LastWord(sender.clone());
                 let mut state = state();
                 loop {
                     // A poisoned lock means that another worker panicked: stop.
                     let Ok(Ok((number, job))) = job_receiver.lock().map(|r| r.recv()) else {
                         return;
                     };
-                    if sender.send((number, work(&mut state, job))).is_err() {
+                    if sender.send(Some((number, work(&mut state, job)))).is_err() {
                         return;
                     }
                 }
@@ -61,8 +62,8 @@ pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
             if sent == done {
                 return Ok(());
             }
-            let Ok((number, result)) = receiver.recv() else {
-                // The workers panicked; leaving the scope passes the panic on.
+            let Ok(Some((number, result))) = receiver.recv() else {
+                // A worker panicked; leaving the scope passes the panic on.
                 return Ok(());
             };
             waiting.insert(number, result?);
@@ -72,6 +73,18 @@ pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
             }
         }
     })
+}
+
+/// Sends `None` when its thread panics: the others would wait for its result for ever.
+struct LastWord<T>(mpsc::Sender<Option<T>>);
+
+impl<T> Drop for LastWord<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The receiver may have stopped already.
+            let _ = self.0.send(None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +113,19 @@ mod tests {
             .unwrap();
             assert_eq!(seen, (0..200).map(|n| n * n).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "a scoped thread panicked")]
+    fn a_panic_is_passed_on() {
+        let work = |_: &mut (), n: i32| {
+            if n == 5 {
+                panic!("as planned")
+            } else {
+                Ok::<_, ()>(n)
+            }
+        };
+        let _ = ordered(3, (0..100).map(Ok), || (), work, |_| Ok(()));
     }
 
     #[test]

@@ -266,7 +266,9 @@ fn shared_zero_bits(
 
 /// For each tensor, an earlier one with the same bytes.
 fn find_aliases(fine: &Checkpoint) -> Result<Vec<Option<usize>>, Error> {
-    let mut seen: HashMap<(u64, Vec<u8>), Vec<(usize, TensorRef<'_>)>> = HashMap::new();
+    // By length and a few bytes.
+    type Alike<'a> = Vec<(usize, TensorRef<'a>)>;
+    let mut seen: HashMap<(u64, Vec<u8>), Alike<'_>> = HashMap::new();
     let mut aliases = Vec::new();
     for (number, tensor) in fine.tensors().enumerate() {
         let bytes = tensor.info().bytes();

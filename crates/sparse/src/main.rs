@@ -18,7 +18,7 @@ use crate::context::{Context, Outcome};
 
 /// Store fine-tuned checkpoints as deltas of their bases, and rebuild them exactly.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 100)]
+#[command(version, arg_required_else_help = true, max_term_width = 80)]
 struct Args {
     #[command(flatten)]
     common: CommonArgs,

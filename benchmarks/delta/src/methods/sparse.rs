@@ -3,7 +3,7 @@
 //! As for every method, names, shapes and digests are not counted; tables, scales and low-rank
 //! factors are. The size of the whole artifact is a row of its own.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use safetensors::Dtype;
 use sparse_codec::{
     Encoder, Fitter, Layout as Format, LowRank, Model, Reader, Scales, Scratch, TableSet, Word,
@@ -66,23 +66,11 @@ impl Method for Sparse {
         fine: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        let high = self.high;
         match layout.main_dtype() {
-            Dtype::BF16 => encode::<u16>(
-                Format::BF16,
-                Dtype::BF16,
-                self.high,
-                layout,
-                base,
-                fine,
-                out,
-            ),
-            Dtype::F16 => {
-                encode::<u16>(Format::F16, Dtype::F16, self.high, layout, base, fine, out)
-            }
-            Dtype::F32 => {
-                encode::<u32>(Format::F32, Dtype::F32, self.high, layout, base, fine, out)
-            }
-            other => Err(anyhow!("{other:?} is not measured")),
+            Dtype::F32 => encode::<u32>(Format::F32, Dtype::F32, high, layout, base, fine, out),
+            Dtype::F16 => encode::<u16>(Format::F16, Dtype::F16, high, layout, base, fine, out),
+            _ => encode::<u16>(Format::BF16, Dtype::BF16, high, layout, base, fine, out),
         }
     }
 
@@ -95,7 +83,13 @@ impl Method for Sparse {
     ) -> Result<()> {
         let scratch = &mut self.scratch;
         match layout.main_dtype() {
-            Dtype::BF16 => decode_all::<u16>(
+            Dtype::F32 => {
+                decode_all::<u32>(Format::F32, Dtype::F32, layout, base, encoded, scratch, out)
+            }
+            Dtype::F16 => {
+                decode_all::<u16>(Format::F16, Dtype::F16, layout, base, encoded, scratch, out)
+            }
+            _ => decode_all::<u16>(
                 Format::BF16,
                 Dtype::BF16,
                 layout,
@@ -104,10 +98,6 @@ impl Method for Sparse {
                 scratch,
                 out,
             ),
-            Dtype::F16 => {
-                decode_all::<u16>(Format::F16, Dtype::F16, layout, base, encoded, scratch, out)
-            }
-            _ => decode_all::<u32>(Format::F32, Dtype::F32, layout, base, encoded, scratch, out),
         }
     }
 }

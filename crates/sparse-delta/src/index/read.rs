@@ -58,6 +58,7 @@ impl Index {
         }
         reader.finish()?;
         no_path_twice(&files)?;
+        total(files.iter().map(|file| file.size))?;
         Ok(Self {
             required,
             optional,
@@ -171,20 +172,26 @@ fn read_shard(
         let source = read_source(reader, info, table_sets)
             .map_err(|error| other(format!("tensor {:?}: {error}", info.name())))?;
         if let Source::Alias(file, tensor) = source {
-            let aliased = if file == number {
-                header
-                    .tensors()
-                    .get(tensor)
-                    .filter(|_| tensor < tensors.len())
-            } else {
-                before.get(file).and_then(|file| match &file.content {
-                    Content::Shard(shard) => shard.header.tensors().get(tensor),
-                    Content::Blob(_) => None,
-                })
+            let (header, tensors) = match before.get(file).map(|file| &file.content) {
+                Some(Content::Shard(shard)) => (&shard.header, &shard.tensors),
+                None if file == number => (&header, &tensors),
+                _ => {
+                    return Err(other(format!(
+                        "tensor {:?}: an alias of no shard",
+                        info.name()
+                    )));
+                }
             };
+            // Never of another alias: following them takes one step.
+            let aliased = header
+                .tensors()
+                .get(tensor)
+                .zip(tensors.get(tensor))
+                .filter(|(_, tensor)| !matches!(tensor.source, Source::Alias(..)))
+                .map(|(info, _)| info);
             if aliased.is_none_or(|a| a.bytes() != info.bytes()) {
                 return Err(other(format!(
-                    "tensor {:?}: is said to equal a tensor that is not before it",
+                    "tensor {:?}: an alias of a tensor that is not before it",
                     info.name()
                 )));
             }

@@ -1,5 +1,6 @@
 //! Rebuilding whole files.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -110,6 +111,7 @@ fn rebuild_shard(
         let stored = artifact.stream(artifact.file_offset(number), shard.gaps);
         gaps = Box::new(raw::unpack(stored, &[]).map_err(damaged(decoders, "gaps"))?);
     }
+    let gaps = RefCell::new(gaps);
     let mut pieces: Vec<(u64, Option<usize>, u64)> = shard
         .header
         .tensors()
@@ -140,16 +142,15 @@ fn rebuild_shard(
                 Err(error) => Box::new(std::iter::once(Err(error))),
             },
             None => {
-                let pieces: Vec<_> = (0..len)
-                    .step_by(RAW_CHUNK_BYTES as usize)
-                    .map(|at| {
-                        let mut bytes = vec![0; RAW_CHUNK_BYTES.min(len - at) as usize];
-                        gaps.read_exact(&mut bytes)
-                            .map_err(damaged(decoders, "gaps"))?;
-                        Ok(Part::Bytes(bytes))
-                    })
-                    .collect();
-                Box::new(pieces.into_iter())
+                // Piece by piece: a gap can be as large as a file.
+                let gaps = &gaps;
+                Box::new((0..len).step_by(RAW_CHUNK_BYTES as usize).map(move |at| {
+                    let mut bytes = vec![0; RAW_CHUNK_BYTES.min(len - at) as usize];
+                    gaps.borrow_mut()
+                        .read_exact(&mut bytes)
+                        .map_err(damaged(decoders, "gaps"))?;
+                    Ok(Part::Bytes(bytes))
+                }))
             }
         });
     crate::pipeline::ordered(

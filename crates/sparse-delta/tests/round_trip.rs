@@ -1,0 +1,464 @@
+//! Fine-tune to delta and back, byte for byte, for every shape that checkpoints come in.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Made, Noise, checkpoint, model, put, round_trip, safetensors, tuned, write_weights};
+use proptest::prelude::*;
+use sparse_checkpoint::Dtype;
+
+/// Round trip of two sets of weights, each in one file.
+fn pair(base: &[Made], fine: &[Made]) -> sparse_delta::Compressed {
+    round_trip(checkpoint(base, None).path(), checkpoint(fine, None).path())
+}
+
+#[test]
+fn a_light_fine_tune_is_small() {
+    let base = model(Dtype::BF16, 1);
+    let made = pair(&base, &tuned(&base, 1e-4, 2));
+    assert!(made.ratio() > 3.0, "{made:?}");
+}
+
+#[test]
+fn a_copy_of_the_base_costs_almost_nothing() {
+    for dtype in [Dtype::BF16, Dtype::F32, Dtype::I32] {
+        let base = model(dtype, 1);
+        let made = pair(&base, &base);
+        assert!(made.delta_bytes < 1200, "{made:?}");
+        assert_eq!(made.changed_parameters, 0);
+    }
+}
+
+#[test]
+fn shards_may_be_cut_differently() {
+    let base = model(Dtype::BF16, 1);
+    let fine = tuned(&base, 1e-4, 2);
+    for (base_limit, fine_limit) in [
+        (None, 50_000),
+        (Some(50_000), u64::MAX),
+        (Some(60_000), 40_000),
+    ] {
+        let (base, fine) = (
+            checkpoint(&base, base_limit),
+            checkpoint(&fine, Some(fine_limit)),
+        );
+        round_trip(base.path(), fine.path());
+    }
+    let made = round_trip(
+        checkpoint(&base, None).path(),
+        checkpoint(&base, Some(50_000)).path(),
+    );
+    assert!(made.delta_bytes * 60 < made.original_bytes, "{made:?}");
+}
+
+#[test]
+fn renamed_tensors_are_found_by_content() {
+    let base = model(Dtype::BF16, 1);
+    let rename = |tensors: &[Made]| -> Vec<Made> {
+        let name = |t: &Made| t.named(&format!("model.transformer.{}", t.spec.name));
+        tensors.iter().map(name).collect()
+    };
+    let made = pair(&base, &rename(&base));
+    assert!(made.delta_bytes * 60 < made.original_bytes, "{made:?}");
+    let plain = pair(&base, &tuned(&base, 1e-4, 2));
+    let renamed = pair(&base, &rename(&tuned(&base, 1e-4, 2)));
+    assert!(renamed.delta_bytes < plain.delta_bytes + 600, "{renamed:?}");
+}
+
+#[test]
+fn vocabularies_grow_and_shrink() {
+    for dtype in [Dtype::BF16, Dtype::F32] {
+        let noise = &mut Noise::new(3);
+        let small = Made::random("wte", dtype, &[1000, 64], noise);
+        let mut bytes = small.tuned(1e-4, noise).bytes;
+        bytes.extend(Made::random("wte", dtype, &[24, 64], noise).bytes);
+        let large = Made::new("wte", dtype, &[1024, 64], bytes);
+        let grown = pair(std::slice::from_ref(&small), std::slice::from_ref(&large));
+        let shrunk = pair(&[large], &[small]);
+        for made in [grown, shrunk] {
+            assert!(made.ratio() > 1.4, "{made:?}");
+        }
+    }
+}
+
+#[test]
+fn every_dtype_comes_back() {
+    let noise = &mut Noise::new(4);
+    let base: Vec<Made> = Dtype::ALL
+        .iter()
+        .map(|&dtype| Made::random(&format!("t.{dtype}"), dtype, &[40, 24], noise))
+        .collect();
+    pair(&base, &tuned(&base, 1e-4, 5));
+    pair(&base, &base);
+    // Without a counterpart in the base.
+    pair(&[Made::random("x", Dtype::F32, &[3], noise)], &base);
+}
+
+#[test]
+fn empty_scalar_and_single_tensors_come_back() {
+    let noise = &mut Noise::new(5);
+    for dtype in Dtype::ALL {
+        let shapes: &[&[u64]] = match dtype.bits() % 8 {
+            0 => &[&[0], &[4, 0], &[0, 4], &[], &[1], &[1, 1], &[2, 0, 3]],
+            _ => &[&[0], &[4, 0], &[0, 4], &[2, 0, 3], &[4]],
+        };
+        let base: Vec<Made> = shapes
+            .iter()
+            .map(|shape| Made::random(&format!("t{shape:?}"), dtype, shape, noise))
+            .collect();
+        pair(&base, &tuned(&base, 1e-3, 6));
+        pair(&base[..1], &base);
+    }
+}
+
+#[test]
+fn an_empty_tensor_may_have_huge_other_sides() {
+    let shape = [0, 1 << 40, 1 << 40];
+    for dtype in [Dtype::BF16, Dtype::I64] {
+        let odd = Made::new("odd", dtype, &shape, Vec::new());
+        let noise = &mut Noise::new(6);
+        let both = [odd, Made::random("w", dtype, &[30], noise)];
+        pair(&both, &both);
+        pair(&both[1..], &both);
+    }
+}
+
+#[test]
+fn tied_tensors_are_stored_once() {
+    let noise = &mut Noise::new(7);
+    let base = Made::random("wte", Dtype::BF16, &[500, 64], noise);
+    let fine = base.tuned(1e-4, noise);
+    let once = pair(std::slice::from_ref(&base), std::slice::from_ref(&fine));
+    let tied = [fine.clone(), fine.named("lm_head"), fine.named("a.copy")];
+    let twice = pair(std::slice::from_ref(&base), &tied);
+    assert!(twice.delta_bytes < once.delta_bytes + 400, "{twice:?}");
+    // Across shards, and between dtypes of the same bits.
+    let words = Made::new("words", Dtype::U16, &[64, 500], fine.bytes.clone());
+    let spread = [tied.as_slice(), &[words]].concat();
+    let spread = checkpoint(&spread, Some(1000));
+    let made = round_trip(checkpoint(&[base], None).path(), spread.path());
+    assert!(made.delta_bytes < once.delta_bytes + 1200, "{made:?}");
+}
+
+#[test]
+fn the_same_name_in_two_shards_comes_back() {
+    let noise = &mut Noise::new(8);
+    let [one, other] = [0, 1].map(|_| Made::random("w", Dtype::BF16, &[700], noise));
+    let base = checkpoint(std::slice::from_ref(&one), None);
+    let fine = tempfile::tempdir().unwrap();
+    let text = r#"{"w":{"dtype":"BF16","shape":[700],"data_offsets":[0,1400]}}"#;
+    put(fine.path(), "a.safetensors", &safetensors(text, &one.bytes));
+    put(
+        fine.path(),
+        "b.safetensors",
+        &safetensors(text, &other.bytes),
+    );
+    round_trip(base.path(), fine.path());
+    // As when a folder holds a second copy in half precision: either may be the better base.
+    for weights in [&one, &other] {
+        let tuned = checkpoint(&[weights.tuned(1e-5, noise)], None);
+        round_trip(fine.path(), tuned.path());
+    }
+}
+
+#[test]
+fn constant_tensors_are_a_few_bytes() {
+    let ones = |name: &str, shape: &[u64], value: f32| {
+        let count = shape.iter().product::<u64>() as usize;
+        let bytes = common::number(Dtype::F32, value).repeat(count);
+        Made::new(name, Dtype::F32, shape, bytes)
+    };
+    let base = [ones("norm", &[4096], 1.0), ones("bias", &[4096], 0.0)];
+    let fine = [ones("norm", &[4096], 0.5), ones("bias", &[4096], -0.0)];
+    let made = pair(&base, &fine);
+    assert!(made.delta_bytes < 1200, "{made:?}");
+    pair(&fine, &[ones("other", &[20_000], f32::NAN)]);
+}
+
+#[test]
+fn bits_that_comparisons_miss_come_back() {
+    let odd: [u32; 10] = [
+        0x7fc0_1234,
+        0xffff_ffff,
+        0x7f80_0001,
+        0x7f80_0000,
+        0xff80_0000,
+        0,
+        1 << 31,
+        1,
+        0x8000_0001,
+        0x7f7f_ffff,
+    ];
+    let words = |dtype: Dtype, order: &[u32]| -> Made {
+        let width = dtype.bits() as usize / 8;
+        let bytes = order
+            .iter()
+            .flat_map(|w| w.to_le_bytes()[4 - width..].to_vec());
+        Made::new("w", dtype, &[order.len() as u64], bytes.collect())
+    };
+    for dtype in [
+        Dtype::F32,
+        Dtype::BF16,
+        Dtype::F16,
+        Dtype::F8_E4M3,
+        Dtype::F8_E5M2,
+    ] {
+        let forward: Vec<u32> = odd.iter().copied().cycle().take(5000).collect();
+        let mut other = forward.clone();
+        other.rotate_left(3);
+        pair(&[words(dtype, &forward)], &[words(dtype, &other)]);
+        pair(&[words(dtype, &forward)], &[words(dtype, &forward)]);
+        let noise = &mut Noise::new(9);
+        let base = Made::random("w", dtype, &[5000], noise);
+        pair(std::slice::from_ref(&base), &[words(dtype, &forward)]);
+        pair(&[words(dtype, &forward)], &[base]);
+    }
+}
+
+#[test]
+fn the_base_may_be_of_another_dtype() {
+    let wide = [Dtype::BF16, Dtype::F16, Dtype::F32];
+    for from in wide {
+        for to in wide.into_iter().filter(|&to| to != from) {
+            let base = model(from, 10);
+            let plain: Vec<Made> = base.iter().map(|t| t.cast(to)).collect();
+            pair(&base, &tuned(&plain, 1e-4, 11));
+            // An odd word cannot be had by casting: NaNs, infinities, subnormals.
+            let mut odd = Made::random("wte.weight", to, &[300, 64], &mut Noise::new(12));
+            odd.bytes = Noise::new(13).bytes(odd.bytes.len());
+            pair(&base, &[odd]);
+            if from == Dtype::F32 && to == Dtype::BF16 {
+                let made = pair(&base, &plain);
+                assert!(made.delta_bytes < 3000, "a plain cast: {made:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision_kept_in_fp32_costs_as_half_precision() {
+    let base = model(Dtype::BF16, 14);
+    let fine = tuned(&base, 1e-4, 15);
+    let single = |ts: &[Made]| -> Vec<Made> { ts.iter().map(|t| t.cast(Dtype::F32)).collect() };
+    let half = pair(&base, &fine);
+    let full = pair(&single(&base), &single(&fine));
+    assert!(full.delta_bytes < half.delta_bytes * 11 / 10, "{full:?}");
+}
+
+#[test]
+fn strangers_are_no_larger_than_without_a_base() {
+    let base = model(Dtype::BF16, 16);
+    let fine = model(Dtype::BF16, 17);
+    let against = pair(&base, &fine);
+    let alone = pair(
+        &[Made::random("x", Dtype::I8, &[3], &mut Noise::new(1))],
+        &fine,
+    );
+    assert!(against.delta_bytes < alone.delta_bytes * 101 / 100 + 200);
+    assert!(against.ratio() > 1.3, "{against:?}");
+}
+
+#[test]
+fn random_bytes_never_grow() {
+    let noise = &mut Noise::new(18);
+    for dtype in [
+        Dtype::U8,
+        Dtype::BF16,
+        Dtype::F16,
+        Dtype::F32,
+        Dtype::F64,
+        Dtype::F8_E5M2,
+    ] {
+        let each = u64::from(dtype.bits() / 8);
+        let tensor = |noise: &mut Noise| {
+            Made::new(
+                "w",
+                dtype,
+                &[600, 500],
+                noise.bytes(300_000 * each as usize),
+            )
+        };
+        let (base, fine) = (tensor(noise), tensor(noise));
+        let made = pair(&[base], &[fine]); // the limit is in `round_trip`
+        assert!(made.ratio() < 1.02);
+    }
+}
+
+#[test]
+fn headers_gaps_and_trailing_bytes_are_kept() {
+    let base = tempfile::tempdir().unwrap();
+    let fine = tempfile::tempdir().unwrap();
+    let noise = &mut Noise::new(19);
+    let data = noise.bytes(200);
+    let text = r#"{"a":{"dtype":"BF16","shape":[20],"data_offsets":[0,40]},"b":{"dtype":"U8","shape":[3,5],"data_offsets":[40,55]}}"#;
+    put(
+        base.path(),
+        "model.safetensors",
+        &safetensors(text, &data[..55]),
+    );
+    let odd = [
+        // Gaps before, between and after; keys out of order; odd white space.
+        "{ \"b\" :{\"data_offsets\":[101,116],\"shape\":[3,5],\"dtype\":\"U8\"},\n\t\"__metadata__\":{\"k\":\"v \\u00e9\",\"format\":\"pt\"}, \"a\":{\"dtype\":\"BF16\",\"shape\":[20],\"data_offsets\":[7,47]} }   \n ",
+        // No padding: data at an odd offset, weights unaligned.
+        r#"{"__metadata__":{},"a":{"dtype":"BF16","shape":[20],"data_offsets":[1,41]}} "#,
+        // No tensor at all.
+        r#"{"__metadata__":{"only":"this"}}"#,
+        "{}",
+    ];
+    for (number, text) in odd.iter().enumerate() {
+        let name = format!("sub/{number}.safetensors");
+        put(fine.path(), &name, &safetensors(text, &data));
+    }
+    put(fine.path(), "empty.safetensors", &safetensors("{}  ", &[]));
+    round_trip(base.path(), fine.path());
+    round_trip(fine.path(), base.path());
+    round_trip(fine.path(), fine.path());
+}
+
+#[test]
+fn files_beside_the_weights_come_back() {
+    let weights = model(Dtype::BF16, 20);
+    let (base, fine) = (checkpoint(&weights, None), checkpoint(&weights, None));
+    let noise = &mut Noise::new(21);
+    let text = "a tokenizer, say, with a merge on every line\n".repeat(200);
+    let large = noise.bytes(3_000_000);
+    for (path, of_base, of_fine) in [
+        ("config.json", Some(b"{}".to_vec()), Some(b"{}".to_vec())),
+        (
+            "tokenizer.json",
+            Some(text.clone().into()),
+            Some(format!("{text}more").into()),
+        ),
+        ("new.txt", None, Some(b"new".to_vec())),
+        ("gone.txt", Some(b"gone".to_vec()), None),
+        ("empty", Some(vec![]), Some(vec![])),
+        ("emptied", Some(b"1".to_vec()), Some(vec![])),
+        ("filled", Some(vec![]), Some(b"2".to_vec())),
+        (
+            "a/b/c/deep.bin",
+            Some(large.clone()),
+            Some([b"x", large.as_slice()].concat()),
+        ),
+        ("a/b.bin", None, Some(noise.bytes(2_000_000))),
+        ("zeros", None, Some(vec![0; 4_000_000])),
+        ("ünï cödé", Some(b"1".to_vec()), Some(b"2".to_vec())),
+    ] {
+        for (dir, bytes) in [(&base, of_base), (&fine, of_fine)] {
+            if let Some(bytes) = bytes {
+                put(dir.path(), path, &bytes);
+            }
+        }
+    }
+    let made = round_trip(base.path(), fine.path());
+    assert!(made.delta_bytes < 2_010_000, "{made:?}");
+}
+
+#[test]
+fn tensors_may_be_missing_on_either_side() {
+    let base = model(Dtype::BF16, 22);
+    let fine = tuned(&base, 1e-4, 23);
+    pair(&base, &fine[1..3]);
+    pair(&base[1..3], &fine);
+    let transposed = Made::new("wte.weight", Dtype::BF16, &[64, 300], fine[0].bytes.clone());
+    pair(&base, &[transposed]);
+}
+
+#[test]
+fn many_chunks_come_back() {
+    let noise = &mut Noise::new(24);
+    // More than one chunk of weights and of raw bytes; rows of awkward lengths.
+    let base = [
+        Made::random("odd", Dtype::BF16, &[509, 1031], noise),
+        Made::random("row", Dtype::BF16, &[600_001], noise),
+        Made::random("int", Dtype::I16, &[700, 1001], noise),
+        Made::random("double", Dtype::F64, &[300, 501], noise),
+        Made::random("six", Dtype::F6_E2M3, &[1000, 1600], noise),
+    ];
+    let mut fine = tuned(&base, 1e-4, 25);
+    fine.push(Made::random("new", Dtype::F16, &[509, 1031], noise));
+    pair(&base, &fine);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Relation {
+    Equal,
+    Tuned(u8),
+    Stranger,
+    OnlyBase,
+    OnlyFine,
+    Grown(u64),
+    Cast(usize),
+    Renamed,
+}
+
+fn relation() -> impl Strategy<Value = Relation> {
+    prop_oneof![
+        Just(Relation::Equal),
+        (1u8..6).prop_map(Relation::Tuned),
+        Just(Relation::Stranger),
+        Just(Relation::OnlyBase),
+        Just(Relation::OnlyFine),
+        (1u64..5).prop_map(Relation::Grown),
+        (0usize..3).prop_map(Relation::Cast),
+        Just(Relation::Renamed),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_pair_round_trips(
+        tensors in proptest::collection::vec(
+            (0..Dtype::ALL.len(), proptest::collection::vec(prop_oneof![0u64..3, 1u64..70], 0..4), relation()), 1..8),
+        seed in 1u64..1_000_000,
+        base_limit in prop_oneof![Just(u64::MAX), 1u64..5000],
+        fine_limit in prop_oneof![Just(u64::MAX), 1u64..5000],
+    ) {
+        let noise = &mut Noise::new(seed);
+        let wide = [Dtype::BF16, Dtype::F16, Dtype::F32];
+        let (mut base, mut fine) = (Vec::new(), Vec::new());
+        for (number, (dtype, mut shape, relation)) in tensors.into_iter().enumerate() {
+            let dtype = Dtype::ALL[dtype];
+            if !dtype.bits().is_multiple_of(8) {
+                shape.push(4);
+            }
+            let name = format!("layer.{number}");
+            let tensor = Made::random(&name, dtype, &shape, noise);
+            let other = match relation {
+                Relation::Equal => tensor.clone(),
+                Relation::Tuned(size) => tensor.tuned(10f32.powi(-i32::from(size)), noise),
+                Relation::Renamed => tensor.tuned(1e-4, noise).named(&format!("pre.{name}")),
+                Relation::Cast(to) if wide.contains(&dtype) => tensor.cast(wide[to]),
+                Relation::Grown(rows) if !shape.is_empty() && dtype.bits().is_multiple_of(8) => {
+                    let more: Vec<u64> = [&[rows], &shape[1..]].concat();
+                    let more = Made::random(&name, dtype, &more, noise);
+                    shape[0] += rows;
+                    Made::new(&name, dtype, &shape, [tensor.bytes.clone(), more.bytes].concat())
+                }
+                _ => Made::random(&name, dtype, &shape, noise),
+            };
+            if !matches!(relation, Relation::OnlyFine) {
+                base.push(tensor);
+            }
+            if !matches!(relation, Relation::OnlyBase) {
+                fine.push(other);
+            }
+        }
+        let (base, fine) = (checkpoint(&base, Some(base_limit)), checkpoint(&fine, Some(fine_limit)));
+        round_trip(base.path(), fine.path());
+    }
+}
+
+#[test]
+fn a_base_in_other_files_than_the_index_says_still_serves() {
+    let weights = model(Dtype::BF16, 26);
+    let base = checkpoint(&weights, None);
+    let resharded = tempfile::tempdir().unwrap();
+    write_weights(resharded.path(), &weights, Some(40_000));
+    let fine = checkpoint(&tuned(&weights, 1e-4, 27), None);
+    let work = tempfile::tempdir().unwrap();
+    let (delta, out) = (work.path().join("d"), work.path().join("o"));
+    common::make_delta(base.path(), fine.path(), &delta, 2);
+    common::rebuild(resharded.path(), &delta, &out).unwrap();
+    assert!(common::tree(fine.path()) == common::tree(&out));
+}
