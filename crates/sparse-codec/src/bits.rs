@@ -101,6 +101,7 @@ impl<'a> BitReader<'a> {
     }
 
     #[cfg(target_arch = "x86_64")]
+    #[cold]
     fn end_window(&self, at: usize) -> &[u8; WINDOW] {
         let skipped = at - self.bytes.len().saturating_sub(WINDOW).min(at);
         let rest = self

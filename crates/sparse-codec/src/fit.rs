@@ -6,8 +6,10 @@ use crate::simd::vectorised;
 use crate::tables::{TableSet, frequencies};
 use crate::{Layout, Scales, Word};
 
-/// Rounds of scales given tables, tables given scales.
-const ROUNDS: usize = 3;
+/// Rounds of scales given tables, tables given scales: each looks at one in so many segments.
+const STRIDES: [usize; 3] = [4, 4, 1];
+/// Segments that a round looks at where a tensor has so many.
+const LEAST_RUNS: usize = 16;
 /// Scales of rows and columns stay this near their tensor's, in quarter octaves.
 pub(crate) const REACH: i32 = 60;
 /// Columns are modelled where this many sampled weights stand in each.
@@ -127,11 +129,11 @@ impl Fitter {
             tensor.start(contexts, &prior);
         }
         let mut fresh = Vec::new();
-        for _ in 0..ROUNDS {
+        for stride in STRIDES {
             let mut census = Census::new(contexts);
             for tensor in &mut self.tensors {
-                tensor.refine(contexts, &scorer, &mut fresh);
-                tensor.count(contexts, &mut census, &mut fresh);
+                tensor.refine(contexts, &scorer, stride, &mut fresh);
+                tensor.count(contexts, &mut census, stride, &mut fresh);
             }
             scorer = Scorer::new(&priors, &census);
         }
@@ -140,9 +142,14 @@ impl Fitter {
             (whole + t.share * here as f64, sampled + here as f64)
         });
         let share = (whole / f64::max(sampled, 1.0)).max(1.0);
-        let mut counts = vec![[0f64; 256]; contexts.count()];
+        // Weights take turns, so that a count need not wait for the one before it.
+        let mut both = [(); 2].map(|()| vec![[0f64; 256]; contexts.count()]);
         for tensor in &mut self.tensors {
-            tensor.count_symbols(contexts, &mut counts, &mut fresh);
+            tensor.count_symbols(contexts, &mut both, &mut fresh);
+        }
+        let [mut counts, second] = both;
+        for (count, more) in counts.iter_mut().flatten().zip(second.iter().flatten()) {
+            *count += more;
         }
         Fit {
             tables: merge(&counts, share),
@@ -243,6 +250,7 @@ impl Tensor {
     fn each_run(
         &mut self,
         contexts: Contexts,
+        stride: usize,
         fresh: &mut Vec<u8>,
         mut f: impl FnMut(&mut Run, &mut [u8], &dyn Fn(&Run, &mut [u8])),
     ) {
@@ -261,7 +269,8 @@ impl Tensor {
                 (at, done) = (0, end);
             }
         };
-        for run in &mut self.runs {
+        let stride = stride.min(self.runs.len() / LEAST_RUNS).max(1);
+        for run in self.runs.iter_mut().step_by(stride) {
             fresh.resize(run.steps.len(), 0);
             fill(run, fresh);
             f(run, fresh, &fill);
@@ -269,13 +278,13 @@ impl Tensor {
     }
 
     /// Moves the scale of each run, then of each column, to where it costs least.
-    fn refine(&mut self, contexts: Contexts, scorer: &Scorer, fresh: &mut Vec<u8>) {
+    fn refine(&mut self, contexts: Contexts, scorer: &Scorer, stride: usize, fresh: &mut Vec<u8>) {
         let width = self.width;
         let sampled: usize = self.runs.iter().map(|r| r.steps.len()).sum();
         let by_column = sampled >= MIN_ROWS * width && width > 1;
         let mut sums = vec![[0i32; CANDIDATES]; if by_column { width } else { 0 }];
         let mut previous = 0;
-        self.each_run(contexts, fresh, |run, now, fill| {
+        self.each_run(contexts, stride, fresh, |run, now, fill| {
             let costs = scorer.run(now, &run.buckets);
             run.scale = (run.scale + best(&costs, run.scale - previous)).clamp(-REACH, REACH);
             previous = run.scale;
@@ -339,23 +348,48 @@ impl Tensor {
         }
     }
 
-    fn count(&mut self, contexts: Contexts, census: &mut Census, fresh: &mut Vec<u8>) {
-        self.each_run(contexts, fresh, |run, now, _| census.add(now, &run.buckets));
+    fn count(
+        &mut self,
+        contexts: Contexts,
+        census: &mut Census,
+        stride: usize,
+        fresh: &mut Vec<u8>,
+    ) {
+        self.each_run(contexts, stride, fresh, |run, now, _| {
+            census.add(now, &run.buckets)
+        });
     }
 
     fn count_symbols(
         &mut self,
         contexts: Contexts,
-        counts: &mut [[f64; 256]],
+        counts: &mut [Vec<[f64; 256]>; 2],
         fresh: &mut Vec<u8>,
     ) {
         let share = self.share;
-        self.each_run(contexts, fresh, |run, now, _| {
-            for (&context, &steps) in now.iter().zip(&run.steps) {
-                let (symbol, _) = split(steps, contexts.low_bits(context));
-                counts[usize::from(context)][usize::from(symbol)] += share;
+        let [first, second] = counts;
+        let mut symbols = Vec::new();
+        self.each_run(contexts, 1, fresh, |run, now, _| {
+            symbols.resize(now.len(), 0);
+            symbols_of(contexts, now, &run.steps, &mut symbols);
+            let (pairs, rest) = now.as_chunks::<2>();
+            let (pair_symbols, rest_symbols) = symbols.as_chunks::<2>();
+            for (contexts, symbols) in pairs.iter().zip(pair_symbols) {
+                first[usize::from(contexts[0])][usize::from(symbols[0])] += share;
+                second[usize::from(contexts[1])][usize::from(symbols[1])] += share;
+            }
+            for (&context, &symbol) in rest.iter().zip(rest_symbols) {
+                first[usize::from(context)][usize::from(symbol)] += share;
             }
         });
+    }
+}
+
+vectorised! {
+    fn symbols_of(rule: Contexts, contexts: &[u8], steps: &[i32], symbols: &mut [u8]) {
+        for ((symbol, &context), &steps) in symbols.iter_mut().zip(contexts).zip(steps) {
+            *symbol = split(steps, rule.low_bits(context)).0;
+        }
     }
 }
 

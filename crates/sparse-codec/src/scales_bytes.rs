@@ -47,7 +47,8 @@ impl Scales {
         out.extend_from_slice(&bytes);
     }
 
-    /// Reads what [`Scales::write`] wrote, for a tensor whose rows are `width` weights long.
+    /// Reads what [`Scales::write`] wrote, for a tensor whose rows are `width` weights long: a
+    /// width that the caller knows to be real, for that many bytes may be allocated.
     ///
     /// # Errors
     /// [`CodecError`] for bytes that are no scales.

@@ -40,20 +40,34 @@ fn bucket_start(bucket: usize) -> f64 {
 /// How many changes of each class were seen in each context.
 #[derive(Debug, Clone)]
 pub(crate) struct Census {
-    rows: Vec<[u32; BUCKETS]>,
+    /// Weights take turns, so that a count need not wait for the one before it.
+    rows: [Vec<[u32; BUCKETS]>; 2],
 }
 
 impl Census {
     pub(crate) fn new(contexts: Contexts) -> Self {
         Self {
-            rows: vec![[0; BUCKETS]; contexts.count()],
+            rows: std::array::from_fn(|_| vec![[0; BUCKETS]; contexts.count()]),
         }
     }
 
     pub(crate) fn add(&mut self, contexts: &[u8], buckets: &[u8]) {
-        for (&context, &bucket) in contexts.iter().zip(buckets) {
-            self.rows[usize::from(context)][usize::from(bucket)] += 1;
+        let [first, second] = &mut self.rows;
+        let (pairs, rest) = contexts.as_chunks::<2>();
+        let (pair_buckets, rest_buckets) = buckets.as_chunks::<2>();
+        for (contexts, buckets) in pairs.iter().zip(pair_buckets) {
+            first[usize::from(contexts[0])][usize::from(buckets[0])] += 1;
+            second[usize::from(contexts[1])][usize::from(buckets[1])] += 1;
         }
+        for (&context, &bucket) in rest.iter().zip(rest_buckets) {
+            first[usize::from(context)][usize::from(bucket)] += 1;
+        }
+    }
+
+    fn sums(&self) -> impl Iterator<Item = [u32; BUCKETS]> {
+        let [first, second] = &self.rows;
+        let pairs = first.iter().zip(second);
+        pairs.map(|(a, b)| std::array::from_fn(|i| a[i] + b[i]))
     }
 }
 
@@ -81,8 +95,7 @@ impl Scorer {
     /// From what was seen so far, over the priors.
     pub(crate) fn new(priors: &[[f64; BUCKETS]], census: &Census) -> Self {
         let costs: Vec<[i16; BUCKETS]> = census
-            .rows
-            .iter()
+            .sums()
             .zip(priors)
             .map(|(row, prior)| {
                 let seen: f64 = row.iter().map(|&n| f64::from(n)).sum();

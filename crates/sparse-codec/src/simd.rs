@@ -1,7 +1,65 @@
-//! Plain loops compiled twice: for any x86-64, and for AVX2 where the CPU has it.
+//! Plain loops compiled three times: for any x86-64, for AVX2 and for AVX-512.
 
-/// Declares a function whose body the compiler may vectorise for AVX2; the choice is made at run
-/// time. The body is the same safe code, so both copies compute the same.
+/// What the CPU offers, as far as kernels are written for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Nothing beyond the target's baseline.
+    Plain,
+    /// AVX2 and the bit instructions that every CPU with AVX2 has.
+    Avx2,
+    /// AVX-512 with byte permutations, compression and expansion: Ice Lake and Zen 4 on.
+    Avx512,
+}
+
+/// The best level of this CPU.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn level() -> Level {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    static KNOWN: AtomicU8 = AtomicU8::new(u8::MAX);
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => Level::Plain,
+        1 => Level::Avx2,
+        2 => Level::Avx512,
+        _ => {
+            let level = detect();
+            KNOWN.store(level as u8, Ordering::Relaxed);
+            level
+        }
+    }
+}
+
+/// The best level of this CPU.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn level() -> Level {
+    Level::Plain
+}
+
+#[cfg(target_arch = "x86_64")]
+#[cold]
+fn detect() -> Level {
+    use std::arch::is_x86_feature_detected as has;
+    if !(has!("avx2") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt")) {
+        return Level::Plain;
+    }
+    let wide = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
+    if wide && has!("avx512vbmi") && has!("avx512vbmi2") {
+        Level::Avx512
+    } else {
+        Level::Avx2
+    }
+}
+
+/// Whether the CPU has AVX2 and the bit instructions that every CPU with AVX2 has.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn has_avx2() -> bool {
+    level() >= Level::Avx2
+}
+
+/// Declares a function whose body the compiler may vectorise for AVX2 and AVX-512; the choice is
+/// made at run time. The body is the same safe code, so all copies compute the same.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$t:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -14,9 +72,16 @@ macro_rules! vectorised {
                 fn wide $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
                     plain($($arg),*)
                 }
-                if $crate::simd::has_avx2() {
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+                fn widest $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
+                    plain($($arg),*)
+                }
+                match $crate::simd::level() {
                     // SAFETY: the features were just detected.
-                    return unsafe { wide($($arg),*) };
+                    $crate::simd::Level::Avx512 => return unsafe { widest($($arg),*) },
+                    // SAFETY: the features were just detected.
+                    $crate::simd::Level::Avx2 => return unsafe { wide($($arg),*) },
+                    $crate::simd::Level::Plain => {}
                 }
             }
             plain($($arg),*)
@@ -24,14 +89,3 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
-
-/// Whether the CPU has AVX2 and the bit instructions that every CPU with AVX2 has.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(crate) fn has_avx2() -> bool {
-    std::arch::is_x86_feature_detected!("avx2")
-        && std::arch::is_x86_feature_detected!("bmi1")
-        && std::arch::is_x86_feature_detected!("bmi2")
-        && std::arch::is_x86_feature_detected!("lzcnt")
-        && std::arch::is_x86_feature_detected!("popcnt")
-}

@@ -89,9 +89,12 @@ impl ArtifactWriter {
 
 /// The index as it is stored.
 pub(crate) fn pack_index(index: &Index) -> std::io::Result<Vec<u8>> {
+    let bytes = index.write();
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), INDEX_LEVEL)?;
     encoder.include_checksum(true)?;
-    encoder.write_all(&index.write())?;
+    // Known beforehand, the size makes for a small context: most indexes are a few kilobytes.
+    encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
+    encoder.write_all(&bytes)?;
     encoder.finish()
 }
 

@@ -127,7 +127,7 @@ fn spread(part: Range<u64>, width: u64, segment: u64) -> Vec<Range<u64>> {
     let unit = width.max(segment).next_multiple_of(segment);
     if total <= WEIGHTS || unit > WEIGHTS / 4 {
         let len = total.min(WEIGHTS);
-        return vec![part.start..part.start + len];
+        return std::iter::once(part.start..part.start + len).collect();
     }
     let (units, wanted) = (total / unit, WEIGHTS / unit);
     (0..wanted)

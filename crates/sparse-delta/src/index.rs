@@ -21,7 +21,7 @@ pub(crate) const FEATURE_CAST: u64 = 1 << 1;
 pub(crate) const KNOWN_FEATURES: u64 = FEATURE_LOW_RANK | FEATURE_CAST;
 
 /// Largest index that is read, unpacked.
-pub(crate) const MAX_INDEX_BYTES: u64 = 1 << 28;
+pub(crate) const MAX_INDEX_BYTES: u64 = 1 << 26;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Index {

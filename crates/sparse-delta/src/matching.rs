@@ -1,6 +1,6 @@
 //! Which tensor of the base each tensor of the fine-tune comes from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sparse_checkpoint::{Checkpoint, Dtype, TensorRef};
 
@@ -21,7 +21,6 @@ pub(crate) fn match_tensors<'b>(
     base: &'b Checkpoint,
     fine: &Checkpoint,
 ) -> Result<Vec<Option<TensorRef<'b>>>, Error> {
-    let names: BTreeSet<&str> = fine.tensors().map(|t| t.info().name()).collect();
     let mut by_shape: BTreeMap<&[u64], Vec<TensorRef<'b>>> = BTreeMap::new();
     // Where two shards have a tensor of the same name, only one of them can be referred to.
     let reachable = |tensor: &TensorRef<'_>| {
@@ -48,11 +47,8 @@ pub(crate) fn match_tensors<'b>(
                 if !fits(candidate, &tensor) {
                     continue;
                 }
-                // A tensor that the fine-tune has under its own name is taken only when equal.
-                let taken = names.contains(candidate.info().name());
                 let distance = distance(candidate, &tensor)?;
-                let limit = if taken { 0.05 } else { STRANGERS };
-                if distance < limit && best.as_ref().is_none_or(|b| distance < b.0) {
+                if distance < STRANGERS && best.as_ref().is_none_or(|b| distance < b.0) {
                     best = Some((distance, *candidate));
                 }
             }

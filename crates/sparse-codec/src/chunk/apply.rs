@@ -2,6 +2,7 @@
 
 use crate::bits::BitReader;
 use crate::context::{Contexts, ESCAPE, join};
+use crate::rans::Decoder;
 use crate::{Layout, Word};
 
 /// What decoding needs to know of the contexts.
@@ -31,10 +32,37 @@ impl Rule {
         self.contexts
     }
 
-    /// Rebuilds a block; the places of escapes, whose weights are left unspecified, are added to
-    /// `escapes`.
+    /// Decodes symbols and rebuilds weights in one loop, for the whole groups at the start of a
+    /// block where the CPU is one for that; returns how many weights that was.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn decode<W: Word>(
+        &self,
+        decoder: &mut Decoder<'_>,
+        base: &[W],
+        symbols: &mut [u8],
+        contexts: &[u8],
+        low: &mut BitReader<'_>,
+        out: &mut [W],
+        escapes: &mut Vec<u32>,
+    ) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if crate::simd::level() >= crate::simd::Level::Avx512 {
+            // SAFETY: the level was just detected.
+            return unsafe {
+                super::apply_avx512::decode(
+                    self, decoder, base, symbols, contexts, low, out, escapes,
+                )
+            };
+        }
+        0
+    }
+
+    /// Rebuilds a block from weight number `first` on; the places of escapes, whose weights are
+    /// left unspecified, are added to `escapes`.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn apply<W: Word>(
         &self,
+        first: usize,
         base: &[W],
         symbols: &[u8],
         contexts: &[u8],
@@ -44,14 +72,20 @@ impl Rule {
     ) {
         let len = base.len();
         assert!(symbols.len() == len && contexts.len() == len && out.len() == len);
+        let before = escapes.len();
         #[allow(unused_mut)]
-        let mut done = 0;
+        let mut done = first;
         #[cfg(target_arch = "x86_64")]
         if crate::simd::has_avx2() {
-            // SAFETY: the features were just detected, and the lengths are equal.
-            done = unsafe {
+            let (base, out) = (&base[first..], &mut out[first..]);
+            let (symbols, contexts) = (&symbols[first..], &contexts[first..]);
+            // SAFETY: the features were just detected.
+            done += unsafe {
                 super::apply_avx2::apply(self, base, symbols, contexts, low, out, escapes)
             };
+        }
+        for at in &mut escapes[before..] {
+            *at += first as u32;
         }
         let before = escapes.len();
         self.apply_plain(
@@ -117,6 +151,7 @@ mod tests {
         let (mut fast_escapes, mut slow_escapes) = (Vec::new(), Vec::new());
         let mut low = BitReader::new(bytes);
         rule.apply(
+            0,
             &base,
             &symbols,
             &contexts,
@@ -168,6 +203,7 @@ mod tests {
         let mut out = [0u32];
         let mut escapes = Vec::new();
         Rule::new(Layout::F32).apply(
+            0,
             &[100],
             &[UNCHANGED + 1],
             &[context],

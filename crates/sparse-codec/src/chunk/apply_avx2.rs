@@ -19,11 +19,8 @@ use crate::context::UNCHANGED;
 
 /// Rebuilds whole groups of 32 weights and returns how many weights that was.
 ///
-/// Low bits are rarely all absent or all present, and a branch for each weight or each eight
-/// would be mispredicted: a group of 32 with any goes through the general way as a whole.
-///
 /// # Safety
-/// The CPU must have AVX2, BMI1, BMI2, LZCNT and POPCNT, and all slices must have one length.
+/// The CPU must have AVX2, BMI1, BMI2, LZCNT and POPCNT.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) unsafe fn apply<W: Word>(
     rule: &Rule,
@@ -34,7 +31,50 @@ pub(super) unsafe fn apply<W: Word>(
     out: &mut [W],
     escapes: &mut Vec<u32>,
 ) -> usize {
-    let whole = symbols.len() / 32 * 32;
+    let groups = base
+        .as_chunks::<32>()
+        .0
+        .iter()
+        .zip(out.as_chunks_mut::<32>().0);
+    let groups = groups
+        .zip(symbols.as_chunks::<32>().0)
+        .zip(contexts.as_chunks::<32>().0);
+    let mut done = 0;
+    for (((base, out), symbols), contexts) in groups {
+        // SAFETY: the array is 32 bytes long.
+        let symbols = unsafe { _mm256_loadu_si256(symbols.as_ptr().cast::<__m256i>()) };
+        let escaped = group(rule, base, symbols, contexts, low, out);
+        push(escaped, done, escapes);
+        done += 32;
+    }
+    done
+}
+
+/// Adds the places of a mask's bits, of which the first is that of weight number `at`.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn push(mut mask: u32, at: usize, places: &mut Vec<u32>) {
+    while mask != 0 {
+        places.push(at as u32 + mask.trailing_zeros());
+        mask &= mask - 1;
+    }
+}
+
+/// Rebuilds 32 weights; returns which of them are escapes.
+///
+/// Low bits are rarely all absent or all present, and a branch for each weight or each eight
+/// would be mispredicted: a group of 32 with any goes through the general way as a whole.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn group<W: Word>(
+    rule: &Rule,
+    base: &[W; 32],
+    symbol: __m256i,
+    contexts: &[u8; 32],
+    low: &mut BitReader<'_>,
+    out: &mut [W; 32],
+) -> u32 {
     let first_raw = _mm256_set1_epi8(rule.first_raw as i8);
     let zero = _mm256_setzero_si256();
     // Where low bits are few, they fit a byte each and 16-bit arithmetic.
@@ -49,78 +89,63 @@ pub(super) unsafe fn apply<W: Word>(
         64,
         -128i8 as u8,
     ])));
-    let groups = base
-        .as_chunks::<32>()
-        .0
-        .iter()
-        .zip(out.as_chunks_mut::<32>().0);
-    let groups = groups
-        .zip(symbols.as_chunks::<32>().0)
-        .zip(contexts.as_chunks::<32>().0);
-    for (i, (((base, out), symbols), contexts)) in groups.enumerate() {
+    let mut symbols = [0u8; 32];
+    // SAFETY: both arrays are 32 bytes long.
+    let context = unsafe {
+        _mm256_storeu_si256(symbols.as_mut_ptr().cast::<__m256i>(), symbol);
+        _mm256_loadu_si256(contexts.as_ptr().cast::<__m256i>())
+    };
+    let escaped = _mm256_movemask_epi8(_mm256_cmpeq_epi8(symbol, zero)) as u32;
+    let raw = _mm256_cmpeq_epi8(_mm256_max_epu8(context, first_raw), context);
+    if _mm256_movemask_epi8(raw) == 0 {
+        for ((out, &word), &symbol) in out.iter_mut().zip(base).zip(&symbols) {
+            *out = word.stepped(i32::from(symbol) - i32::from(UNCHANGED), rule.shift());
+        }
+        return escaped;
+    }
+    let (bytes, bit) = low.window();
+    if narrow {
+        let mut units = [0u8; 32];
+        let mut rests = [0u8; 32];
+        let count = counts(symbol, context, rule);
         // SAFETY: both arrays are 32 bytes long.
-        let (symbol, context) = unsafe {
-            (
-                _mm256_loadu_si256(symbols.as_ptr().cast::<__m256i>()),
-                _mm256_loadu_si256(contexts.as_ptr().cast::<__m256i>()),
+        unsafe {
+            let unit = _mm256_shuffle_epi8(powers, count);
+            _mm256_storeu_si256(units.as_mut_ptr().cast::<__m256i>(), unit);
+        }
+        let used = spread(bytes, bit, &units, &mut rests);
+        low.skip(used);
+        let parts = symbols.iter().zip(&units).zip(&rests);
+        for ((out, &word), ((&symbol, &unit), &rest)) in out.iter_mut().zip(base).zip(parts) {
+            let unit = i16::from(unit);
+            let high = (i16::from(symbol) - i16::from(UNCHANGED)) * unit;
+            let steps = high + i16::from(rest) - (unit >> 1);
+            *out = word.stepped(i32::from(steps), rule.shift());
+        }
+        return escaped;
+    }
+    let mut all = [0i32; 32];
+    let mut bits = bit;
+    for (k, all) in all.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        // SAFETY: eight bytes from `8 * k` on are within both arrays; `bytes` holds 20 bytes
+        // for each group of eight and 16 more.
+        let used = unsafe {
+            steps(
+                rule,
+                _mm_loadl_epi64(symbols.as_ptr().add(8 * k).cast::<__m128i>()),
+                _mm_loadl_epi64(contexts.as_ptr().add(8 * k).cast::<__m128i>()),
+                bytes,
+                bits,
+                all,
             )
         };
-        let mut escaped = _mm256_movemask_epi8(_mm256_cmpeq_epi8(symbol, zero)) as u32;
-        while escaped != 0 {
-            escapes.push((32 * i) as u32 + escaped.trailing_zeros());
-            escaped &= escaped - 1;
-        }
-        let raw = _mm256_cmpeq_epi8(_mm256_max_epu8(context, first_raw), context);
-        if _mm256_movemask_epi8(raw) == 0 {
-            for ((out, &word), &symbol) in out.iter_mut().zip(base).zip(symbols) {
-                *out = word.stepped(i32::from(symbol) - i32::from(UNCHANGED), rule.shift());
-            }
-            continue;
-        }
-        let (bytes, bit) = low.window();
-        if narrow {
-            let mut units = [0u8; 32];
-            let mut rests = [0u8; 32];
-            let count = counts(symbol, context, rule);
-            // SAFETY: both arrays are 32 bytes long.
-            unsafe {
-                let unit = _mm256_shuffle_epi8(powers, count);
-                _mm256_storeu_si256(units.as_mut_ptr().cast::<__m256i>(), unit);
-            }
-            let used = spread(bytes, bit, &units, &mut rests);
-            low.skip(used);
-            let parts = symbols.iter().zip(&units).zip(&rests);
-            for ((out, &word), ((&symbol, &unit), &rest)) in out.iter_mut().zip(base).zip(parts) {
-                let unit = i16::from(unit);
-                let high = (i16::from(symbol) - i16::from(UNCHANGED)) * unit;
-                let steps = high + i16::from(rest) - (unit >> 1);
-                *out = word.stepped(i32::from(steps), rule.shift());
-            }
-            continue;
-        }
-        let mut all = [0i32; 32];
-        let mut bits = bit;
-        for (k, all) in all.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            // SAFETY: eight bytes from `8 * k` on are within both arrays; `bytes` holds 20 bytes
-            // for each group of eight and 16 more.
-            let used = unsafe {
-                steps(
-                    rule,
-                    _mm_loadl_epi64(symbols.as_ptr().add(8 * k).cast::<__m128i>()),
-                    _mm_loadl_epi64(contexts.as_ptr().add(8 * k).cast::<__m128i>()),
-                    bytes,
-                    bits,
-                    all,
-                )
-            };
-            bits += used;
-        }
-        low.skip(bits - bit);
-        for ((out, &word), &steps) in out.iter_mut().zip(base).zip(&all) {
-            *out = word.stepped(steps, rule.shift());
-        }
+        bits += used;
     }
-    whole
+    low.skip(bits - bit);
+    for ((out, &word), &steps) in out.iter_mut().zip(base).zip(&all) {
+        *out = word.stepped(steps, rule.shift());
+    }
+    escaped
 }
 
 /// How many low bits each of 32 weights has; none where the symbol is an escape.

@@ -47,18 +47,27 @@ impl<'a> Sections<'a> {
         )
     }
 
-    /// Rebuilds the weights of a block from their symbols.
-    fn apply<W: Word>(
+    /// Decodes the symbols of a block and rebuilds its weights.
+    #[allow(clippy::too_many_arguments)]
+    fn block<W: Word>(
         &mut self,
         rule: &Rule,
+        decoder: &mut Decoder<'_>,
         base: &[W],
-        symbols: &[u8],
+        symbols: &mut [u8],
         contexts: &[u8],
         out: &mut [W],
         places: &mut Vec<u32>,
     ) -> Result<(), CodecError> {
         places.clear();
-        rule.apply(base, symbols, contexts, &mut self.low, out, places);
+        let low = &mut self.low;
+        let done = rule.decode(decoder, base, symbols, contexts, low, out, places);
+        if done == 0 {
+            decoder.decode(contexts, symbols)?;
+        } else {
+            decoder.decode_rest(done, contexts, symbols)?;
+        }
+        rule.apply(done, base, symbols, contexts, low, out, places);
         for &at in places.iter() {
             let steps = unzigzag(self.escapes.varint()? as u32);
             out[at as usize] = base[at as usize].stepped(steps, rule.shift());
@@ -91,8 +100,15 @@ pub(super) fn decode<W: Word>(
     for (i, (base, out)) in base.chunks(BLOCK).zip(out.chunks_mut(BLOCK)).enumerate() {
         let (symbols, contexts) = (&mut symbols[..base.len()], &mut contexts[..base.len()]);
         model.fill_block(&scratch.tile, start, i * BLOCK, base, &rows, contexts);
-        decoder.decode(contexts, symbols)?;
-        sections.apply(&rule, base, symbols, contexts, out, &mut scratch.positions)?;
+        sections.block(
+            &rule,
+            &mut decoder,
+            base,
+            symbols,
+            contexts,
+            out,
+            &mut scratch.positions,
+        )?;
     }
     decoder.finish()?;
     sections.finish()
@@ -127,11 +143,11 @@ pub(super) fn decode_sparse<W: Word>(
             for (kept, &at) in kept.iter_mut().zip(positions) {
                 *kept = base[at as usize];
             }
-            decoder.decode(contexts, &mut symbols[..len])?;
-            sections.apply(
+            sections.block(
                 &rule,
+                &mut decoder,
                 &kept[..len],
-                &symbols[..len],
+                &mut symbols[..len],
                 contexts,
                 &mut moved[..len],
                 &mut places,

@@ -72,10 +72,32 @@ impl Vectors {
         out
     }
 
-    /// An orthonormal basis of what the vectors span.
-    pub(super) fn orthonormal(&self) -> Self {
-        let eigen = Eigen::of(self.gram(), self.rank);
-        self.combine(&eigen.scaled(|x| 1.0 / x), self.rank)
+    /// An orthonormal basis of what the vectors span: Gram and Schmidt's, each vector cleared of
+    /// those before it twice. What is lost in rounding becomes zero.
+    pub(super) fn orthonormal(mut self) -> Self {
+        for k in 0..self.rank {
+            let (known, rest) = self.data.split_at_mut(k * self.len);
+            let vector = &mut rest[..self.len];
+            let before = dot(vector, vector);
+            for _ in 0..2 {
+                for other in known.chunks_exact(self.len) {
+                    let product = dot(vector, other);
+                    for (x, y) in vector.iter_mut().zip(other) {
+                        *x -= product * y;
+                    }
+                }
+            }
+            let after = dot(vector, vector);
+            let scale = if after > before * 1e-14 && after > 0.0 {
+                1.0 / after.sqrt()
+            } else {
+                0.0
+            };
+            for x in vector {
+                *x *= scale;
+            }
+        }
+        self
     }
 }
 
@@ -89,6 +111,15 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     let rest = a.len() / 8 * 8;
     let tail: f64 = a[rest..].iter().zip(&b[rest..]).map(|(x, y)| x * y).sum();
     lanes.iter().sum::<f64>() + tail
+}
+
+/// As [`singular`], where `right` is orthonormal already.
+pub(super) fn singular_of_half(left: &mut Vectors, right: &mut Vectors) -> Vec<f64> {
+    let rank = left.rank;
+    let eigen = Eigen::of(left.gram(), rank);
+    *left = left.combine(&eigen.scaled(|x| 1.0 / x), rank);
+    *right = right.combine(&eigen.scaled(|_| 1.0), rank);
+    eigen.values.iter().map(|&x| x.max(0.0).sqrt()).collect()
 }
 
 /// Singular values and vectors of `sum_k left_k right_k^T`, largest first; the vectors come out

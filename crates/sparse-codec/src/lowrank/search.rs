@@ -5,10 +5,11 @@
 //! thousandfold between the large and the small weights of a matrix: weighted by step, the small
 //! ones pin the factors down far better than an unweighted decomposition can.
 
-use super::linear::{Vectors, singular};
+use super::linear::{Vectors, singular, singular_of_half};
 use super::view::{Buffers, View, combine, dots, lowest, subtract};
 use super::{EXPONENTS, LowRank, MAX_RANK, panels};
 use crate::score::bucket;
+use crate::simd::vectorised;
 use crate::{Layout, Word};
 
 /// Sides below this are not worth factors.
@@ -17,6 +18,8 @@ const LEAST_SIDE: usize = 32;
 const MOST_WEIGHTS: usize = 1 << 26;
 /// Weights that costs are measured on.
 const SAMPLE: usize = 1 << 17;
+/// Weights that precisions are compared on.
+const SCAN: usize = 1 << 15;
 /// Sides of the sample that the probe looks at.
 const PROBE: [usize; 2] = [192, 768];
 /// Vectors that the decomposition starts with, the next where the rank is not below them.
@@ -60,7 +63,8 @@ pub(super) fn find<W: Word>(
     let turned = flipped.view(&view);
     let (mut left, mut right) = decompose_known(&view, &turned)?;
     refine(&view, &turned, &mut left, &mut right);
-    choose(&view, left, right, 0)
+    let values = singular(&mut left, &mut right);
+    choose(&view, values, left, right, 0)
 }
 
 /// The matrix of at most `most` components that saves most.
@@ -84,8 +88,9 @@ pub(super) fn fit<W: Word>(
     let (mut left, mut right) = (found.left, found.right);
     left.truncate(most);
     right.truncate(most);
-    scale(&mut right, &found.values);
-    choose(&view, left, right, COARSEST)
+    let mut values = found.values;
+    values.truncate(most);
+    choose(&view, values, left, right, COARSEST)
 }
 
 /// The matrices as one, where they are of a kind that factors can be found for.
@@ -193,7 +198,7 @@ fn decompose<W: Word>(
         right = turned.times(&left, &mut turned_buffers).orthonormal();
     }
     let mut left = view.times(&right, &mut buffers);
-    let values = singular(&mut left, &mut right);
+    let values = singular_of_half(&mut left, &mut right);
     Decomposition {
         values,
         left,
@@ -514,56 +519,109 @@ fn gaussian_bits(deviation: f64) -> f64 {
 /// The precision that makes factors and residual smallest; `None` where a plain delta is smaller.
 fn choose<W: Word>(
     view: &View<'_, W>,
-    mut left: Vectors,
-    mut right: Vectors,
+    values: Vec<f64>,
+    left: Vectors,
+    right: Vectors,
     coarsest: i32,
 ) -> Option<LowRank> {
-    let values = singular(&mut left, &mut right);
     let quantiser = Quantiser {
         values,
         left,
         right,
         unit: view.unit,
     };
-    let rows = spread(view.rows, (SAMPLE / view.cols).max(16));
-    let share = view.rows as f64 / rows.len() as f64;
-    let mut predicted = vec![W::default(); view.cols];
-    let mut measure = |matrix: Option<&LowRank>| {
-        let mut cost = Cost::new();
-        for &row in &rows {
-            let range = row * view.cols..(row + 1) * view.cols;
-            let base = &view.base[range.clone()];
-            match matrix {
-                Some(matrix) => {
-                    matrix.predict(view.layout, range.start, base, &mut predicted);
-                    cost.add(view.layout, &predicted, &view.fine[range]);
-                }
-                None => cost.add(view.layout, base, &view.fine[range]),
-            }
-        }
-        cost.bits() * share
-    };
-    let plain = measure(None);
-    let mut best = (0.97 * plain, None);
-    for rounded in [false, true] {
-        let mut worse = 0;
-        let mut last = f64::INFINITY;
-        for half in coarsest..60 {
+    let (mut coarse, mut fine) = (Sampled::of(view, SCAN), Sampled::of(view, SAMPLE));
+    let mut scan = |rounded: bool, range: std::ops::Range<i32>| {
+        let mut best = (f64::INFINITY, 0);
+        let (mut worse, mut last) = (0, f64::INFINITY);
+        for half in range {
             let Some((matrix, bits)) = quantiser.quantise(f64::from(half) * 0.5, rounded) else {
                 continue;
             };
-            let total = bits + measure(Some(&matrix));
+            let total = bits + coarse.bits(view.layout, Some(&matrix));
             worse = if total > last { worse + 1 } else { 0 };
             last = total;
             if total < best.0 {
-                best = (total, Some(matrix));
+                best = (total, half);
             }
             if worse == 3 {
                 break;
             }
         }
+        best
+    };
+    let plain = scan(false, coarsest..60);
+    let alone = if coarsest < 0 {
+        // Not a merge: rounding the change alone matters little.
+        scan(true, plain.1 - 1..plain.1 + 2)
+    } else {
+        scan(true, coarsest..60)
+    };
+    let (rounded, half) = if alone.0 < plain.0 {
+        (true, alone.1)
+    } else {
+        (false, plain.1)
+    };
+    let (matrix, bits) = quantiser.quantise(f64::from(half) * 0.5, rounded)?;
+    let total = bits + fine.bits(view.layout, Some(&matrix));
+    (total < 0.97 * fine.bits(view.layout, None)).then_some(matrix)
+}
+
+/// Rows of a view that costs are measured on.
+struct Sampled<W> {
+    rows: Vec<usize>,
+    cols: usize,
+    /// Rows of the view for each of these.
+    share: f64,
+    base: Vec<W>,
+    fine: Vec<W>,
+    predicted: Vec<W>,
+}
+
+impl<W: Word> Sampled<W> {
+    /// About `weights` of them, but 16 rows at least.
+    fn of(view: &View<'_, W>, weights: usize) -> Self {
+        let rows = spread(view.rows, (weights / view.cols).max(16));
+        let gather = |words: &[W]| -> Vec<W> {
+            rows.iter()
+                .flat_map(|&row| &words[row * view.cols..][..view.cols])
+                .copied()
+                .collect()
+        };
+        let base = gather(view.base);
+        Self {
+            cols: view.cols,
+            share: view.rows as f64 / rows.len() as f64,
+            fine: gather(view.fine),
+            predicted: vec![W::default(); base.len()],
+            base,
+            rows,
+        }
     }
-    best.1
+
+    /// About what a delta of the whole view costs.
+    fn bits(&mut self, layout: Layout, matrix: Option<&LowRank>) -> f64 {
+        let mut cost = Cost::new();
+        let Some(matrix) = matrix else {
+            cost.add(layout, &self.base, &self.fine);
+            return cost.bits() * self.share;
+        };
+        let rank = matrix.rank();
+        let here = LowRank {
+            rows: self.rows.len(),
+            cols: self.cols,
+            left: self
+                .rows
+                .iter()
+                .flat_map(|&row| &matrix.left[row * rank..][..rank])
+                .copied()
+                .collect(),
+            ..matrix.clone()
+        };
+        here.predict(layout, 0, &self.base, &mut self.predicted);
+        cost.add(layout, &self.predicted, &self.fine);
+        cost.bits() * self.share
+    }
 }
 
 /// About what a delta costs: the entropy of the changes' classes given the base's exponent.
@@ -581,16 +639,13 @@ impl Cost {
     }
 
     fn add<W: Word>(&mut self, layout: Layout, base: &[W], fine: &[W]) {
-        for (&base, &fine) in base.iter().zip(fine) {
-            let steps = base.steps_to(fine, layout.shift());
-            let class = usize::from(bucket(steps));
-            let signed = if steps < 0 {
-                64 + class.min(63)
-            } else {
-                class.min(63)
-            };
-            self.seen[(base.exponent(layout.stored_mantissa()) & 0xff) as usize][signed] += 1;
-            self.low += class.saturating_sub(6) as f64 / 2.0;
+        let mut places = [0u16; 1024];
+        for (base, fine) in base.chunks(places.len()).zip(fine.chunks(places.len())) {
+            let places = &mut places[..base.len()];
+            self.low += f64::from(classify(layout, base, fine, places)) / 2.0;
+            for &place in &*places {
+                self.seen[usize::from(place >> 7)][usize::from(place & 127)] += 1;
+            }
         }
     }
 
@@ -607,5 +662,22 @@ impl Cost {
             })
             .sum();
         coded + self.low
+    }
+}
+
+vectorised! {
+    /// Exponent and class of each change; returns twice the low bits that the classes leave open.
+    fn classify<W: Word>(layout: Layout, base: &[W], fine: &[W], places: &mut [u16]) -> u32 {
+        let (mantissa, shift) = (layout.stored_mantissa(), layout.shift());
+        let mut low = 0u32;
+        for (place, (&base, &fine)) in places.iter_mut().zip(base.iter().zip(fine)) {
+            let steps = base.steps_to(fine, shift);
+            let class = u16::from(bucket(steps));
+            let sign = u16::from(steps < 0) << 6;
+            let exponent = (base.exponent(mantissa) & 0xff) as u16;
+            *place = exponent << 7 | sign | class.min(63);
+            low += u32::from(class.saturating_sub(6));
+        }
+        low
     }
 }

@@ -1,7 +1,8 @@
-//! The decoder: scalar for any number of lanes, and the choice of the AVX2 one.
+//! The decoder: scalar for any number of lanes, and the choice of a wide one.
 
 use super::{Frequencies, LOW, Lanes, PROB_BITS, PROB_SCALE};
 use crate::CodecError;
+use crate::simd::{Level, level};
 
 const SECTION: &str = "rANS stream";
 
@@ -41,7 +42,7 @@ pub(crate) struct Decoder<'a> {
     pub(super) states: [u32; 32],
     pub(super) words: &'a [u8],
     lanes: usize,
-    simd: bool,
+    level: Level,
 }
 
 impl<'a> Decoder<'a> {
@@ -51,15 +52,15 @@ impl<'a> Decoder<'a> {
         bytes: &'a [u8],
         lanes: Lanes,
     ) -> Result<Self, CodecError> {
-        Self::with_simd(tables, bytes, lanes, true)
+        Self::at_level(tables, bytes, lanes, level())
     }
 
-    /// As [`Decoder::new`]; with `simd` false the scalar code runs everywhere.
-    pub(crate) fn with_simd(
+    /// As [`Decoder::new`], with no code above `most`.
+    pub(crate) fn at_level(
         tables: &'a DecodeTables,
         bytes: &'a [u8],
         lanes: Lanes,
-        simd: bool,
+        most: Level,
     ) -> Result<Self, CodecError> {
         let lanes = lanes.count();
         if bytes.len() < 4 * lanes {
@@ -82,46 +83,61 @@ impl<'a> Decoder<'a> {
             states,
             words,
             lanes,
-            simd,
+            level: most.min(level()),
         })
     }
 
     /// Decodes the next `symbols.len()` symbols. All calls but the last must ask for a multiple
     /// of 32.
     pub(crate) fn decode(&mut self, contexts: &[u8], symbols: &mut [u8]) -> Result<(), CodecError> {
+        self.check(contexts, symbols);
+        let done = self.decode_wide(contexts, symbols);
+        self.decode_rest(done, contexts, symbols)
+    }
+
+    /// Starts a call as [`Decoder::decode`] does, for the caller to go on with
+    /// [`Decoder::decode_rest`]: calls `each` with the place and the symbols of one group of 32 after
+    /// the other, and returns how many symbols it decoded, which may be none.
+    ///
+    /// # Safety
+    /// The CPU must have what [`Level::Avx512`] stands for.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
+    )]
+    #[inline]
+    pub(crate) unsafe fn decode_groups(
+        &mut self,
+        contexts: &[u8],
+        symbols: &mut [u8],
+        each: impl FnMut(usize, std::arch::x86_64::__m256i),
+    ) -> usize {
+        self.check(contexts, symbols);
+        if self.lanes != 32 || self.level < Level::Avx512 {
+            return 0;
+        }
+        let entries = self.tables.entries();
+        let (states, words) = (&mut self.states, &mut self.words);
+        // SAFETY: the caller vouches for the CPU, and the contexts were just checked.
+        unsafe { super::decode_avx512::decode(entries, contexts, symbols, states, words, each) }
+    }
+
+    fn check(&self, contexts: &[u8], symbols: &[u8]) {
         assert_eq!(contexts.len(), symbols.len());
         let largest = contexts.iter().fold(0, |a, &b| a.max(b));
         assert!(
             usize::from(largest) < self.tables.count(),
             "context without a table"
         );
-        #[allow(unused_mut)]
-        let mut done = 0;
-        #[cfg(target_arch = "x86_64")]
-        if self.simd && self.lanes >= 8 && crate::simd::has_avx2() {
-            // SAFETY: the features were just detected, and every context was just checked to be below
-            // the number of tables.
-            done = unsafe {
-                let entries = self.tables.entries();
-                if self.lanes == 32 {
-                    super::decode_avx2::decode::<4>(
-                        entries,
-                        contexts,
-                        symbols,
-                        &mut self.states,
-                        &mut self.words,
-                    )
-                } else {
-                    super::decode_avx2::decode::<1>(
-                        entries,
-                        contexts,
-                        symbols,
-                        &mut self.states,
-                        &mut self.words,
-                    )
-                }
-            };
-        }
+    }
+
+    /// Decodes the symbols from `done` on, one at a time.
+    pub(crate) fn decode_rest(
+        &mut self,
+        done: usize,
+        contexts: &[u8],
+        symbols: &mut [u8],
+    ) -> Result<(), CodecError> {
         let entries = self.tables.entries();
         for i in done..symbols.len() {
             let state = &mut self.states[i % self.lanes];
@@ -139,6 +155,35 @@ impl<'a> Decoder<'a> {
             symbols[i] = (entry >> 24) as u8;
         }
         Ok(())
+    }
+
+    /// Decodes what whole registers can be filled with; returns how many symbols that was. Every
+    /// context must have a table.
+    #[cfg(target_arch = "x86_64")]
+    fn decode_wide(&mut self, contexts: &[u8], symbols: &mut [u8]) -> usize {
+        let entries = self.tables.entries();
+        let (states, words) = (&mut self.states, &mut self.words);
+        match (self.lanes, self.level) {
+            // SAFETY: the level was detected, and the caller checked the contexts.
+            (32, Level::Avx512) => unsafe {
+                super::decode_avx512::decode(entries, contexts, symbols, states, words, |_, _| ())
+            },
+            // SAFETY: as above.
+            (32, Level::Avx2) => unsafe {
+                super::decode_avx2::decode::<4>(entries, contexts, symbols, states, words)
+            },
+            // SAFETY: as above; the levels are ordered.
+            (8, Level::Avx2 | Level::Avx512) => unsafe {
+                super::decode_avx2::decode::<1>(entries, contexts, symbols, states, words)
+            },
+            _ => 0,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[allow(clippy::unused_self, clippy::needless_pass_by_ref_mut)]
+    fn decode_wide(&mut self, _contexts: &[u8], _symbols: &mut [u8]) -> usize {
+        0
     }
 
     /// Checks that the stream ends here: all words read, all states back where they began.

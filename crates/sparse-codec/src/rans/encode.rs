@@ -1,6 +1,7 @@
 //! The encoder: symbols last to first, states updated by multiplication with a reciprocal.
 
 use super::{Frequencies, LOW, Lanes, PROB_BITS, PROB_SCALE};
+use crate::simd::{Level, level};
 
 /// One symbol of one table, ready for `x -> x / freq * PROB_SCALE + x % freq + start`: the
 /// reciprocal `2^(31 + ceil(log2 freq)) / freq`, rounded up, and [`pack`]ed numbers.
@@ -99,7 +100,15 @@ fn encode_lanes<const N: usize>(
         &mut at,
     );
     let (contexts, symbols) = (&contexts[..whole], &symbols[..whole]);
-    encode_whole(tables, contexts, symbols, &mut states, words, &mut at);
+    encode_whole(
+        level(),
+        tables,
+        contexts,
+        symbols,
+        &mut states,
+        words,
+        &mut at,
+    );
     out.reserve(4 * N + 2 * (words.len() - at));
     for state in states {
         out.extend_from_slice(&state.to_le_bytes());
@@ -107,7 +116,9 @@ fn encode_lanes<const N: usize>(
     out.extend(words[at..].iter().flat_map(|word| word.to_le_bytes()));
 }
 
+/// Encodes whole groups of `N` symbols with the code of `level`, which the CPU must have.
 pub(super) fn encode_whole<const N: usize>(
+    level: Level,
     tables: &EncodeTables,
     contexts: &[u8],
     symbols: &[u8],
@@ -115,13 +126,25 @@ pub(super) fn encode_whole<const N: usize>(
     words: &mut [u16],
     at: &mut usize,
 ) {
+    assert!(level <= crate::simd::level() && *at <= words.len());
+    assert!(*at >= symbols.len() + SLACK);
     #[cfg(target_arch = "x86_64")]
-    if N.is_multiple_of(8) && crate::simd::has_avx2() {
-        // SAFETY: the features were just detected; each symbol has a word and `SLACK` are left over.
-        unsafe {
-            super::encode_avx2::encode(tables, contexts, symbols, states, words, at);
+    {
+        if let (Level::Avx512, Some(states)) = (level, states.first_chunk_mut::<32>()) {
+            // SAFETY: the level was just compared with the CPU's; each symbol has a word.
+            unsafe {
+                super::encode_avx512::encode(tables, contexts, symbols, states, words, at);
+            }
+            return;
         }
-        return;
+        if N.is_multiple_of(8) && level >= Level::Avx2 {
+            // SAFETY: the level was just compared with the CPU's; each symbol has a word and
+            // `SLACK` are left over.
+            unsafe {
+                super::encode_avx2::encode(tables, contexts, symbols, states, words, at);
+            }
+            return;
+        }
     }
     encode_plain(tables, contexts, symbols, states, words, at);
 }

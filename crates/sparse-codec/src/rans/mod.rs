@@ -2,15 +2,20 @@
 //!
 //! Duda's rANS (arXiv:1311.2540) with 11-bit probabilities, 31-bit states and 16-bit
 //! renormalisation. `lanes` states take turns: symbol `i` belongs to state `i % lanes`, and all
-//! states share one stream of 16-bit words, so eight of them fit one AVX2 register. The table of
+//! states share one stream of 16-bit words, so eight of them fit one AVX2
+//! register and sixteen an AVX-512 one. The table of
 //! each symbol is chosen by a context that the decoder knows beforehand.
 
 mod decode;
 #[cfg(target_arch = "x86_64")]
 mod decode_avx2;
+#[cfg(target_arch = "x86_64")]
+mod decode_avx512;
 mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx2;
+#[cfg(target_arch = "x86_64")]
+mod encode_avx512;
 
 pub(crate) use decode::{DecodeTables, Decoder};
 pub(crate) use encode::{EncodeTables, encode};
@@ -66,6 +71,7 @@ pub(crate) type Frequencies = [u16; 256];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::Level;
     use proptest::prelude::*;
 
     fn table(weights: &[u8]) -> Frequencies {
@@ -99,8 +105,8 @@ mod tests {
             &mut out,
         );
         let decode_tables = DecodeTables::new(tables);
-        for fast in [false, true] {
-            let mut decoder = Decoder::with_simd(&decode_tables, &out, lanes, fast).unwrap();
+        for level in [Level::Plain, Level::Avx2, Level::Avx512] {
+            let mut decoder = Decoder::at_level(&decode_tables, &out, lanes, level).unwrap();
             let mut back = vec![0u8; symbols.len()];
             // In uneven pieces: the decoder goes on where it stopped.
             let cut = symbols.len() / 3 / 32 * 32;
@@ -113,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_lane_count_and_both_decoders_agree(
+        fn every_lane_count_and_all_decoders_agree(
             weights in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 2..200), 1..5),
             picks in proptest::collection::vec((any::<u8>(), any::<u16>()), 0..3000),
         ) {
@@ -139,8 +145,8 @@ mod tests {
         ) {
             let tables = DecodeTables::new(&[table(&[1, 2, 3, 200, 100])]);
             for lanes in [Lanes::One, Lanes::Eight, Lanes::ThirtyTwo] {
-                for fast in [false, true] {
-                    if let Ok(mut decoder) = Decoder::with_simd(&tables, &bytes, lanes, fast) {
+                for level in [Level::Plain, Level::Avx2, Level::Avx512] {
+                    if let Ok(mut decoder) = Decoder::at_level(&tables, &bytes, lanes, level) {
                         let _ = decoder.decode(&vec![0; count], &mut vec![0; count]);
                     }
                 }
@@ -148,18 +154,14 @@ mod tests {
         }
     }
 
-    fn both_encoders<const N: usize>(tables: &EncodeTables, contexts: &[u8], symbols: &[u8]) {
+    fn all_encoders<const N: usize>(tables: &EncodeTables, contexts: &[u8], symbols: &[u8]) {
         let whole = symbols.len() / N * N;
-        let run = |wide: bool| {
+        let run = |level: Level| {
             let mut states = [LOW; N];
             let mut words = vec![0u16; whole + encode::SLACK];
             let mut at = words.len();
-            let f = if wide {
-                encode::encode_whole::<N>
-            } else {
-                encode::encode_plain::<N>
-            };
-            f(
+            encode::encode_whole::<N>(
+                level.min(crate::simd::level()),
                 tables,
                 &contexts[..whole],
                 &symbols[..whole],
@@ -169,11 +171,13 @@ mod tests {
             );
             (states, words[at..].to_vec())
         };
-        assert_eq!(run(true), run(false));
+        let plain = run(Level::Plain);
+        assert_eq!(run(Level::Avx2), plain);
+        assert_eq!(run(Level::Avx512), plain);
     }
 
     #[test]
-    fn the_wide_encoder_agrees_with_the_plain_one() {
+    fn the_wide_encoders_agree_with_the_plain_one() {
         let tables = [
             table(&[9; 60]),
             table(&[1, 200]),
@@ -192,8 +196,8 @@ mod tests {
             })
             .unzip();
         let tables = EncodeTables::new(&tables);
-        both_encoders::<8>(&tables, &contexts, &symbols);
-        both_encoders::<32>(&tables, &contexts, &symbols);
+        all_encoders::<8>(&tables, &contexts, &symbols);
+        all_encoders::<32>(&tables, &contexts, &symbols);
     }
 
     #[test]

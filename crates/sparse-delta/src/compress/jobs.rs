@@ -39,8 +39,6 @@ pub(super) struct ShardReader<'a> {
     shard: &'a Shard,
     plans: &'a [TensorPlan<'a>],
     sha: sha2::Sha256,
-    /// Bytes between tensors, in order.
-    pub(super) gaps: Vec<u8>,
 }
 
 impl<'a> ShardReader<'a> {
@@ -48,12 +46,7 @@ impl<'a> ShardReader<'a> {
         let mut sha = sha2::Sha256::new();
         sha.update((shard.header_text().len() as u64).to_le_bytes());
         sha.update(shard.header_text().as_bytes());
-        Self {
-            shard,
-            plans,
-            sha,
-            gaps: Vec::new(),
-        }
+        Self { shard, plans, sha }
     }
 
     /// The digest of the whole file, once everything has been read.
@@ -102,7 +95,6 @@ impl<'a> ShardReader<'a> {
         self.shard
             .read_at(self.shard.data_start() + range.start, &mut bytes)?;
         self.sha.update(&bytes);
-        self.gaps.extend_from_slice(&bytes);
         Ok(())
     }
 

@@ -251,6 +251,10 @@ fn read_source(
                 return Err(other("a low-rank prediction without a base"));
             }
             let model = reader.varint()?;
+            // What follows from scales is allocated for the base's rows, which are known to exist.
+            if base.is_none() && model > 0 {
+                return Err(other("scales without a base"));
+            }
             let chunks = chunk_lengths(reader)?;
             total(chunks.iter().copied().chain([model]))?;
             Ok(Source::Coded(Coded {

@@ -1,0 +1,44 @@
+//! Deltas written by every released version stay readable.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+use sparse_checkpoint::Checkpoint;
+use sparse_delta::{Existing, ReconstructOptions, Silent, info, reconstruct, verify};
+
+fn examples() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples")
+}
+
+/// `examples/finetune.delta` was written by 0.1.0, with all that format 1 has for a bf16
+/// fine-tune: low-rank predictions, scales, copied files.
+#[test]
+fn format_1_rebuilds_the_recorded_files() {
+    let base = Checkpoint::open(&examples().join("base")).unwrap();
+    let delta = examples().join("finetune.delta");
+    assert_eq!(info(&delta).unwrap().format_version, 1);
+    assert!(verify(&delta, Some(&base), 2, &Silent).unwrap().is_empty());
+
+    let scratch = tempfile::tempdir().unwrap();
+    let output = scratch.path().join("finetune");
+    let options = ReconstructOptions {
+        threads: 2,
+        existing: Existing::Keep,
+    };
+    reconstruct(&base, &delta, &output, &options, &Silent).unwrap();
+    let recorded = fs::read_to_string(examples().join("finetune.sha256")).unwrap();
+    let mut files = 0;
+    for line in recorded.lines() {
+        let (digest, name) = line.split_once("  ").unwrap();
+        let bytes = fs::read(output.join(name)).unwrap();
+        let found: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert_eq!(found, digest, "{name}");
+        files += 1;
+    }
+    assert_eq!(files, fs::read_dir(&output).unwrap().count());
+}
