@@ -92,11 +92,7 @@ impl Context {
     /// Reports an error and gives the exit code for it.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
         report(self.json, &error.to_string(), hint(error).as_deref());
-        let interrupted = matches!(
-            error.downcast_ref::<sparse_delta::Error>(),
-            Some(sparse_delta::Error::Interrupted)
-        );
-        ExitCode::from(if interrupted { 130 } else { 2 })
+        ExitCode::from(if is_interruption(error) { 130 } else { 2 })
     }
 }
 
@@ -127,12 +123,25 @@ impl std::fmt::Display for Hinted {
 
 impl std::error::Error for Hinted {}
 
+fn is_interruption(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<sparse_delta::Error>(),
+        Some(sparse_delta::Error::Interrupted)
+    ) || matches!(
+        error.downcast_ref::<sparse_dataset::Error>(),
+        Some(sparse_dataset::Error::Interrupted)
+    )
+}
+
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(error) = error.downcast_ref::<sparse_delta::Error>() {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<sparse_checkpoint::Error>() {
         return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<sparse_dataset::Error>() {
+        return error.hint().map(str::to_owned);
     }
     error.downcast_ref::<Hinted>().map(|e| e.hint.clone())
 }

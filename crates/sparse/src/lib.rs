@@ -23,4 +23,5 @@
 #![forbid(unsafe_code)]
 
 pub use sparse_checkpoint as checkpoint;
+pub use sparse_dataset as dataset;
 pub use sparse_delta as delta;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod dataset;
 mod delta;
 mod demo;
 mod machine;
@@ -48,6 +49,9 @@ enum Command {
     /// Fine-tuned checkpoints as deltas of their bases
     #[command(subcommand, arg_required_else_help = true)]
     Delta(delta::DeltaCommand),
+    /// Derivative datasets as deltas of their bases
+    #[command(subcommand, arg_required_else_help = true)]
+    Dataset(dataset::DatasetCommand),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Demo => demo::run(&context),
         Command::Delta(command) => delta::run(command, &context),
+        Command::Dataset(command) => dataset::run(command, &context),
     };
     match result {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,

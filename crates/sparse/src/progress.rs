@@ -69,3 +69,30 @@ impl Progress for Bar {
         self.interrupted.load(Ordering::Relaxed)
     }
 }
+
+/// Steps of a stage: rows of one stage, bytes of another, so the bar shows their share.
+impl sparse_dataset::Progress for Bar {
+    fn step(&self, stage: &str, done: u64, total: u64) {
+        if !self.shown {
+            return;
+        }
+        self.with(|bar| {
+            if bar.message() != stage {
+                let template = "{msg:>22} [{bar:24}] {percent:>3}% {eta}";
+                let style = ProgressStyle::with_template(template)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar())
+                    .progress_chars("=> ");
+                bar.finish_and_clear();
+                *bar = ProgressBar::new(total)
+                    .with_style(style)
+                    .with_message(stage.to_owned());
+            }
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}

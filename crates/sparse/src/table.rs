@@ -71,6 +71,31 @@ pub fn shorten(text: &str, width: usize) -> String {
         .collect()
 }
 
+/// Breaks a text into lines of at most 80 characters, at spaces where there are any; every
+/// line begins with `indent` spaces, those after the first with two more.
+pub fn wrap(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    let mut line = " ".repeat(indent);
+    let mut width = indent;
+    for word in text.split_inclusive(' ') {
+        let mut letters: Vec<char> = word.chars().collect();
+        while width + letters.len() > 80 {
+            if width == indent + 2 || letters.len() > 78 - indent {
+                let rest = letters.split_off((80 - width).min(letters.len()));
+                line.extend(letters);
+                letters = rest;
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = " ".repeat(indent + 2);
+            width = indent + 2;
+        }
+        width += letters.len();
+        line.extend(letters);
+    }
+    out + line.trim_end() + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +112,16 @@ mod tests {
         assert_eq!(seconds(0.0123), "12 ms");
         assert_eq!(seconds(125.0), "2 min 5 s");
         assert_eq!(shorten("abcdefghij", 5), "ab…ij");
+    }
+    #[test]
+    fn long_lines_are_broken() {
+        assert_eq!(wrap("a b", 2), "  a b\n");
+        let words = wrap(&"word ".repeat(40), 4);
+        let letters = wrap(&"x".repeat(400), 4);
+        for text in [&words, &letters] {
+            assert!(text.lines().all(|line| line.chars().count() <= 80));
+        }
+        assert_eq!(words.matches("word").count(), 40);
+        assert_eq!(letters.matches('x').count(), 400);
     }
 }

@@ -1,0 +1,55 @@
+//! Parquet and Arrow: typed columns to cells and back.
+
+mod build;
+mod output;
+mod read;
+mod recipe;
+mod render;
+
+pub(crate) use output::ColumnarOutput;
+pub(crate) use read::{batches as batches_as_written, equal_files, read_rows};
+pub(crate) use recipe::Recipe;
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+
+use arrow_schema::{DataType, Field, Schema};
+
+use crate::error::{Error, Result};
+
+/// Runs the Parquet and Arrow readers, which panic on some damaged files, and
+/// turns that into an error.
+pub(crate) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Whatever the work was building is dropped with it.
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::Columnar {
+            path: path.to_owned(),
+            message: "damaged: its pages do not fit its metadata".to_owned(),
+        })
+    })
+}
+
+/// The names of a schema's columns as the tables see them: structs are taken
+/// apart, a nullable one has a column for whether it is there.
+pub(crate) fn leaves(schema: &Schema) -> Vec<String> {
+    let mut out = Vec::new();
+    for field in schema.fields() {
+        push_leaves(field, "", &mut out);
+    }
+    out
+}
+
+fn push_leaves(field: &Field, prefix: &str, out: &mut Vec<String>) {
+    let name = format!("{prefix}{}", field.name());
+    match field.data_type() {
+        DataType::Struct(children) => {
+            if field.is_nullable() {
+                out.push(name.clone());
+            }
+            for child in children {
+                push_leaves(child, &format!("{name}."), out);
+            }
+        }
+        _ => out.push(name),
+    }
+}

@@ -1,0 +1,152 @@
+//! Reading Parquet and Arrow files as rows.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch, RecordBatchReader};
+use arrow_schema::{DataType, Field, SchemaRef};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::leaves;
+use super::render::{is_null, kind_of, render};
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::table::{Kind, Record, StoredRows};
+use crate::text::Columns;
+
+const BATCH_ROWS: usize = 1024;
+
+type Batches = (SchemaRef, Box<dyn RecordBatchReader>);
+
+/// The schema of a file, with its metadata, and its record batches.
+pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
+    let open = || File::open(path).map_err(Error::io(path));
+    if format == Format::Parquet {
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(Error::columnar(path))?;
+        // The reader's own schema lacks the metadata.
+        let schema = builder.schema().clone();
+        let reader = builder
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(Error::columnar(path))?;
+        return Ok((schema, Box::new(reader)));
+    }
+    match arrow_ipc::reader::FileReader::try_new(open()?, None) {
+        Ok(reader) => Ok((reader.schema(), Box::new(reader))),
+        Err(_) => {
+            let reader = arrow_ipc::reader::StreamReader::try_new(open()?, None)
+                .map_err(Error::columnar(path))?;
+            Ok((reader.schema(), Box::new(reader)))
+        }
+    }
+}
+
+/// Reads all rows; gives them with the column names and the schema.
+pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)> {
+    let (schema, reader) = batches(path, Format::of(path)?)?;
+    let mut columns = Columns::default();
+    for name in leaves(&schema) {
+        if columns.find(&name).is_some() {
+            return Err(Error::DuplicateColumn {
+                path: path.to_owned(),
+                column: name,
+            });
+        }
+        columns.intern(&name);
+    }
+    let mut rows = StoredRows::new();
+    let mut record = Record::default();
+    for batch in reader {
+        let batch = batch.map_err(Error::columnar(path))?;
+        for row in 0..batch.num_rows() {
+            record.clear();
+            let mut column = 0;
+            for (array, field) in batch.columns().iter().zip(schema.fields()) {
+                push_cells(
+                    array.as_ref(),
+                    field,
+                    row,
+                    true,
+                    &mut column,
+                    &mut record,
+                    path,
+                )?;
+            }
+            rows.push(&record, path)?;
+        }
+    }
+    Ok((rows, columns, schema))
+}
+
+fn push_cells(
+    array: &dyn Array,
+    field: &Field,
+    row: usize,
+    present: bool,
+    column: &mut u32,
+    record: &mut Record,
+    path: &Path,
+) -> Result<()> {
+    let there = present && !is_null(array, row);
+    if let DataType::Struct(fields) = field.data_type() {
+        if field.is_nullable() {
+            record.push(
+                *column,
+                if there { Kind::Raw } else { Kind::Null },
+                if there { b"1" } else { b"" },
+            );
+            *column += 1;
+        }
+        for (child, field) in array.as_struct().columns().iter().zip(fields) {
+            push_cells(child.as_ref(), field, row, there, column, record, path)?;
+        }
+        return Ok(());
+    }
+    if !there {
+        record.push(*column, Kind::Null, b"");
+    } else {
+        let mut supported = true;
+        record.push_with(*column, kind_of(array.data_type()), |out| {
+            supported = render(array, row, out)
+        });
+        if !supported {
+            return Err(Error::Columnar {
+                path: path.to_owned(),
+                message: format!("columns of type {} are not supported", array.data_type()),
+            });
+        }
+    }
+    *column += 1;
+    Ok(())
+}
+
+/// Whether two files hold equal batches under equal schemas.
+pub(crate) fn equal_files(first: &Path, second: &Path, format: Format) -> Result<bool> {
+    let (first_schema, mut a) = batches(first, format)?;
+    let (second_schema, mut b) = batches(second, format)?;
+    if first_schema != second_schema {
+        return Ok(false);
+    }
+    let mut rest: (Option<RecordBatch>, Option<RecordBatch>) = (None, None);
+    loop {
+        if rest.0.is_none() {
+            rest.0 = a.next().transpose().map_err(Error::columnar(first))?;
+        }
+        if rest.1.is_none() {
+            rest.1 = b.next().transpose().map_err(Error::columnar(second))?;
+        }
+        let (Some(left), Some(right)) = &rest else {
+            return Ok(rest.0.is_none() && rest.1.is_none());
+        };
+        let rows = left.num_rows().min(right.num_rows());
+        if left.slice(0, rows) != right.slice(0, rows) {
+            return Ok(false);
+        }
+        let cut = |batch: &RecordBatch| {
+            (batch.num_rows() > rows).then(|| batch.slice(rows, batch.num_rows() - rows))
+        };
+        rest = (cut(left), cut(right));
+    }
+}

@@ -1,0 +1,361 @@
+//! How a columnar file was written, as far as its own metadata tells, and
+//! writing a file that way again.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{FileWriter as IpcFileWriter, IpcWriteOptions, StreamWriter};
+use arrow_schema::{Schema, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+
+use super::batches_as_written;
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::wire::{Reader, put_bytes, put_number};
+
+const ARROW_SCHEMA: &str = "ARROW:schema";
+
+/// Which writer, with what it was told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Container {
+    Parquet {
+        codec: u8,
+        version: u8,
+        dictionary: bool,
+        arrow_schema: bool,
+        created_by: String,
+        metadata: Vec<(String, Option<String>)>,
+    },
+    /// An Arrow IPC file, or stream; its compression.
+    Ipc { stream: bool, codec: u8 },
+}
+
+/// What is needed to write a columnar file like the original.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) schema: SchemaRef,
+    /// Rows of each row group or record batch.
+    groups: Vec<u64>,
+    container: Container,
+}
+
+const ARROW_MAGIC: &[u8] = b"ARROW1";
+
+impl Recipe {
+    /// Reads the recipe of a file.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let open = || File::open(path).map_err(Error::io(path));
+        let format = Format::of(path)?;
+        let (schema, written) = batches_as_written(path, format)?;
+        if format == Format::Parquet {
+            let reader = SerializedFileReader::new(open()?).map_err(Error::columnar(path))?;
+            return Ok(Self::of_parquet(reader.metadata(), schema));
+        }
+        let mut start = [0; 6];
+        let stream =
+            io::Read::read_exact(&mut open()?, &mut start).is_err() || start != ARROW_MAGIC;
+        let mut groups = Vec::new();
+        for batch in written {
+            groups.push(batch.map_err(Error::columnar(path))?.num_rows() as u64);
+        }
+        let codec = ipc_codec(path, stream)?;
+        Ok(Self {
+            schema,
+            groups,
+            container: Container::Ipc { stream, codec },
+        })
+    }
+
+    fn of_parquet(metadata: &ParquetMetaData, schema: SchemaRef) -> Self {
+        let file = metadata.file_metadata();
+        let groups = metadata
+            .row_groups()
+            .iter()
+            .map(|group| group.num_rows().max(0) as u64)
+            .collect();
+        let column = metadata
+            .row_groups()
+            .first()
+            .and_then(|group| group.columns().first());
+        let codec = match column.map(|column| column.compression()) {
+            Some(Compression::SNAPPY) => 1,
+            Some(Compression::GZIP(_)) => 2,
+            Some(Compression::BROTLI(_)) => 4,
+            Some(Compression::LZ4 | Compression::LZ4_RAW) => 5,
+            Some(Compression::ZSTD(_)) => 6,
+            _ => 0,
+        };
+        let entries = file.key_value_metadata().cloned().unwrap_or_default();
+        let container = Container::Parquet {
+            codec,
+            version: file.version().clamp(1, 2) as u8,
+            dictionary: column.is_some_and(|column| column.dictionary_page_offset().is_some()),
+            arrow_schema: entries.iter().any(|entry| entry.key == ARROW_SCHEMA),
+            created_by: file.created_by().unwrap_or_default().to_owned(),
+            metadata: entries
+                .into_iter()
+                .filter(|entry| entry.key != ARROW_SCHEMA)
+                .map(|entry| (entry.key, entry.value))
+                .collect(),
+        };
+        Self {
+            schema,
+            groups,
+            container,
+        }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<Vec<u8>> {
+        let mut schema = Vec::new();
+        // A stream without batches is the schema with its metadata.
+        StreamWriter::try_new(&mut schema, &self.schema)
+            .and_then(|mut writer| writer.finish())
+            .map_err(Error::columnar(path))?;
+        let mut out = Vec::new();
+        put_bytes(&mut out, &schema);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for &rows in &self.groups {
+            match runs.last_mut() {
+                Some((size, count)) if *size == rows => *count += 1,
+                _ => runs.push((rows, 1)),
+            }
+        }
+        put_number(&mut out, runs.len() as u64);
+        for (size, count) in runs {
+            put_number(&mut out, size);
+            put_number(&mut out, count);
+        }
+        match &self.container {
+            Container::Parquet {
+                codec,
+                version,
+                dictionary,
+                arrow_schema,
+                created_by,
+                metadata,
+            } => {
+                out.extend_from_slice(&[
+                    0,
+                    *codec,
+                    *version,
+                    u8::from(*dictionary),
+                    u8::from(*arrow_schema),
+                ]);
+                put_bytes(&mut out, created_by.as_bytes());
+                put_number(&mut out, metadata.len() as u64);
+                for (key, value) in metadata {
+                    put_bytes(&mut out, key.as_bytes());
+                    out.push(u8::from(value.is_some()));
+                    put_bytes(&mut out, value.as_deref().unwrap_or_default().as_bytes());
+                }
+            }
+            Container::Ipc { stream, codec } => {
+                out.extend_from_slice(&[1, u8::from(*stream), *codec])
+            }
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let schema = arrow_ipc::reader::StreamReader::try_new(reader.sized()?, None)
+            .ok()?
+            .schema();
+        let mut groups = Vec::new();
+        for _ in 0..reader.count()? {
+            let (size, count) = (reader.number()?, reader.number()?);
+            if count > 1 << 24 || groups.len() > 1 << 24 {
+                return None;
+            }
+            groups.extend(std::iter::repeat_n(size, count as usize));
+        }
+        let container = match reader.byte()? {
+            0 => {
+                let (codec, version) = (reader.byte()?, reader.byte()?);
+                let (dictionary, arrow_schema) = (reader.byte()? == 1, reader.byte()? == 1);
+                let created_by = reader.string()?;
+                let mut metadata = Vec::new();
+                for _ in 0..reader.count()? {
+                    let key = reader.string()?;
+                    let there = reader.byte()? == 1;
+                    let value = reader.string()?;
+                    metadata.push((key, there.then_some(value)));
+                }
+                Container::Parquet {
+                    codec,
+                    version,
+                    dictionary,
+                    arrow_schema,
+                    created_by,
+                    metadata,
+                }
+            }
+            1 => Container::Ipc {
+                stream: reader.byte()? == 1,
+                codec: reader.byte()?,
+            },
+            _ => return None,
+        };
+        Some(Self {
+            schema,
+            groups,
+            container,
+        })
+    }
+
+    /// Rows of the group that follows `done` groups; `None` after the last.
+    pub(crate) fn group(&self, done: usize) -> Option<u64> {
+        self.groups.get(done).copied()
+    }
+
+    /// A writer that follows the recipe.
+    pub(crate) fn writer<W: Write + Send>(&self, out: W, path: &Path) -> Result<FileWriter<W>> {
+        let schema: &Schema = &self.schema;
+        Ok(match &self.container {
+            Container::Parquet {
+                codec,
+                version,
+                dictionary,
+                arrow_schema,
+                created_by,
+                metadata,
+            } => {
+                let codec = match codec {
+                    1 => Compression::SNAPPY,
+                    2 => Compression::GZIP(Default::default()),
+                    4 => Compression::BROTLI(Default::default()),
+                    5 => Compression::LZ4_RAW,
+                    6 => Compression::ZSTD(ZstdLevel::default()),
+                    _ => Compression::UNCOMPRESSED,
+                };
+                let entries: Vec<KeyValue> = metadata
+                    .iter()
+                    .map(|(key, value)| KeyValue {
+                        key: key.clone(),
+                        value: value.clone(),
+                    })
+                    .collect();
+                let properties = WriterProperties::builder()
+                    .set_compression(codec)
+                    .set_writer_version(if *version == 2 {
+                        WriterVersion::PARQUET_2_0
+                    } else {
+                        WriterVersion::PARQUET_1_0
+                    })
+                    .set_dictionary_enabled(*dictionary)
+                    .set_created_by(created_by.clone())
+                    .set_key_value_metadata(Some(entries).filter(|entries| !entries.is_empty()))
+                    .set_max_row_group_row_count(None)
+                    .build();
+                let options = ArrowWriterOptions::new()
+                    .with_properties(properties)
+                    .with_skip_arrow_metadata(!arrow_schema);
+                let writer = ArrowWriter::try_new_with_options(out, self.schema.clone(), options)
+                    .map_err(Error::columnar(path))?;
+                FileWriter::Parquet(Box::new(writer))
+            }
+            Container::Ipc { stream, codec } => {
+                let compression = match codec {
+                    1 => Some(CompressionType::LZ4_FRAME),
+                    2 => Some(CompressionType::ZSTD),
+                    _ => None,
+                };
+                let options = IpcWriteOptions::default()
+                    .try_with_compression(compression)
+                    .map_err(Error::columnar(path))?;
+                if *stream {
+                    let writer = StreamWriter::try_new_with_options(out, schema, options)
+                        .map_err(Error::columnar(path))?;
+                    FileWriter::Stream(Box::new(writer))
+                } else {
+                    let writer = IpcFileWriter::try_new_with_options(out, schema, options)
+                        .map_err(Error::columnar(path))?;
+                    FileWriter::Ipc(Box::new(writer))
+                }
+            }
+        })
+    }
+}
+
+/// The compression that the first batch of an IPC file names.
+fn ipc_codec(path: &Path, stream: bool) -> Result<u8> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut head = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(&mut file, 1 << 20), &mut head)
+        .map_err(Error::io(path))?;
+    let mut at = if stream { 0 } else { 8 };
+    // Messages: continuation, length, flatbuffer, body.
+    for _ in 0..8 {
+        let word = |at: usize| {
+            head.get(at..at + 4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
+        };
+        let Some(length) = word(at + 4) else { break };
+        let Some(message) = head
+            .get(at + 8..at + 8 + length)
+            .and_then(|bytes| arrow_ipc::root_as_message(bytes).ok())
+        else {
+            break;
+        };
+        let batch = message
+            .header_as_record_batch()
+            .or_else(|| message.header_as_dictionary_batch().and_then(|d| d.data()));
+        if let Some(batch) = batch {
+            return Ok(
+                match batch.compression().map(|compression| compression.codec()) {
+                    Some(CompressionType::LZ4_FRAME) => 1,
+                    Some(CompressionType::ZSTD) => 2,
+                    _ => 0,
+                },
+            );
+        }
+        at += 8 + length + message.bodyLength().max(0) as usize;
+    }
+    Ok(0)
+}
+
+/// A columnar file being written.
+pub(crate) enum FileWriter<W: Write + Send> {
+    Parquet(Box<ArrowWriter<W>>),
+    Ipc(Box<IpcFileWriter<W>>),
+    Stream(Box<StreamWriter<W>>),
+}
+
+impl<W: Write + Send> FileWriter<W> {
+    /// Writes rows; `ends` says that they end a row group.
+    pub(crate) fn write(&mut self, batch: &RecordBatch, ends: bool, path: &Path) -> Result<()> {
+        match self {
+            Self::Parquet(writer) => {
+                writer.write(batch).map_err(Error::columnar(path))?;
+                if ends {
+                    writer.flush().map_err(Error::columnar(path))
+                } else {
+                    Ok(())
+                }
+            }
+            Self::Ipc(writer) => writer.write(batch).map_err(Error::columnar(path)),
+            Self::Stream(writer) => writer.write(batch).map_err(Error::columnar(path)),
+        }
+    }
+
+    /// Whether a row group may be written in pieces.
+    pub(crate) fn takes_pieces(&self) -> bool {
+        matches!(self, Self::Parquet(_))
+    }
+
+    pub(crate) fn finish(self, path: &Path) -> Result<()> {
+        match self {
+            Self::Parquet(writer) => writer.close().map(drop).map_err(Error::columnar(path)),
+            Self::Ipc(mut writer) => writer.finish().map_err(Error::columnar(path)),
+            Self::Stream(mut writer) => writer.finish().map_err(Error::columnar(path)),
+        }
+    }
+}

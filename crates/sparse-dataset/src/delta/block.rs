@@ -1,0 +1,341 @@
+//! Blocks of rows: the references, the rows, then the new text if it is kept
+//! apart. Models live on from block to block; the range coder starts anew, so
+//! that a block is written as soon as it is full.
+
+use std::io::Read;
+
+use super::references::References;
+use super::row::RowCoder;
+use super::texts::Texts;
+use crate::coding::{Decoder, Encoder, Silent};
+use crate::error::Result;
+use crate::matching::NEW;
+use crate::plan::Plan;
+use crate::table::{Kind, MAX_RECORD, Record, Rows};
+use crate::text::Template;
+use crate::wire::{Reader, put_bytes, put_number};
+
+/// The most base text given to zstd as a dictionary.
+const DICTIONARY: usize = 1 << 20;
+/// The most new text of one column in one block.
+const MAX_BUFFER: u64 = 1 << 31;
+
+/// What encoder and decoder of a file must agree on.
+pub(crate) struct Setup {
+    /// Refers to base columns by the numbers of the base rows.
+    pub(crate) plan: Plan,
+    pub(crate) templates: Vec<Template>,
+    /// How the text model is set up; `None` for zstd.
+    pub(crate) model: Option<ModelSize>,
+}
+
+/// The size of a text model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModelSize {
+    /// About how much new text it will code.
+    pub(crate) bytes: u64,
+    /// How much base text it learns from before it starts.
+    pub(crate) lesson: u64,
+}
+
+impl Setup {
+    fn texts(&self) -> Texts {
+        match self.model {
+            Some(size) => {
+                Texts::model(size.bytes.saturating_add(size.lesson).min(1 << 24) as usize)
+            }
+            None => Texts::buffers(self.plan.columns.len()),
+        }
+    }
+}
+
+/// What happened to the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) rows: u64,
+    pub(crate) referenced: u64,
+    pub(crate) moved: u64,
+    pub(crate) edited: u64,
+    pub(crate) new: u64,
+}
+
+/// Encodes the blocks of one file.
+pub(crate) struct BlockEncoder {
+    setup: Setup,
+    references: References,
+    rows: RowCoder,
+    level: i32,
+    next: u32,
+    pub(crate) counts: Counts,
+    base_row: Record,
+    own_row: Record,
+}
+
+impl BlockEncoder {
+    pub(crate) fn new(setup: Setup, base: &mut Rows, level: i32) -> Result<Self> {
+        let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
+        teach(&setup, &mut rows, base)?;
+        Ok(Self {
+            references: References::new(base.len()),
+            rows,
+            level,
+            next: 0,
+            counts: Counts::default(),
+            base_row: Record::default(),
+            own_row: Record::default(),
+            setup,
+        })
+    }
+
+    /// Encodes the derivative rows from `first` on, one for each reference.
+    pub(crate) fn block(
+        &mut self,
+        first: u32,
+        references: &[u32],
+        derivative: &mut Rows,
+        base: &mut Rows,
+    ) -> Result<Vec<u8>> {
+        let mut coder = Encoder::new();
+        for &row in references {
+            // An encoder is given rows that exist, so it cannot fail.
+            let _ = self.references.code(&mut coder, row);
+        }
+        for (offset, &reference) in references.iter().enumerate() {
+            derivative.read(first + offset as u32, &mut self.own_row)?;
+            let base_row = if reference == NEW {
+                None
+            } else {
+                base.read(reference, &mut self.base_row)?;
+                Some(&self.base_row)
+            };
+            let _ = self.rows.code(
+                &mut coder,
+                &self.setup.templates,
+                Some(&self.own_row),
+                base_row,
+            );
+            self.count(reference);
+        }
+        let mut out = Vec::new();
+        put_bytes(&mut out, &coder.finish());
+        let dictionary = match self.setup.model {
+            Some(_) => Vec::new(),
+            None => dictionary(references, base)?,
+        };
+        if let Texts::Buffers(columns) = &mut self.rows.texts {
+            for (column, (buffer, _, _)) in columns.iter_mut().enumerate() {
+                if !buffer.is_empty() {
+                    put_number(&mut out, column as u64 + 1);
+                    put_number(&mut out, buffer.len() as u64);
+                    put_bytes(&mut out, &pack(buffer, &dictionary, self.level));
+                    buffer.clear();
+                }
+            }
+            out.push(0);
+        }
+        Ok(out)
+    }
+
+    fn count(&mut self, reference: u32) {
+        let counts = &mut self.counts;
+        if self.own_row.own == 0 {
+            return;
+        }
+        counts.rows += 1;
+        if reference == NEW {
+            counts.new += 1;
+            return;
+        }
+        counts.referenced += 1;
+        counts.moved += u64::from(reference < self.next);
+        counts.edited += u64::from(self.rows.edited_cells > 0);
+        self.next = reference + 1;
+    }
+}
+
+/// Teaches the text model the base's language: rows spread over the base, so
+/// that encoder and decoder see the same.
+fn teach(setup: &Setup, rows: &mut RowCoder, base: &mut Rows) -> Result<()> {
+    let (Some(ModelSize { lesson: budget, .. }), Texts::Model(model)) =
+        (setup.model, &mut rows.texts)
+    else {
+        return Ok(());
+    };
+    if budget == 0 {
+        return Ok(());
+    }
+    let mut record = Record::default();
+    let mut taught = 0u64;
+    let count = u64::from(base.len());
+    // About as many rows as the budget holds, judged by the first ones.
+    let mut sampled = 0u64;
+    for row in 0..count.min(32) {
+        base.read(row as u32, &mut record)?;
+        sampled += record
+            .cells()
+            .iter()
+            .map(|&cell| record.bytes(cell).len() as u64)
+            .sum::<u64>();
+    }
+    let wanted = (budget * count.min(32) / sampled.max(1)).max(1);
+    let stride = (count / wanted).max(1);
+    for row in (0..count).step_by(stride as usize) {
+        if taught >= budget {
+            break;
+        }
+        base.read(row as u32, &mut record)?;
+        for &cell in record.cells() {
+            let bytes = record.bytes(cell);
+            if let Some(column) = setup
+                .plan
+                .column_like(cell.column)
+                .filter(|_| cell.kind != Kind::Null)
+            {
+                model.text(&mut Silent, column, bytes, MAX_RECORD);
+                taught += bytes.len() as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Base text of the rows of a block, as zstd's dictionary for its new text.
+fn dictionary(references: &[u32], base: &mut Rows) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut record = Record::default();
+    for &row in references.iter().filter(|&&row| row != NEW) {
+        if out.len() > DICTIONARY {
+            break;
+        }
+        base.read(row, &mut record)?;
+        for &cell in record.cells() {
+            if cell.kind != Kind::Null {
+                out.extend_from_slice(record.bytes(cell));
+            }
+        }
+    }
+    out.truncate(DICTIONARY);
+    Ok(out)
+}
+
+/// Compresses a buffer; the first byte says how.
+fn pack(buffer: &[u8], dictionary: &[u8], level: i32) -> Vec<u8> {
+    let packed =
+        zstd::bulk::Compressor::with_dictionary(level, dictionary).and_then(|mut compressor| {
+            // Our own frame is checked already: drop what it need not repeat.
+            compressor.include_contentsize(false)?;
+            compressor.include_checksum(false)?;
+            compressor.include_dictid(false)?;
+            compressor.compress(buffer)
+        });
+    match packed {
+        Ok(packed) if packed.len() < buffer.len() => [&[1], packed.as_slice()].concat(),
+        _ => [&[0], buffer].concat(),
+    }
+}
+
+fn unpack(packed: &[u8], length: u64, dictionary: &[u8]) -> Option<Vec<u8>> {
+    if length > MAX_BUFFER {
+        return None;
+    }
+    let (&how, packed) = packed.split_first()?;
+    let mut out = Vec::new();
+    match how {
+        0 => out.extend_from_slice(packed),
+        1 => {
+            let decoder = zstd::stream::read::Decoder::with_dictionary(packed, dictionary).ok()?;
+            decoder.take(length + 1).read_to_end(&mut out).ok()?;
+        }
+        _ => return None,
+    }
+    (out.len() as u64 == length).then_some(out)
+}
+
+/// Decodes the blocks of one file.
+pub(crate) struct BlockDecoder {
+    pub(crate) setup: Setup,
+    references: References,
+    pub(crate) rows: RowCoder,
+    base_row: Record,
+}
+
+impl BlockDecoder {
+    pub(crate) fn new(setup: Setup, base: &mut Rows) -> Result<Self> {
+        let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), false);
+        teach(&setup, &mut rows, base)?;
+        Ok(Self {
+            references: References::new(base.len()),
+            rows,
+            base_row: Record::default(),
+            setup,
+        })
+    }
+
+    /// Decodes a block of `count` rows and hands each to `visit` with its base
+    /// row; its cells stand in coding order. `Ok(None)` if the block makes no sense.
+    pub(crate) fn block(
+        &mut self,
+        bytes: &[u8],
+        count: u32,
+        base: &mut Rows,
+        mut visit: impl FnMut(&Setup, &RowCoder, Option<(u32, &Record)>) -> Result<()>,
+    ) -> Result<Option<()>> {
+        let mut reader = Reader::new(bytes);
+        let Some(control) = reader.sized() else {
+            return Ok(None);
+        };
+        let mut coder = Decoder::new(control);
+        let mut references = Vec::new();
+        for _ in 0..count {
+            let Some(row) = self.references.code(&mut coder, NEW) else {
+                return Ok(None);
+            };
+            references.push(row);
+        }
+        if self.setup.model.is_none() {
+            let dictionary = dictionary(&references, base)?;
+            if self.read_buffers(&mut reader, &dictionary).is_none() {
+                return Ok(None);
+            }
+        }
+        if reader.left() > 0 {
+            return Ok(None);
+        }
+        for &reference in &references {
+            let base_row = if reference == NEW {
+                None
+            } else {
+                base.read(reference, &mut self.base_row)?;
+                Some(&self.base_row)
+            };
+            if self
+                .rows
+                .code(&mut coder, &self.setup.templates, None, base_row)
+                .is_none()
+            {
+                return Ok(None);
+            }
+            visit(
+                &self.setup,
+                &self.rows,
+                base_row.map(|row| (reference, row)),
+            )?;
+        }
+        Ok(Some(()))
+    }
+
+    fn read_buffers(&mut self, reader: &mut Reader<'_>, dictionary: &[u8]) -> Option<()> {
+        let Texts::Buffers(columns) = &mut self.rows.texts else {
+            return Some(());
+        };
+        for (buffer, at, _) in columns.iter_mut() {
+            buffer.clear();
+            *at = 0;
+        }
+        while let Some(column) = reader.number()?.checked_sub(1) {
+            let length = reader.number()?;
+            columns.get_mut(column as usize)?.0 = unpack(reader.sized()?, length, dictionary)?;
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,10 @@
+//! The delta of one file: references, rows, cells and edits as coded streams.
+
+mod block;
+mod edit;
+mod references;
+mod row;
+mod texts;
+
+pub(crate) use block::{BlockDecoder, BlockEncoder, Counts, ModelSize, Setup};
+pub(crate) use row::RowCoder;

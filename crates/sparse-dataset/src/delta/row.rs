@@ -1,0 +1,438 @@
+//! One row: its template, then each cell as predicted, edited, known or new.
+//! Encoder and decoder run the same code over the same models.
+
+use std::collections::HashMap;
+
+use super::edit::{Step, edit};
+use super::texts::Texts;
+use crate::coding::{Bit, BitCoder, Number, Symbol};
+use crate::plan::{ColumnPlan, Known, Plan, Predictor};
+use crate::table::{Kind, MAX_RECORD, Record};
+use crate::text::Template;
+
+const HIT: usize = 0;
+const EDIT: usize = 1;
+const TEXT: usize = 2;
+const PREVIOUS: usize = 3;
+const KNOWN: usize = 4;
+
+/// Values of a column that are told by number: at most so many, so long.
+const VALUES: usize = 256;
+const VALUE_LENGTH: usize = 48;
+const MOST_STEPS: u64 = 1 << 20;
+
+struct ColumnModel {
+    known: Known,
+    state: [Symbol<8>; 16],
+    last_state: usize,
+    kind: [Symbol<4>; 5],
+    element: [Symbol<16>; 17],
+    values: Vec<Vec<u8>>,
+    numbers: HashMap<Vec<u8>, usize>,
+    value: Symbol<VALUES>,
+    steps: Number,
+    moved: Bit,
+    skip: Number,
+    to_end: [Bit; 2],
+    keep: Number,
+}
+
+impl ColumnModel {
+    fn new() -> Self {
+        Self {
+            known: Known::default(),
+            state: std::array::from_fn(|_| Symbol::new()),
+            last_state: 0,
+            kind: std::array::from_fn(|_| Symbol::new()),
+            element: std::array::from_fn(|_| Symbol::new()),
+            values: Vec::new(),
+            numbers: HashMap::new(),
+            value: Symbol::new(),
+            steps: Number::new(),
+            moved: Bit::new(),
+            skip: Number::new(),
+            to_end: [Bit::new(); 2],
+            keep: Number::new(),
+        }
+    }
+
+    fn note_value(&mut self, bytes: &[u8]) {
+        if self.values.len() < VALUES
+            && bytes.len() <= VALUE_LENGTH
+            && !self.numbers.contains_key(bytes)
+        {
+            self.numbers.insert(bytes.to_vec(), self.values.len());
+            self.values.push(bytes.to_vec());
+        }
+    }
+}
+
+/// The models of the rows of one file.
+pub(crate) struct RowCoder {
+    plan: Plan,
+    /// For each template the cells in the order they are coded.
+    orders: Vec<Vec<u32>>,
+    template_same: Vec<[Bit; 2]>,
+    template: Vec<Symbol<64>>,
+    template_far: Number,
+    last_template: u32,
+    whole: [Bit; 8],
+    last_whole: usize,
+    columns: Vec<ColumnModel>,
+    previous_base: Option<Record>,
+    pub(crate) texts: Texts,
+    /// The row coded last; cells in coding order.
+    pub(crate) own: Record,
+    pub(crate) edited_cells: u32,
+    writing: bool,
+    scratch: Vec<u8>,
+}
+
+impl RowCoder {
+    /// The plan must refer to base columns by the numbers of the base rows.
+    pub(crate) fn new(plan: Plan, templates: &[Template], texts: Texts, writing: bool) -> Self {
+        let ranks = plan.ranks();
+        let orders = templates
+            .iter()
+            .map(|template| {
+                let mut order: Vec<u32> = (0..template.columns.len() as u32).collect();
+                order.sort_by_key(|&cell| ranks.get(template.columns[cell as usize] as usize));
+                order
+            })
+            .collect();
+        Self {
+            orders,
+            template_same: vec![[Bit::new(); 2]; 64],
+            template: vec![Symbol::new(); 64],
+            template_far: Number::new(),
+            last_template: 0,
+            whole: [Bit::new(); 8],
+            last_whole: 0,
+            columns: plan.columns.iter().map(|_| ColumnModel::new()).collect(),
+            previous_base: None,
+            texts,
+            own: Record::default(),
+            edited_cells: 0,
+            plan,
+            writing,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The cells of a template in coding order.
+    pub(crate) fn order(&self, template: u32) -> &[u32] {
+        &self.orders[template as usize]
+    }
+
+    /// Codes one row. A decoder passes no record and finds the row in `own`.
+    /// `None` if a damaged stream makes no sense.
+    pub(crate) fn code<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        templates: &[Template],
+        record: Option<&Record>,
+        base: Option<&Record>,
+    ) -> Option<()> {
+        let template =
+            self.code_template(coder, record.map_or(0, |record| record.template), base)?;
+        let columns = &templates.get(template as usize)?.columns;
+        self.own.clear();
+        self.edited_cells = 0;
+        if columns.is_empty() {
+            self.own.template = template;
+            return Some(());
+        }
+        let whole = record.is_some_and(|record| self.is_whole(record, base));
+        let context = self.last_whole * 2 + usize::from(base.is_some());
+        let whole = self.whole[context].code(coder, whole);
+        self.last_whole = (self.last_whole * 2 + usize::from(whole)) % 4;
+        if whole {
+            self.fill(template, columns, base)?;
+        } else {
+            let mut shown = false;
+            let mut element = 0;
+            for place in 0..columns.len() {
+                let cell = self.orders[template as usize][place] as usize;
+                let target = record.map(|record| {
+                    let cell = record.cells()[cell];
+                    (cell.kind, record.bytes(cell))
+                });
+                self.code_cell(coder, columns[cell], target, base, &mut shown, &mut element)?;
+                if coder.overrun() {
+                    return None;
+                }
+            }
+        }
+        self.own.template = template;
+        Some(())
+    }
+
+    fn code_template<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        template: u32,
+        base: Option<&Record>,
+    ) -> Option<u32> {
+        if self.orders.len() <= 1 {
+            return (!self.orders.is_empty()).then_some(0);
+        }
+        // Whether this row and the one before share a paragraph in the base.
+        let shares = match (base, &self.previous_base) {
+            (Some(base), Some(previous)) => base.cells().iter().any(|&cell| {
+                let bytes = base.bytes(cell);
+                bytes.len() >= 32
+                    && previous
+                        .get(cell.column as usize)
+                        .is_some_and(|(_, other)| other == bytes)
+            }),
+            _ => false,
+        };
+        if let Some(base) = base {
+            self.previous_base = Some(base.clone());
+        }
+        let context = self.last_template.min(63) as usize;
+        let same = self.template_same[context][usize::from(shares)]
+            .code(coder, template == self.last_template);
+        let found = if same {
+            self.last_template
+        } else {
+            match self.template[context].code(coder, template.min(63) as usize) {
+                63 => u32::try_from(
+                    self.template_far
+                        .code(coder, u64::from(template.saturating_sub(63))),
+                )
+                .ok()?
+                .checked_add(63)?,
+                near => near as u32,
+            }
+        };
+        self.last_template = found;
+        ((found as usize) < self.orders.len()).then_some(found)
+    }
+
+    /// Whether every cell is as predicted.
+    fn is_whole(&self, record: &Record, base: Option<&Record>) -> bool {
+        record.cells()[..record.own].iter().all(|&cell| {
+            let column = cell.column as usize;
+            let plan = &self.plan.columns[column];
+            plan.predictor
+                .predict(plan.kind, &self.columns[column].known, base, record, 0)
+                .is_some_and(|(kind, bytes)| kind == cell.kind && *bytes == *record.bytes(cell))
+        })
+    }
+
+    /// Fills in a row that is as predicted.
+    fn fill(&mut self, template: u32, columns: &[u32], base: Option<&Record>) -> Option<()> {
+        let mut own = std::mem::take(&mut self.own);
+        for place in 0..columns.len() {
+            let column = columns[self.orders[template as usize][place] as usize];
+            let ColumnPlan {
+                predictor, kind, ..
+            } = &self.plan.columns[column as usize];
+            let model = &self.columns[column as usize];
+            let (kind, bytes) = predictor.predict(*kind, &model.known, base, &own, 0)?;
+            // The row may be the source, so it cannot grow while it is read.
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&bytes);
+            drop(bytes);
+            own.push(column, kind, &self.scratch);
+        }
+        for &cell in own.cells() {
+            let predictor = &self.plan.columns[cell.column as usize].predictor;
+            if matches!(predictor, Predictor::Previous | Predictor::Learned(_)) {
+                self.columns[cell.column as usize].known.learn(
+                    predictor,
+                    base,
+                    &own,
+                    cell.kind,
+                    own.bytes(cell),
+                );
+            }
+        }
+        self.own = own;
+        Some(())
+    }
+
+    fn code_cell<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        column: u32,
+        target: Option<(Kind, &[u8])>,
+        base: Option<&Record>,
+        shown: &mut bool,
+        element: &mut usize,
+    ) -> Option<()> {
+        let plan = &self.plan.columns[column as usize];
+        let model = &mut self.columns[column as usize];
+        let is_element = matches!(plan.predictor, Predictor::Element(_));
+        let mut chosen = *element;
+        if let (true, Some((kind, bytes))) = (is_element, target) {
+            let fits = |&at: &usize| {
+                plan.predictor
+                    .predict(plan.kind, &model.known, base, &self.own, at)
+                    .is_some_and(|(k, b)| k == kind && *b == *bytes)
+            };
+            chosen = std::iter::once(*element)
+                .chain(0..16)
+                .find(fits)
+                .unwrap_or(*element);
+        }
+        let mut expected = plan
+            .predictor
+            .predict(plan.kind, &model.known, base, &self.own, chosen)
+            .map(|(k, b)| (k, b.into_owned()));
+        let is_expected = |target: (Kind, &[u8])| {
+            expected
+                .as_ref()
+                .is_some_and(|(k, b)| *k == target.0 && *b == *target.1)
+        };
+        let old: Option<Vec<u8>> = match &expected {
+            Some((kind, bytes)) if *kind != Kind::Null && !is_element => Some(bytes.clone()),
+            _ => plan
+                .basis
+                .and_then(|basis| base?.get(basis as usize))
+                .map(|(_, bytes)| bytes.to_vec()),
+        };
+        let mut steps: Vec<Step<'_>> = Vec::new();
+        let wanted = target.map_or(HIT, |(kind, bytes)| {
+            if is_expected((kind, bytes)) {
+                return HIT;
+            }
+            if model
+                .known
+                .previous
+                .as_ref()
+                .is_some_and(|(k, b)| *k == kind && *b == bytes)
+            {
+                return PREVIOUS;
+            }
+            if model.numbers.contains_key(bytes) {
+                return KNOWN;
+            }
+            match old.as_ref().and_then(|old| edit(old, bytes)) {
+                Some(found) => {
+                    steps = found;
+                    EDIT
+                }
+                None => TEXT,
+            }
+        });
+        let context = model.last_state.min(7) + 8 * usize::from(expected.is_some());
+        let state = model.state[context].code(coder, wanted);
+        model.last_state = state;
+        if state == HIT {
+            if is_element {
+                *element = model.element[(*element).min(15)].code(coder, chosen);
+                expected = plan
+                    .predictor
+                    .predict(plan.kind, &model.known, base, &self.own, *element)
+                    .map(|(k, b)| (k, b.into_owned()));
+            }
+            let (kind, bytes) = expected?;
+            model
+                .known
+                .learn(&plan.predictor, base, &self.own, kind, &bytes);
+            self.own.push(column, kind, &bytes);
+            return Some(());
+        }
+        if state == PREVIOUS {
+            let (kind, bytes) = model.known.previous.clone()?;
+            model
+                .known
+                .learn(&plan.predictor, base, &self.own, kind, &bytes);
+            self.own.push(column, kind, &bytes);
+            return Some(());
+        }
+        let kind_context = expected
+            .as_ref()
+            .map_or(plan.kind as usize, |(kind, _)| *kind as usize);
+        let kind = Kind::from_index(
+            model.kind[kind_context].code(coder, target.map_or(0, |(kind, _)| kind as usize)),
+        );
+        let bytes = match state {
+            KNOWN => {
+                let number = target
+                    .and_then(|(_, bytes)| model.numbers.get(bytes).copied())
+                    .unwrap_or(0);
+                model.values.get(model.value.code(coder, number))?.clone()
+            }
+            _ if kind == Kind::Null => Vec::new(),
+            EDIT | TEXT => {
+                if let (false, Some(base)) = (*shown, base) {
+                    self.texts.remember_row(base);
+                    *shown = true;
+                }
+                if state == TEXT {
+                    let text = target.map_or(&[][..], |(_, bytes)| bytes);
+                    self.texts
+                        .text(coder, column as usize, text, MAX_RECORD, self.writing)?
+                } else {
+                    self.edited_cells += 1;
+                    code_edit(
+                        coder,
+                        model,
+                        &mut self.texts,
+                        column as usize,
+                        &old?,
+                        &steps,
+                        self.writing,
+                    )?
+                }
+            }
+            _ => return None,
+        };
+        model.note_value(&bytes);
+        model
+            .known
+            .learn(&plan.predictor, base, &self.own, kind, &bytes);
+        self.own.push(column, kind, &bytes);
+        Some(())
+    }
+}
+
+fn code_edit<C: BitCoder>(
+    coder: &mut C,
+    model: &mut ColumnModel,
+    texts: &mut Texts,
+    column: usize,
+    old: &[u8],
+    steps: &[Step<'_>],
+    writing: bool,
+) -> Option<Vec<u8>> {
+    let count = model
+        .steps
+        .code(coder, (steps.len() as u64).saturating_sub(1));
+    if count > MOST_STEPS {
+        return None;
+    }
+    let mut out = Vec::new();
+    let mut at = 0i64;
+    for index in 0..=count as usize {
+        let step = steps.get(index).cloned().unwrap_or_default();
+        // The first step inserts only where nothing is kept at the start.
+        let inserts = index > 0 || model.to_end[1].code(coder, !step.insert.is_empty());
+        if inserts {
+            texts.remember_before(&out);
+            let inserted = texts.text(coder, column, step.insert, MAX_RECORD, writing)?;
+            out.extend_from_slice(&inserted);
+        }
+        if model.moved.code(coder, step.skip != 0) {
+            let zigzag = ((step.skip << 1) ^ (step.skip >> 63)) as u64;
+            let zigzag = model.skip.code(coder, zigzag);
+            at = at.checked_add((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))?;
+        }
+        let start = usize::try_from(at).ok()?;
+        let rest = old.get(start..)?;
+        let keep = if model.to_end[0].code(coder, step.keep == rest.len()) {
+            rest.len()
+        } else {
+            usize::try_from(model.keep.code(coder, step.keep as u64)).ok()?
+        };
+        out.extend_from_slice(rest.get(..keep)?);
+        at += keep as i64;
+        if out.len() > MAX_RECORD || coder.overrun() {
+            return None;
+        }
+    }
+    Some(out)
+}

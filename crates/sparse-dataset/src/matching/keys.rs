@@ -1,0 +1,206 @@
+//! Matching rows by equal cells: which base column each derivative column
+//! came from, and the base row that shares the most cells with a row.
+
+use std::collections::HashMap;
+
+use super::NEW;
+use super::hashes::{HashMatrix, RowsByHash};
+
+/// Cells looked at to find which columns correspond.
+const SAMPLE: usize = 2048;
+/// Rows looked at among those that share one cell.
+const CANDIDATES: usize = 16;
+
+/// A derivative column whose values occur in a base column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) derivative: usize,
+    pub(crate) base: usize,
+    hits: usize,
+    /// Base rows per value that was found.
+    rows_per_value: f64,
+}
+
+/// For each derivative column the base column that holds most of its values.
+/// `names` says whether two columns are called the same.
+pub(crate) fn column_pairs(
+    base: &HashMatrix,
+    derivative: &HashMatrix,
+    same_name: impl Fn(usize, usize) -> bool,
+) -> Vec<Pair> {
+    let mut wanted: HashMap<u32, Vec<usize>> = HashMap::new();
+    for (column, hashes) in derivative.columns.iter().enumerate() {
+        let present = hashes.iter().filter(|&&hash| hash != 0).count();
+        let stride = (present / SAMPLE).max(1);
+        for &hash in hashes.iter().filter(|&&hash| hash != 0).step_by(stride) {
+            let columns = wanted.entry(hash).or_default();
+            if columns.last() != Some(&column) {
+                columns.push(column);
+            }
+        }
+    }
+    let mut best: Vec<Option<(bool, Pair)>> = vec![None; derivative.columns.len()];
+    for (base_column, hashes) in base.columns.iter().enumerate() {
+        let mut found: HashMap<u32, usize> = HashMap::new();
+        for hash in hashes.iter().filter(|&&hash| hash != 0) {
+            if wanted.contains_key(hash) {
+                *found.entry(*hash).or_default() += 1;
+            }
+        }
+        let mut hits = vec![(0usize, 0usize); derivative.columns.len()];
+        for (hash, rows) in &found {
+            for &column in &wanted[hash] {
+                hits[column].0 += 1;
+                hits[column].1 += rows;
+            }
+        }
+        for (column, &(hits, rows)) in hits.iter().enumerate() {
+            if hits == 0 {
+                continue;
+            }
+            let named = same_name(column, base_column);
+            let pair = Pair {
+                derivative: column,
+                base: base_column,
+                hits,
+                rows_per_value: rows as f64 / hits as f64,
+            };
+            // A column of the same name is believed unless another clearly fits better.
+            let weight = |named: bool, hits: usize| if named { hits * 4 } else { hits };
+            if best[column].is_none_or(|(other_named, other)| {
+                weight(named, hits) > weight(other_named, other.hits)
+            }) {
+                best[column] = Some((named, pair));
+            }
+        }
+    }
+    best.into_iter().flatten().map(|(_, pair)| pair).collect()
+}
+
+fn combined(matrix: &HashMatrix, columns: &[usize], row: usize) -> u32 {
+    let mut state = 0x9E37_79B9u32;
+    let mut any = false;
+    for &column in columns {
+        let hash = matrix.columns[column][row];
+        any |= hash != 0;
+        state = (state.rotate_left(9) ^ hash).wrapping_mul(0x85EB_CA6B);
+        state ^= state >> 15;
+    }
+    if any { state.max(1) } else { 0 }
+}
+
+/// Matches rows given the pairs of columns.
+pub(crate) struct Matcher {
+    pairs: Vec<Pair>,
+    whole_hashes: Vec<u32>,
+    whole: RowsByHash,
+    keys: Vec<(Pair, RowsByHash)>,
+}
+
+impl Matcher {
+    /// `key` is the derivative column that the user named.
+    pub(crate) fn new(base: &HashMatrix, pairs: Vec<Pair>, key: Option<usize>) -> Self {
+        let columns: Vec<usize> = pairs.iter().map(|pair| pair.base).collect();
+        let whole_hashes: Vec<u32> = (0..base.rows)
+            .map(|row| combined(base, &columns, row))
+            .collect();
+        let whole = RowsByHash::of(&whole_hashes);
+        let mut selective: Vec<Pair> = pairs
+            .iter()
+            .filter(|pair| match key {
+                Some(key) => pair.derivative == key,
+                None => pair.rows_per_value <= 8.0,
+            })
+            .copied()
+            .collect();
+        selective.sort_by(|a, b| {
+            let rounded = |pair: &Pair| {
+                (
+                    pair.rows_per_value.log2().round() as i64,
+                    std::cmp::Reverse(pair.hits),
+                )
+            };
+            rounded(a).cmp(&rounded(b))
+        });
+        selective.truncate(3);
+        let keys = selective
+            .into_iter()
+            .map(|pair| (pair, RowsByHash::of(&base.columns[pair.base])))
+            .collect();
+        Self {
+            pairs,
+            whole_hashes,
+            whole,
+            keys,
+        }
+    }
+
+    /// The base row of each derivative row, or [`NEW`].
+    pub(crate) fn match_rows(&mut self, base: &HashMatrix, derivative: &HashMatrix) -> Vec<u32> {
+        let columns: Vec<usize> = self.pairs.iter().map(|pair| pair.derivative).collect();
+        let mut used = vec![0u64; base.rows.div_ceil(64)];
+        let mut references = Vec::with_capacity(derivative.rows);
+        let mut previous = NEW;
+        for row in 0..derivative.rows {
+            let next = previous.wrapping_add(1);
+            let has_next = (next as usize) < base.rows;
+            let wanted = combined(derivative, &columns, row);
+            let is_used = |row: u32| used[row as usize / 64] >> (row % 64) & 1 == 1;
+            let found = if wanted == 0 {
+                // A row without values: a header or a blank line.
+                Some(NEW)
+            } else if has_next && self.whole_hashes[next as usize] == wanted && !is_used(next) {
+                Some(next)
+            } else {
+                self.whole.take(&self.whole_hashes, wanted)
+            };
+            let reference = found.unwrap_or_else(|| {
+                self.best_candidate(base, derivative, row, has_next.then_some(next), is_used)
+            });
+            if reference != NEW {
+                used[reference as usize / 64] |= 1 << (reference % 64);
+                previous = reference;
+            }
+            references.push(reference);
+        }
+        references
+    }
+
+    fn best_candidate(
+        &self,
+        base: &HashMatrix,
+        derivative: &HashMatrix,
+        row: usize,
+        next: Option<u32>,
+        is_used: impl Fn(u32) -> bool,
+    ) -> u32 {
+        let shared = |candidate: u32| {
+            self.pairs
+                .iter()
+                .filter(|pair| {
+                    let hash = derivative.columns[pair.derivative][row];
+                    hash != 0 && base.columns[pair.base][candidate as usize] == hash
+                })
+                .map(|pair| if pair.rows_per_value <= 8.0 { 16 } else { 1 })
+                .sum::<usize>()
+        };
+        let mut best = (0, NEW);
+        let mut consider = |candidate: u32, bonus: usize| {
+            let cells = shared(candidate);
+            let score = cells * 4 + bonus + usize::from(!is_used(candidate));
+            if cells >= 16 && score > best.0 {
+                best = (score, candidate);
+            }
+        };
+        if let Some(next) = next {
+            consider(next, 2);
+        }
+        for (pair, rows) in &self.keys {
+            let hash = derivative.columns[pair.derivative][row];
+            for candidate in rows.rows(&base.columns[pair.base], hash).take(CANDIDATES) {
+                consider(candidate, 0);
+            }
+        }
+        best.1
+    }
+}

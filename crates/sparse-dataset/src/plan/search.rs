@@ -1,0 +1,424 @@
+//! Finding the function that gives most cells of a column, on a sample.
+
+use std::collections::HashMap;
+
+use super::{ColumnPlan, Fold, Known, Origin, Piece, Plan, Predictor};
+use crate::error::Result;
+use crate::matching::NEW;
+use crate::table::{Kind, Record, Rows, hash_bytes};
+
+/// Rows looked at.
+const SAMPLE: usize = 384;
+/// Rows from which functions are guessed.
+const GUESSES: usize = 6;
+/// A function must give this share of the cells.
+const WORTHWHILE: f64 = 0.2;
+/// A copy of a base column this good is not looked behind.
+const GOOD_COPY: f64 = 0.5;
+
+/// Rows of the derivative, spread over it, with their base rows.
+pub(crate) struct Sample {
+    pub(crate) base: Option<Record>,
+    pub(crate) own: Record,
+}
+
+/// Reads the sample.
+pub(crate) fn sample_rows(
+    base: &mut Rows,
+    derivative: &mut Rows,
+    references: &[u32],
+) -> Result<Vec<Sample>> {
+    let mut out = Vec::new();
+    let stride = (references.len() / SAMPLE).max(1);
+    for row in (0..references.len()).step_by(stride) {
+        let mut own = Record::default();
+        derivative.read(row as u32, &mut own)?;
+        if own.own == 0 {
+            continue;
+        }
+        let mut found = None;
+        if references[row] != NEW {
+            let mut record = Record::default();
+            base.read(references[row], &mut record)?;
+            found = Some(record);
+        }
+        out.push(Sample { base: found, own });
+    }
+    Ok(out)
+}
+
+/// The share of a column's cells that a predictor gives.
+fn rate(predictor: &Predictor, column: u32, kind: Kind, samples: &[Sample]) -> f64 {
+    let mut known = Known::default();
+    let (mut hits, mut cells) = (0usize, 0usize);
+    let elements = if matches!(predictor, Predictor::Element(_)) {
+        3
+    } else {
+        1
+    };
+    for sample in samples {
+        let Some((own_kind, bytes)) = sample.own.get(column as usize) else {
+            continue;
+        };
+        cells += 1;
+        let hit = (0..elements).any(|element| {
+            predictor
+                .predict(kind, &known, sample.base.as_ref(), &sample.own, element)
+                .is_some_and(|(kind, expected)| kind == own_kind && *expected == *bytes)
+        });
+        hits += usize::from(hit);
+        known.learn(
+            predictor,
+            sample.base.as_ref(),
+            &sample.own,
+            own_kind,
+            bytes,
+        );
+    }
+    hits as f64 / cells.max(1) as f64
+}
+
+/// What a column may be made of.
+struct Sources<'a> {
+    base: &'a [u32],
+    own: Vec<u32>,
+}
+
+impl Sources<'_> {
+    fn cells<'s>(&self, sample: &'s Sample) -> Vec<(Origin, Kind, &'s [u8])> {
+        let own = self
+            .own
+            .iter()
+            .map(|&column| (Origin::Own(column), sample.own.get(column as usize)));
+        let base = self.base.iter().map(|&column| {
+            (
+                Origin::Base(column),
+                sample
+                    .base
+                    .as_ref()
+                    .and_then(|base| base.get(column as usize)),
+            )
+        });
+        // Own cells last: where both fit they win, since they carry the edits.
+        base.chain(own)
+            .filter_map(|(origin, cell)| cell.map(|(kind, bytes)| (origin, kind, bytes)))
+            .collect()
+    }
+}
+
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Functions that explain one sampled cell.
+fn guesses(target: &[u8], cells: &[(Origin, Kind, &[u8])], out: &mut Vec<Predictor>) {
+    let mut add = |predictor: Predictor| {
+        if !out.contains(&predictor) {
+            out.push(predictor);
+        }
+    };
+    for &(origin, kind, bytes) in cells {
+        if bytes == target {
+            add(Predictor::Concat(vec![Piece::Cell(origin, Fold::As)]));
+            continue;
+        }
+        for fold in [Fold::Lower, Fold::Upper] {
+            if bytes.len() >= 2 && *fold.apply(bytes) == *target {
+                add(Predictor::Concat(vec![Piece::Cell(origin, fold)]));
+            }
+        }
+        if kind == Kind::Nested {
+            add(Predictor::Element(origin));
+        }
+        if !target.is_empty() && target.len() < bytes.len() {
+            if bytes.ends_with(target) {
+                let before = &bytes[..bytes.len() - target.len()];
+                for length in [1, 2, 3, 5, 8] {
+                    if let Some(at) = before.len().checked_sub(length) {
+                        add(Predictor::After(origin, before[at..].to_vec()));
+                    }
+                }
+            }
+            if bytes.starts_with(target) {
+                let after = &bytes[target.len()..];
+                for length in [1, 2, 3, 5, 8] {
+                    if length <= after.len() {
+                        add(Predictor::Before(origin, after[..length].to_vec()));
+                    }
+                }
+            }
+        }
+    }
+    // A concatenation: the longest cell that fits here, else a literal byte.
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut at = 0;
+    let mut covered = 0;
+    while at < target.len() && pieces.len() < 32 {
+        let longest = cells
+            .iter()
+            .filter(|(_, kind, bytes)| {
+                *kind != Kind::Null && bytes.len() >= 3 && target[at..].starts_with(bytes)
+            })
+            .max_by_key(|(_, _, bytes)| bytes.len());
+        match longest {
+            Some((origin, _, bytes)) => {
+                pieces.push(Piece::Cell(*origin, Fold::As));
+                at += bytes.len();
+                covered += 1;
+            }
+            None => {
+                match pieces.last_mut() {
+                    Some(Piece::Literal(literal)) => literal.push(target[at]),
+                    _ => pieces.push(Piece::Literal(vec![target[at]])),
+                }
+                at += 1;
+            }
+        }
+    }
+    let literal: usize = pieces
+        .iter()
+        .map(|piece| {
+            if let Piece::Literal(bytes) = piece {
+                bytes.len()
+            } else {
+                0
+            }
+        })
+        .sum();
+    if covered > 0 && at == target.len() && literal <= 4096 && pieces.len() < 32 {
+        add(Predictor::Concat(pieces));
+    }
+}
+
+/// The best predictor of a column, with the share of cells it gives.
+fn best(column: u32, kind: Kind, samples: &[Sample], sources: &Sources<'_>) -> (Predictor, f64) {
+    let mut candidates = Vec::new();
+    let with_cell: Vec<&Sample> = samples
+        .iter()
+        .filter(|sample| sample.own.get(column as usize).is_some())
+        .collect();
+    for sample in with_cell.iter().step_by((with_cell.len() / GUESSES).max(1)) {
+        if let Some((_, target)) = sample.own.get(column as usize) {
+            guesses(target, &sources.cells(sample), &mut candidates);
+        }
+    }
+    // Mappings only from columns whose values repeat.
+    for origin in sources
+        .own
+        .iter()
+        .map(|&c| Origin::Own(c))
+        .chain(sources.base.iter().map(|&c| Origin::Base(c)))
+    {
+        let predictor = Predictor::Learned(origin);
+        let mut seen = HashMap::new();
+        for sample in samples {
+            for (at, _, bytes) in sources.cells(sample) {
+                if at == origin {
+                    *seen.entry(hash_bytes(bytes)).or_insert(0usize) += 1;
+                }
+            }
+        }
+        if seen.len() * 2 < samples.len() {
+            candidates.push(predictor);
+        }
+    }
+    let mut best = (
+        Predictor::Previous,
+        rate(&Predictor::Previous, column, kind, samples),
+    );
+    for candidate in candidates {
+        let rate = rate(&candidate, column, kind, samples);
+        if rate > best.1 + 1e-9 {
+            best = (candidate, rate);
+        }
+    }
+    best
+}
+
+fn usual_kind(column: u32, samples: &[Sample]) -> Kind {
+    let mut counts = [0usize; 4];
+    for sample in samples {
+        if let Some((kind, _)) = sample.own.get(column as usize) {
+            counts[kind as usize] += 1 + usize::from(kind != Kind::Null) * 3;
+        }
+    }
+    Kind::from_index((0..4).max_by_key(|&kind| counts[kind]).unwrap_or(0))
+}
+
+/// The base column most like an unpredicted column: of the same name, or the
+/// one that shares the longest beginnings.
+fn basis(column: u32, name: &str, samples: &[Sample], base_names: &[String]) -> Option<u32> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut best = (0usize, None);
+    for (base_column, base_name) in base_names.iter().enumerate() {
+        let mut score = 0;
+        for sample in samples {
+            if let (Some((_, bytes)), Some((_, other))) = (
+                sample.own.get(column as usize),
+                sample.base.as_ref().and_then(|b| b.get(base_column)),
+            ) {
+                score += common_prefix(bytes, other);
+            }
+        }
+        score = score * 2 + usize::from(last(name) == last(base_name)) * samples.len() * 2;
+        if score > best.0 && score >= samples.len() * 2 {
+            best = (score, Some(base_column as u32));
+        }
+    }
+    best.1
+}
+
+/// The plan of every column, and the order to code them in. Base columns are
+/// numbered as in `base_names`.
+pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[String]) -> Plan {
+    let count = names.len() as u32;
+    let base: Vec<u32> = (0..base_names.len() as u32).collect();
+    let kinds: Vec<Kind> = (0..count)
+        .map(|column| usual_kind(column, samples))
+        .collect();
+    let mut chosen: Vec<Option<(Predictor, f64)>> = vec![None; names.len()];
+    let mut order = Vec::new();
+    let mut later = Vec::new();
+    for column in 0..count {
+        let found = best(
+            column,
+            kinds[column as usize],
+            samples,
+            &Sources {
+                base: &base,
+                own: Vec::new(),
+            },
+        );
+        let is_copy = matches!(&found.0, Predictor::Concat(pieces) if matches!(pieces.as_slice(), [Piece::Cell(_, Fold::As)]))
+            || matches!(found.0, Predictor::Element(_));
+        if is_copy && found.1 >= GOOD_COPY {
+            order.push(column);
+        } else {
+            later.push(column);
+        }
+        chosen[column as usize] = Some(found);
+    }
+    // The others may be functions of each other: short ones come first, since
+    // a concatenation is longer than its parts.
+    let length = |column: u32| -> usize {
+        samples
+            .iter()
+            .filter_map(|s| s.own.get(column as usize))
+            .map(|(_, b)| b.len())
+            .sum()
+    };
+    later.sort_by_key(|&column| length(column));
+    let mut waiting = later.clone();
+    while let Some(column) = waiting.first().copied() {
+        waiting.remove(0);
+        // A part of a longer column may also be told by that column.
+        let own: Vec<u32> = order.clone();
+        let found = best(
+            column,
+            kinds[column as usize],
+            samples,
+            &Sources { base: &base, own },
+        );
+        if let Some(current) = &mut chosen[column as usize]
+            && found.1 >= current.1
+        {
+            *current = found;
+        }
+        order.push(column);
+    }
+    let columns = chosen
+        .into_iter()
+        .enumerate()
+        .map(|(column, found)| {
+            let (mut predictor, rate) = found.unwrap_or((Predictor::Previous, 0.0));
+            let basis = basis(column as u32, &names[column], samples, base_names);
+            if rate < WORTHWHILE && !matches!(predictor, Predictor::Learned(_)) {
+                predictor = basis.map_or(Predictor::Previous, |b| {
+                    Predictor::Concat(vec![Piece::Cell(Origin::Base(b), Fold::As)])
+                });
+            }
+            ColumnPlan {
+                predictor,
+                kind: kinds[column],
+                basis,
+            }
+        })
+        .collect();
+    let mut plan = Plan {
+        base_columns: base_names.to_vec(),
+        columns,
+        order,
+    };
+    keep_used(&mut plan);
+    plan
+}
+
+/// Leaves out the base columns that nothing refers to.
+fn keep_used(plan: &mut Plan) {
+    let mut used: Vec<u32> = plan
+        .columns
+        .iter()
+        .flat_map(|column| {
+            column
+                .predictor
+                .origins()
+                .into_iter()
+                .chain(column.basis.map(Origin::Base))
+        })
+        .filter_map(|origin| {
+            if let Origin::Base(column) = origin {
+                Some(column)
+            } else {
+                None
+            }
+        })
+        .collect();
+    used.sort_unstable();
+    used.dedup();
+    plan.renumber(|column| used.binary_search(&column).unwrap_or(0) as u32);
+    plan.base_columns = used
+        .iter()
+        .map(|&column| plan.base_columns[column as usize].clone())
+        .collect();
+}
+
+/// The mean number of bytes of a row with a base row that the plan misses.
+pub(crate) fn missed_bytes(plan: &Plan, samples: &[Sample]) -> f64 {
+    let with_base: Vec<&Sample> = samples
+        .iter()
+        .filter(|sample| sample.base.is_some())
+        .collect();
+    let mut missed = 0usize;
+    for (
+        column,
+        ColumnPlan {
+            predictor,
+            kind,
+            basis,
+        },
+    ) in plan.columns.iter().enumerate()
+    {
+        // Cells that resemble the base's are edits, of which little is new.
+        let share = if basis.is_some() { 4 } else { 1 };
+        let mut known = Known::default();
+        for sample in &with_base {
+            let Some((own_kind, bytes)) = sample.own.get(column) else {
+                continue;
+            };
+            let hit = predictor
+                .predict(*kind, &known, sample.base.as_ref(), &sample.own, 0)
+                .is_some_and(|(kind, expected)| kind == own_kind && *expected == *bytes);
+            if !hit {
+                missed += bytes.len() / share;
+            }
+            known.learn(
+                predictor,
+                sample.base.as_ref(),
+                &sample.own,
+                own_kind,
+                bytes,
+            );
+        }
+    }
+    missed as f64 / with_base.len().max(1) as f64
+}

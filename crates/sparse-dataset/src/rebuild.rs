@@ -1,0 +1,194 @@
+//! One split from its blocks back to its file.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+use sha2::{Digest, Sha256};
+
+use crate::artifact::{Body, SplitHeader, damaged};
+use crate::bytes;
+use crate::columnar::{ColumnarOutput, Recipe, guarded};
+use crate::delta::{BlockDecoder, RowCoder, Setup};
+use crate::error::{Error, Result};
+use crate::inputs::Base;
+use crate::output::Output;
+use crate::spec::{Progress, step};
+use crate::text::Layout;
+
+/// Where the pieces of a rebuilt file go.
+pub(crate) trait Sink {
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+impl Sink for Output {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Output::write(self, bytes)
+    }
+}
+
+/// Digests what would be written.
+pub(crate) struct Check(pub(crate) Sha256);
+
+impl Sink for Check {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.update(bytes);
+        Ok(())
+    }
+}
+
+/// Keeps what is written.
+struct Keep(Vec<u8>);
+
+impl Sink for Keep {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A block: how many rows, and its bytes.
+pub(crate) type Block<'a> = (u32, &'a [u8]);
+
+/// Hands what a columnar writer writes to a sink; keeps the sink's error.
+struct SinkWriter<'a> {
+    sink: &'a mut (dyn Sink + Send),
+    failed: &'a Mutex<Option<Error>>,
+}
+
+impl Write for SinkWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sink
+            .write(bytes)
+            .map(|()| bytes.len())
+            .map_err(|error| {
+                if let Ok(mut failed) = self.failed.lock() {
+                    *failed = Some(error);
+                }
+                io::Error::other("the output could not be written")
+            })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn rebuild(
+    artifact: &Path,
+    header: &SplitHeader,
+    blocks: &[Block<'_>],
+    base: &mut Base,
+    sink: &mut (dyn Sink + Send),
+    progress: &dyn Progress,
+) -> Result<()> {
+    if header.body == Body::Bytes {
+        let packed = blocks.first().map_or(&[][..], |block| block.1);
+        let file = bytes::unpack(packed, &base.prefix()?, header.bytes)
+            .ok_or_else(|| damaged(artifact, "compressed file"))?;
+        return sink.write(&file);
+    }
+    if let Some(patch) = &header.patch {
+        let mut plain = Keep(Vec::new());
+        let unpatched = SplitHeader {
+            patch: None,
+            ..header.clone()
+        };
+        rebuild(artifact, &unpatched, blocks, base, &mut plain, progress)?;
+        let file = bytes::unpack(patch, &plain.0, header.bytes)
+            .ok_or_else(|| damaged(artifact, "patch"))?;
+        return sink.write(&file);
+    }
+    let base = &mut base.rows;
+    let mut plan = header.plan.clone();
+    plan.resolve(&mut base.columns);
+    let setup = Setup {
+        plan,
+        templates: header.templates.clone(),
+        model: header.model,
+    };
+    let mut decoder = BlockDecoder::new(setup, base)?;
+    let nonsense = || damaged(artifact, "block of rows");
+    match (&header.body, &header.layout) {
+        (Body::Text, Some(layout)) => {
+            let mut written = 0u64;
+            let mut out = Vec::new();
+            for &(count, block) in blocks {
+                let complete = decoder.block(block, count, base, |setup, rows, _| {
+                    write_row(setup, rows, layout, &mut out);
+                    if out.len() >= 1 << 18 {
+                        written += out.len() as u64;
+                        if written > header.bytes {
+                            return Err(damaged(artifact, "rows (more than the file had)"));
+                        }
+                        sink.write(&out)?;
+                        out.clear();
+                        step(progress, "rebuilding", written, header.bytes)?;
+                    }
+                    Ok(())
+                })?;
+                complete.ok_or_else(nonsense)?;
+            }
+            sink.write(&out)
+        }
+        (Body::Columnar(recipe), _) => {
+            let path = Path::new(&header.name);
+            let recipe = guarded(artifact, || {
+                Recipe::read(recipe).ok_or_else(|| damaged(artifact, "recipe"))
+            })?;
+            let failed = Mutex::new(None);
+            let write_all = || {
+                let mut output = ColumnarOutput::new(
+                    recipe,
+                    SinkWriter {
+                        sink,
+                        failed: &failed,
+                    },
+                    path,
+                )?;
+                let mut done = 0;
+                for &(count, block) in blocks {
+                    let complete = decoder.block(block, count, base, |_, rows, _| {
+                        output.push(&rows.own, path)
+                    })?;
+                    complete.ok_or_else(nonsense)?;
+                    done += u64::from(count);
+                    step(progress, "rebuilding", done, header.counts.rows)?;
+                }
+                output.finish(path)
+            };
+            let result = guarded(path, write_all);
+            match failed.into_inner() {
+                Ok(Some(error)) => Err(error),
+                _ => result,
+            }
+        }
+        _ => Err(damaged(artifact, "layout")),
+    }
+}
+
+/// Spells a row as it stood in the file.
+fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, out: &mut Vec<u8>) {
+    let template = &setup.templates[rows.own.template as usize];
+    let order = rows.order(rows.own.template);
+    let straight = order
+        .iter()
+        .enumerate()
+        .all(|(place, &cell)| place as u32 == cell);
+    for (cell, &column) in template.columns.iter().enumerate() {
+        out.extend_from_slice(&template.pieces[cell]);
+        let place = if straight {
+            cell
+        } else {
+            order
+                .iter()
+                .position(|&c| c as usize == cell)
+                .unwrap_or(cell)
+        };
+        let cell = rows.own.cells()[place];
+        layout.spell(column as usize, cell.kind, rows.own.bytes(cell), out);
+    }
+    if let Some(last) = template.pieces.last() {
+        out.extend_from_slice(last);
+    }
+}

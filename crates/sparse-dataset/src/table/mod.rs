@@ -1,0 +1,13 @@
+//! Tables: rows of cells, read from any supported format.
+
+mod record;
+mod rows;
+mod source;
+mod stored;
+mod textual;
+
+pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
+pub(crate) use rows::Rows;
+pub(crate) use source::Source;
+pub(crate) use stored::StoredRows;
+pub(crate) use textual::TextOptions;

@@ -1,0 +1,191 @@
+//! The rows of one or several files under common column numbers.
+
+use std::path::Path;
+
+use super::record::{Kind, Record};
+use super::source::Source;
+use super::stored::{StoredRows, read_stored};
+use super::textual::{TextOptions, TextTable};
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::text::Columns;
+
+enum Part {
+    Text(Box<TextTable>),
+    Stored {
+        source: Source,
+        ends: Vec<u64>,
+        columns: Columns,
+        buffer: Vec<u8>,
+    },
+}
+
+/// Rows that can be read in any order.
+#[derive(Default)]
+pub(crate) struct Rows {
+    parts: Vec<Part>,
+    /// The first row of each part, and the number of rows.
+    starts: Vec<u32>,
+    /// The common number of each part's columns.
+    numbers: Vec<Vec<u32>>,
+    pub(crate) columns: Columns,
+    scratch: Record,
+}
+
+impl Rows {
+    /// Adds a text file. Rows of a base document get the cells of the objects
+    /// around them, so that each is a whole row. Gives the columns that the
+    /// file declares.
+    pub(crate) fn add_text(
+        &mut self,
+        source: Source,
+        format: Format,
+        options: TextOptions,
+        fill: bool,
+    ) -> Result<Option<String>> {
+        let path = source.path.clone();
+        let mut table = TextTable::open(source, format, options)?;
+        if !(fill && table.parser.is_document()) {
+            let declared = matches!(format, Format::Csv | Format::Tsv)
+                .then(|| table.columns().names.join(", "));
+            self.add(Part::Text(Box::new(table)), &path)?;
+            return Ok(declared);
+        }
+        let mut stored = StoredRows::new();
+        let mut record = Record::default();
+        let mut around: Vec<Option<(Kind, Vec<u8>)>> = Vec::new();
+        for row in 0..table.rows() {
+            table.read(row, &mut record)?;
+            around.resize(table.columns().names.len(), None);
+            for &cell in record.cells() {
+                around[cell.column as usize] = Some((cell.kind, record.bytes(cell).to_vec()));
+            }
+            if record.own > 0 {
+                for (column, inherited) in around.iter().enumerate() {
+                    if let Some((kind, bytes)) = inherited
+                        && record.get(column).is_none()
+                    {
+                        record.inherit(column as u32, *kind, bytes);
+                    }
+                }
+            }
+            stored.push(&record, &path)?;
+        }
+        let columns = table.columns().clone();
+        self.add_stored(stored, columns, &path)?;
+        Ok(None)
+    }
+
+    /// Adds rows that were read from a columnar file.
+    pub(crate) fn add_stored(
+        &mut self,
+        stored: StoredRows,
+        columns: Columns,
+        path: &Path,
+    ) -> Result<()> {
+        let (source, ends) = stored.finish(path)?;
+        self.add(
+            Part::Stored {
+                source,
+                ends,
+                columns,
+                buffer: Vec::new(),
+            },
+            path,
+        )
+    }
+
+    fn add(&mut self, part: Part, path: &Path) -> Result<()> {
+        let rows = match &part {
+            Part::Text(table) => table.ends.len() as u64,
+            Part::Stored { ends, .. } => ends.len() as u64,
+        };
+        if self.starts.is_empty() {
+            self.starts.push(0);
+        }
+        let before = self.starts.last().copied().unwrap_or(0);
+        let total = u64::from(before) + rows;
+        let limit = u64::from(u32::MAX) - 1;
+        let too_large = || Error::TooLarge {
+            path: path.to_owned(),
+            what: "the number of rows".to_owned(),
+            found: total,
+            limit,
+        };
+        let end = u32::try_from(total)
+            .ok()
+            .filter(|&end| u64::from(end) <= limit)
+            .ok_or_else(too_large)?;
+        self.parts.push(part);
+        self.numbers.push(Vec::new());
+        self.starts.push(end);
+        Ok(())
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Reads a row of any part.
+    pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
+        let which = self
+            .starts
+            .partition_point(|&start| start <= row)
+            .saturating_sub(1);
+        let local = row - self.starts[which];
+        let names = match &mut self.parts[which] {
+            Part::Text(table) => {
+                table.read(local, record)?;
+                &table.parser.columns.names
+            }
+            Part::Stored {
+                source,
+                ends,
+                columns,
+                buffer,
+            } => {
+                let start = if local == 0 {
+                    0
+                } else {
+                    ends[local as usize - 1]
+                };
+                let bytes = source.read(start, ends[local as usize], buffer)?;
+                // The rows were written by this process a moment ago.
+                if read_stored(bytes, record).is_none() {
+                    let error = std::io::Error::other("temporary rows could not be read back");
+                    return Err(Error::io(&source.path)(error));
+                }
+                &columns.names
+            }
+        };
+        let numbers = &mut self.numbers[which];
+        for name in &names[numbers.len()..] {
+            numbers.push(self.columns.intern(name));
+        }
+        if numbers
+            .iter()
+            .enumerate()
+            .any(|(local, &number)| local as u32 != number)
+        {
+            std::mem::swap(record, &mut self.scratch);
+            record.clear();
+            record.template = self.scratch.template;
+            for (index, &cell) in self.scratch.cells().iter().enumerate() {
+                let number = numbers[cell.column as usize];
+                match index < self.scratch.own {
+                    true => record.push(number, cell.kind, self.scratch.bytes(cell)),
+                    false => record.inherit(number, cell.kind, self.scratch.bytes(cell)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The parser of the first file, when it is a text file.
+    pub(crate) fn text(&self) -> Option<&TextTable> {
+        match self.parts.first() {
+            Some(Part::Text(table)) => Some(table),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Bad input ends in one error that says where; nothing stays behind.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Folder, compress, gsm8k};
+use sparse_dataset::{CompressSpec, Error, FILE_NAME};
+
+/// The message of compressing `derivative` against GSM8K.
+fn refusal(name: &str, derivative: &[u8]) -> String {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    let derivative = folder.write(name, derivative);
+    let error = compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap_err();
+    assert_eq!(
+        folder.names(),
+        ["base.jsonl", name],
+        "something was left behind"
+    );
+    error
+        .to_string()
+        .replace(&folder.0.display().to_string(), "")
+}
+
+#[test]
+fn malformed_lines_are_named() {
+    assert_eq!(
+        refusal("d.jsonl", b"{\"a\":1}\n{\"a\":}\n"),
+        "/d.jsonl: line 2: expected a value, found \"}\\n\""
+    );
+    assert_eq!(
+        refusal("d.jsonl", b"{\"a\":1}\n\n{\"a\":1"),
+        "/d.jsonl: line 3: expected more of the value, found the end"
+    );
+    assert_eq!(
+        refusal("d.csv", b"a,b\n1,2\n\"x\ny\",1\n3\n"),
+        "/d.csv: line 5: expected as many fields as the header, found \"3\\n\""
+    );
+    assert_eq!(
+        refusal("d.csv", b"a,b\n1,\"open\n"),
+        "/d.csv: line 2: expected a closing quote, found the end of the file"
+    );
+    assert_eq!(
+        refusal("d.json", b"[{\"a\":1},\n{\"a\" 1}]"),
+        "/d.json: line 2: expected `:` after the key, found \"1}]\""
+    );
+    assert_eq!(
+        refusal("d.jsonl", b"{\"a\":1,}\n"),
+        "/d.jsonl: line 1: expected a value after the comma, found \"}\\n\""
+    );
+}
+
+#[test]
+fn duplicate_columns_are_named() {
+    assert_eq!(
+        refusal("d.csv", b"a,b,a\n1,2,3\n"),
+        "/d.csv: duplicate column name \"a\""
+    );
+    assert_eq!(
+        refusal("d.jsonl", b"{\"a\":1,\"a\":2}\n"),
+        "/d.jsonl: duplicate column name \"a\""
+    );
+}
+
+#[test]
+fn damaged_columnar_files_are_refused() {
+    assert!(
+        refusal("d.parquet", b"PAR1 this is not a Parquet file PAR1").starts_with("/d.parquet: ")
+    );
+    assert!(refusal("d.arrow", b"ARROW1\0\0 nor is this an Arrow file").starts_with("/d.arrow: "));
+}
+
+#[test]
+fn unknown_formats_and_missing_files_are_named() {
+    assert!(refusal("d.xlsx", b"").contains("unsupported format"));
+    let folder = Folder::new();
+    let missing = folder.0.join("missing.jsonl");
+    assert!(matches!(
+        compress(&missing, &missing, &folder.0, &CompressSpec::default()),
+        Err(Error::Io { .. })
+    ));
+}
+
+#[test]
+fn malformed_lines_can_be_kept_as_they_are() {
+    let spec = CompressSpec {
+        lenient: true,
+        ..CompressSpec::default()
+    };
+    for (name, bytes) in [
+        (
+            "d.jsonl",
+            b"{\"a\":1}\n{broken\n{\"a\":1,\"a\":2}\n".as_slice(),
+        ),
+        ("d.csv", b"a,b\n1,2\n3\n4,5,6\n"),
+    ] {
+        common::round_trip(("base.jsonl", gsm8k().as_bytes()), (name, bytes), &spec);
+        common::round_trip((name, bytes), (name, bytes), &spec);
+    }
+}
+
+#[test]
+fn a_changed_base_is_refused() {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    let derivative = folder.write("d.jsonl", gsm8k().as_bytes());
+    compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
+    folder.write("base.jsonl", gsm8k().replace("16", "17").as_bytes());
+    let output = folder.0.join("again.jsonl");
+    let error = sparse_dataset::reconstruct(&base, &folder.0, &output, &()).unwrap_err();
+    assert!(matches!(error, Error::WrongBase { .. }), "{error}");
+    assert!(!output.exists());
+}
+
+#[test]
+fn every_flipped_or_missing_byte_is_noticed() {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    let text: String = gsm8k()
+        .lines()
+        .rev()
+        .take(12)
+        .map(|line| line.replace("Janet", "Jan") + "\n")
+        .collect();
+    let derivative = folder.write("d.jsonl", text.as_bytes());
+    compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
+    let artifact = std::fs::read(folder.0.join(FILE_NAME)).unwrap();
+    for at in 0..artifact.len() {
+        let mut flipped = artifact.clone();
+        flipped[at] ^= 1 << (at % 8);
+        for damaged in [&flipped[..], &artifact[..at]] {
+            let path = folder.write("damaged.delta", damaged);
+            sparse_dataset::verify(&path, None, &()).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn damage_behind_a_right_checksum_is_an_error_and_not_a_panic() {
+    use sha2::{Digest, Sha256};
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    let text: String = gsm8k()
+        .lines()
+        .rev()
+        .take(6)
+        .map(|line| line.replace("the", "a") + "\n")
+        .collect();
+    let derivative = folder.write("d.jsonl", text.as_bytes());
+    compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
+    let artifact = std::fs::read(folder.0.join(FILE_NAME)).unwrap();
+    let body = artifact.len() - 8;
+    for at in 8..body {
+        for flip in [1u8, 0x80, 0xff] {
+            let mut damaged = artifact[..body].to_vec();
+            damaged[at] ^= flip;
+            let digest = Sha256::digest(&damaged);
+            damaged.extend_from_slice(&digest[..8]);
+            let path = folder.write("damaged.delta", &damaged);
+            // A byte that only a report reads may change without harm to the file.
+            let _ = sparse_dataset::verify(&path, Some(&base), &());
+        }
+    }
+}
+
+#[test]
+fn shards_of_different_columns_are_refused() {
+    let folder = Folder::new();
+    folder.write("base/a.csv", b"x,y\n1,2\n");
+    folder.write("base/b.csv", b"x,z\n1,2\n");
+    let derivative = folder.write("d.csv", b"x\n1\n");
+    let error = compress(
+        &folder.0.join("base"),
+        &derivative,
+        &folder.0,
+        &CompressSpec::default(),
+    )
+    .unwrap_err();
+    assert!(matches!(error, Error::MixedSchemas { .. }), "{error}");
+}

@@ -1,0 +1,37 @@
+//! Deltas written by every released version stay readable.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::Folder;
+use sha2::{Digest, Sha256};
+use sparse_dataset::{info, reconstruct, verify};
+
+/// `formats/1` was written by 0.1.0: CSV, Parquet, Arrow and JSON made from the JSONL lines in
+/// `data`, with rows moved, edited and new, and columns renamed, added and nested. It also holds
+/// the Parquet and Arrow writers to the bytes that they wrote then.
+#[test]
+fn format_1_rebuilds_the_recorded_files() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let base = tests.join("data/gsm8k_40.jsonl");
+    let delta = tests.join("formats/1");
+    assert_eq!(info(&delta).unwrap().format_version, 1);
+    verify(&delta, Some(&base), &()).unwrap();
+
+    let output = Folder::new();
+    let report = reconstruct(&base, &delta, &output.0, &()).unwrap();
+    let recorded = fs::read_to_string(delta.join("SHA256SUMS")).unwrap();
+    for line in recorded.lines() {
+        let (digest, name) = line.split_once("  ").unwrap();
+        let bytes = fs::read(output.0.join(name)).unwrap();
+        let found: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(found, digest, "{name}");
+    }
+    assert_eq!(report.files.len(), recorded.lines().count());
+}

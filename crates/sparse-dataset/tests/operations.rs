@@ -1,0 +1,260 @@
+//! Generated tables through every operation, in every pair of text formats.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::round_trip;
+use proptest::prelude::*;
+use sparse_dataset::{CompressSpec, Effort};
+
+/// A value of a cell.
+#[derive(Clone, Debug)]
+enum Value {
+    Text(String),
+    Number(i64),
+    Float(f64),
+    Bool(bool),
+    Null,
+    List(Vec<String>),
+}
+
+type Row = Vec<Value>;
+
+/// What is done to a table.
+#[derive(Clone, Debug)]
+enum Operation {
+    Keep,
+    Shuffle(u64),
+    Filter(u8),
+    Duplicate,
+    Edit(usize, String),
+    Insert(usize, Row),
+    Drop(usize),
+    Rename(usize),
+    Reorder,
+    Constant(String),
+    Upper(usize),
+    Concat(usize, usize),
+    Map(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Table {
+    names: Vec<String>,
+    rows: Vec<Row>,
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => "[ -~é€😀\\n\\t\",]{0,24}".prop_map(Value::Text),
+        2 => any::<i64>().prop_map(Value::Number),
+        1 => any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Value::Float),
+        1 => any::<bool>().prop_map(Value::Bool),
+        1 => Just(Value::Null),
+        1 => prop::collection::vec("[a-z\"\\\\]{0,6}", 0..4).prop_map(Value::List),
+    ]
+}
+
+fn table() -> impl Strategy<Value = Table> {
+    (1usize..5).prop_flat_map(|columns| {
+        prop::collection::vec(prop::collection::vec(value(), columns), 0..40).prop_map(
+            move |rows| Table {
+                names: (0..columns).map(|c| format!("c{c}")).collect(),
+                rows,
+            },
+        )
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        Just(Operation::Keep),
+        any::<u64>().prop_map(Operation::Shuffle),
+        any::<u8>().prop_map(Operation::Filter),
+        Just(Operation::Duplicate),
+        (any::<usize>(), "[a-z ]{0,9}").prop_map(|(at, text)| Operation::Edit(at, text)),
+        (any::<usize>(), prop::collection::vec(value(), 4))
+            .prop_map(|(at, row)| Operation::Insert(at, row)),
+        any::<usize>().prop_map(Operation::Drop),
+        any::<usize>().prop_map(Operation::Rename),
+        Just(Operation::Reorder),
+        "[a-z]{0,9}".prop_map(Operation::Constant),
+        any::<usize>().prop_map(Operation::Upper),
+        (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Operation::Concat(a, b)),
+        any::<usize>().prop_map(Operation::Map),
+    ]
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Float(number) => format!("{number:?}"),
+        Value::Bool(value) => value.to_string(),
+        Value::Null => String::new(),
+        Value::List(items) => items.join("|"),
+    }
+}
+
+fn add(table: &mut Table, cell: impl Fn(&Row) -> Value) {
+    table.names.push(format!("added{}", table.names.len()));
+    for row in &mut table.rows {
+        let value = cell(row);
+        row.push(value);
+    }
+}
+
+fn apply(table: &mut Table, operation: &Operation) {
+    let columns = table.names.len();
+    match operation {
+        Operation::Keep => {}
+        Operation::Shuffle(seed) => {
+            let mut state = *seed | 1;
+            for index in (1..table.rows.len()).rev() {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                table.rows.swap(index, (state >> 33) as usize % (index + 1));
+            }
+        }
+        Operation::Filter(mask) => {
+            let mut at = 0;
+            table.rows.retain(|_| {
+                at += 1;
+                mask >> (at % 8) & 1 == 1
+            });
+        }
+        Operation::Duplicate => table.rows.extend(table.rows.clone()),
+        Operation::Edit(at, word) => {
+            let count = table.rows.len();
+            if count > 0 {
+                let cell = &mut table.rows[at % count][at % columns];
+                *cell = Value::Text(text(cell) + word);
+            }
+        }
+        Operation::Insert(at, row) => {
+            let row = (0..columns).map(|c| row[c % row.len()].clone()).collect();
+            table.rows.insert(at % (table.rows.len() + 1), row);
+        }
+        Operation::Drop(column) if columns > 1 => {
+            table.names.remove(column % columns);
+            table
+                .rows
+                .iter_mut()
+                .for_each(|row| drop(row.remove(column % columns)));
+        }
+        Operation::Drop(_) => {}
+        Operation::Rename(column) => table.names[column % columns] += "_renamed",
+        Operation::Reorder => {
+            table.names.reverse();
+            table.rows.iter_mut().for_each(|row| row.reverse());
+        }
+        Operation::Constant(value) => add(table, |_| Value::Text(value.clone())),
+        Operation::Upper(column) => add(table, |row| {
+            Value::Text(text(&row[column % columns]).to_uppercase())
+        }),
+        Operation::Concat(a, b) => {
+            add(table, |row| {
+                Value::Text(format!(
+                    "<{}> and {}",
+                    text(&row[a % columns]),
+                    text(&row[b % columns])
+                ))
+            });
+        }
+        Operation::Map(column) => add(table, |row| {
+            Value::Number(text(&row[column % columns]).len() as i64 % 3)
+        }),
+    }
+}
+
+fn json(value: &Value) -> String {
+    let string = |text: &str| serde_json::to_string(text).unwrap();
+    match value {
+        Value::Text(text) => string(text),
+        Value::Null => "null".to_owned(),
+        Value::List(items) => format!(
+            "[{}]",
+            items
+                .iter()
+                .map(|item| string(item))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+        other => text(other),
+    }
+}
+
+fn object(table: &Table, row: &Row) -> String {
+    let members: Vec<String> = table
+        .names
+        .iter()
+        .zip(row)
+        .map(|(name, value)| format!("\"{name}\": {}", json(value)))
+        .collect();
+    format!("{{{}}}", members.join(", "))
+}
+
+fn written(table: &Table, format: usize) -> (&'static str, String) {
+    let objects = || table.rows.iter().map(|row| object(table, row));
+    match format {
+        0 => ("t.jsonl", objects().map(|object| object + "\n").collect()),
+        1 => (
+            "t.json",
+            format!("[{}]", objects().collect::<Vec<_>>().join(",\n ")),
+        ),
+        delimited => {
+            let (name, delimiter) = if delimited == 2 {
+                ("t.csv", ",")
+            } else {
+                ("t.tsv", "\t")
+            };
+            let mut out = table.names.join(delimiter) + "\r\n";
+            for row in &table.rows {
+                let cells: Vec<String> = row
+                    .iter()
+                    .map(text)
+                    .map(|cell| match cell.contains([',', '\t', '"', '\n']) {
+                        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+                        false => cell,
+                    })
+                    .collect();
+                out += &(cells.join(delimiter) + "\r\n");
+            }
+            (name, out)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_operation_comes_back(
+        base in table(), operations in prop::collection::vec(operation(), 0..4), formats in (0usize..4, 0usize..4), fast in any::<bool>(),
+    ) {
+        let mut derivative = base.clone();
+        for operation in &operations {
+            apply(&mut derivative, operation);
+        }
+        let (base_name, base_text) = written(&base, formats.0);
+        let (name, text) = written(&derivative, formats.1);
+        let spec = CompressSpec { effort: if fast { Effort::Fast } else { Effort::Small }, ..CompressSpec::default() };
+        round_trip((base_name, base_text.as_bytes()), (name, text.as_bytes()), &spec);
+    }
+
+    #[test]
+    fn any_bytes_come_back_or_are_refused(bytes in prop::collection::vec(prop_oneof![
+        Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b','), Just(b':'), Just(b'\n'), Just(b'\\'), Just(b'1'), Just(b'a'), any::<u8>(),
+    ], 0..40), format in 0usize..4) {
+        let folder = common::Folder::new();
+        let name = ["d.jsonl", "d.json", "d.csv", "d.tsv"][format];
+        let base = folder.write("base.jsonl", common::gsm8k().as_bytes());
+        let derivative = folder.write(name, &bytes);
+        if common::compress(&base, &derivative, &folder.0, &CompressSpec::default()).is_ok() {
+            let again = folder.0.join("again");
+            sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+            prop_assert_eq!(std::fs::read(again).unwrap(), bytes);
+        }
+    }
+}

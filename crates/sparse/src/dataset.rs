@@ -1,0 +1,326 @@
+//! `sparse dataset`: derivative datasets as deltas of their bases.
+
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Subcommand;
+use serde_json::json;
+use sparse_dataset::{CompressSpec, Effort, Error, FILE_NAME};
+use sparse_delta::Existing;
+
+use crate::context::{Context, Hinted, Outcome};
+use crate::machine::peak_memory_bytes;
+use crate::table;
+
+/// What to do with dataset deltas.
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Store a derivative dataset as a delta of its base
+    Compress {
+        /// Data file (.parquet .jsonl .json .csv .tsv .arrow) or folder of splits
+        base: PathBuf,
+        /// Data file or folder of splits made from BASE, of any of these formats
+        derivative: PathBuf,
+        /// Folder to write the delta to
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Rebuild the derivative from its base and the delta
+    Reconstruct {
+        /// Data file or folder that the delta was made from
+        base: PathBuf,
+        /// Folder with the delta
+        delta: PathBuf,
+        /// File to write; where it is a folder, or the delta has several files, folder
+        #[arg(short, long, value_name = "PATH")]
+        output: PathBuf,
+    },
+    /// Check that a delta is whole; with its base, that it rebuilds the original
+    Verify {
+        /// Folder with the delta
+        delta: PathBuf,
+        /// Data file or folder that the delta was made from
+        #[arg(long)]
+        base: Option<PathBuf>,
+    },
+    /// Explain what a delta changes
+    Info {
+        /// Folder with the delta
+        delta: PathBuf,
+        /// Show an example of each kind of row, read from this base
+        #[arg(long)]
+        base: Option<PathBuf>,
+    },
+    /// Estimate how large a delta would be, from a sample
+    Estimate {
+        /// Data file or folder of splits
+        base: PathBuf,
+        /// Data file or folder of splits made from BASE
+        derivative: PathBuf,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// How inputs are read and how hard to try.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Match rows by this column of the derivative first
+    #[arg(long, value_name = "COLUMN")]
+    key: Option<String>,
+    /// Be content with Parquet and Arrow files of equal content
+    #[arg(long)]
+    logical: bool,
+    /// Store malformed lines as they are instead of refusing the file
+    #[arg(long)]
+    lenient: bool,
+    /// CSV and TSV files have no line of column names
+    #[arg(long)]
+    no_header: bool,
+    /// How hard to look for a small encoding of new text
+    #[arg(long, value_enum, default_value_t = EffortLevel::High)]
+    effort: EffortLevel,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum EffortLevel {
+    /// zstd at level 3
+    Fast,
+    /// A text model up to 4 MB of new text, zstd at level 19 beyond
+    High,
+    /// The text model up to 64 MB of new text, taught by the base first
+    Highest,
+}
+
+impl From<Options> for CompressSpec {
+    fn from(options: Options) -> Self {
+        Self {
+            key: options.key,
+            logical: options.logical,
+            lenient: options.lenient,
+            header: !options.no_header,
+            effort: match options.effort {
+                EffortLevel::Fast => Effort::Fast,
+                EffortLevel::High => Effort::Small,
+                EffortLevel::Highest => Effort::Smallest,
+            },
+        }
+    }
+}
+
+/// Runs a subcommand.
+pub fn run(command: DatasetCommand, context: &Context) -> anyhow::Result<Outcome> {
+    silence_readers();
+    match command {
+        DatasetCommand::Compress {
+            base,
+            derivative,
+            output,
+            options,
+        } => compress(&base, &derivative, &output, &options.into(), context),
+        DatasetCommand::Reconstruct {
+            base,
+            delta,
+            output,
+        } => reconstruct(&base, &delta, &output, context),
+        DatasetCommand::Verify { delta, base } => verify(&delta, base.as_deref(), context),
+        DatasetCommand::Info { delta, base } => info(&delta, base.as_deref(), context),
+        DatasetCommand::Estimate {
+            base,
+            derivative,
+            options,
+        } => estimate(&base, &derivative, &options.into(), context),
+    }
+}
+
+/// Keeps the panic messages of the Parquet and Arrow readers off the screen.
+///
+/// On damaged files those readers panic. The library catches that and gives an error which
+/// names the file, but by then the default hook has printed "thread 'main' panicked" above our
+/// one message. Only the printing is left out, and only for panics raised inside these crates,
+/// which their source paths tell; every other panic is reported as usual.
+fn silence_readers() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let file = panic.location().map_or("", |location| location.file());
+        if !file.contains("/parquet-") && !file.contains("/arrow-") {
+            usual(panic);
+        }
+    }));
+}
+
+/// Refuses outputs that exist before anything slow is done.
+fn check_output(output: &Path, context: &Context) -> anyhow::Result<()> {
+    if context.existing() == Existing::Keep && output.symlink_metadata().is_ok() {
+        let path = output.to_owned();
+        return Err(Error::Exists { path }.into());
+    }
+    Ok(())
+}
+
+/// Refuses to replace a file of the base: the delta is worth nothing without it.
+fn check_apart(target: &Path, base: &Path) -> anyhow::Result<()> {
+    if let (Ok(out), Ok(input)) = (target.canonicalize(), base.canonicalize())
+        && out.starts_with(&input)
+    {
+        return Err(Hinted {
+            message: format!(
+                "the output {} would replace a file of {}",
+                target.display(),
+                base.display()
+            ),
+            hint: "choose another output with -o".to_owned(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Does `work`, which may create the folder `output`; a folder that a failure leaves empty goes.
+fn or_remove<T>(
+    output: &Path,
+    work: impl FnOnce() -> sparse_dataset::Result<T>,
+) -> sparse_dataset::Result<T> {
+    let existed = output.symlink_metadata().is_ok();
+    work().inspect_err(|_| {
+        if !existed {
+            // Not there, or not empty: then it is not ours.
+            let _ = std::fs::remove_dir(output);
+        }
+    })
+}
+
+fn compress(
+    base: &Path,
+    derivative: &Path,
+    output: &Path,
+    spec: &CompressSpec,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    check_output(output, context)?;
+    let started = Instant::now();
+    let bar = context.bar();
+    let report = or_remove(output, || {
+        std::fs::create_dir_all(output).map_err(|source| Error::Io {
+            path: output.join(FILE_NAME),
+            source,
+        })?;
+        sparse_dataset::compress(base, derivative, output, spec, &bar)
+    })?;
+    drop(bar);
+    let seconds = started.elapsed().as_secs_f64();
+    let (value, text) = show::compressed(&report, seconds);
+    context.emit(&value, &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn reconstruct(
+    base: &Path,
+    delta: &Path,
+    output: &Path,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    if output.is_dir() {
+        for split in sparse_dataset::info(delta)?.splits {
+            let target = output.join(split.name);
+            check_output(&target, context)?;
+            check_apart(&target, base)?;
+        }
+    } else {
+        check_output(output, context)?;
+        check_apart(output, base)?;
+    }
+    let bar = context.bar();
+    let report = or_remove(output, || {
+        sparse_dataset::reconstruct(base, delta, output, &bar)
+    })?;
+    drop(bar);
+    let seconds = started.elapsed().as_secs_f64();
+    let (value, text) = show::rebuilt(&report, seconds);
+    context.emit(&value, &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn verify(delta: &Path, base: Option<&Path>, context: &Context) -> anyhow::Result<Outcome> {
+    let bar = context.bar();
+    let problems = match sparse_dataset::verify(delta, base, &bar) {
+        Ok(()) => Vec::new(),
+        // A delta that is not right is an answer; one that cannot be read is an error.
+        Err(
+            error @ (Error::Damaged { .. } | Error::WrongBase { .. } | Error::WrongOutput { .. }),
+        ) => vec![error.to_string()],
+        Err(error) => return Err(error.into()),
+    };
+    drop(bar);
+    let ok = problems.is_empty();
+    let mut text = String::new();
+    for problem in &problems {
+        text.push_str(&format!("problem: {problem}\n"));
+    }
+    text.push_str(match (ok, base.is_some()) {
+        (true, true) => "ok: the delta is whole and rebuilds every file\n",
+        (true, false) => "ok: the delta is whole (with --base, rebuilding is checked too)\n",
+        (false, _) => "not ok\n",
+    });
+    context.emit(&json!({"ok": ok, "problems": problems}), &text)?;
+    Ok(if ok { Outcome::Yes } else { Outcome::No })
+}
+
+fn info(delta: &Path, base: Option<&Path>, context: &Context) -> anyhow::Result<Outcome> {
+    let info = sparse_dataset::info(delta)?;
+    let examples = base.map(|base| sparse_dataset::examples(delta, base));
+    let examples = examples.transpose()?.unwrap_or_default();
+    let (value, text) = show::info(&info, &examples);
+    context.emit(&value, &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn estimate(
+    base: &Path,
+    derivative: &Path,
+    spec: &CompressSpec,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let bar = context.bar();
+    let guess = sparse_dataset::estimate(base, derivative, spec, &bar)?;
+    drop(bar);
+    let seconds = started.elapsed().as_secs_f64();
+    let ratio = guess.derivative_bytes as f64 / guess.estimated_delta_bytes.max(1) as f64;
+    context.emit(
+        &json!({
+            "derivative_bytes": guess.derivative_bytes,
+            "estimated_delta_bytes": guess.estimated_delta_bytes,
+            "estimated_ratio": ratio,
+            "unchanged_fraction": guess.unchanged_fraction,
+            "sampled_rows": guess.sampled_rows,
+            "seconds": seconds,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }),
+        &table::fields(&[
+            ("derivative", table::bytes(guess.derivative_bytes)),
+            (
+                "delta, about",
+                format!(
+                    "{}  {ratio:.2}x smaller",
+                    table::bytes(guess.estimated_delta_bytes)
+                ),
+            ),
+            (
+                "unchanged",
+                format!(
+                    "{:.1}% of {} rows sampled",
+                    100.0 * guess.unchanged_fraction,
+                    table::count(guess.sampled_rows)
+                ),
+            ),
+            ("took", table::seconds(seconds)),
+        ]),
+    )?;
+    Ok(Outcome::Yes)
+}
