@@ -6,7 +6,7 @@ use std::path::Path;
 use sparse_checkpoint::Checkpoint;
 use sparse_codec::{Encoder, Fitter, Layout, Scales, encode_full};
 use sparse_delta::fuzzing::{encode_raw, take_apart};
-use sparse_delta::{CompressOptions, Existing, Silent, compress};
+use sparse_delta::{CompressOptions, Effort, Existing, Silent, compress};
 use sparse_fuzz::{base, bytes, checkpoint, put_part, words};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -36,6 +36,7 @@ fn main() -> Result<()> {
         let fine_checkpoint = Checkpoint::open(fine.path())?;
         let out = fine.path().join("delta");
         let options = CompressOptions {
+            effort: Effort::High,
             base_id: "base".to_owned(),
             threads: 1,
             existing: Existing::Keep,
