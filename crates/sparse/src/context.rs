@@ -82,6 +82,25 @@ impl Context {
         }
     }
 
+    /// Prints what verifying a delta found; `rebuilt` is what was checked beside the delta itself,
+    /// where its base was given.
+    pub fn verdict(&self, problems: &[String], rebuilt: Option<&str>) -> anyhow::Result<Outcome> {
+        let ok = problems.is_empty();
+        let mut text: String = problems
+            .iter()
+            .map(|problem| format!("problem: {problem}\n"))
+            .collect();
+        text.push_str(&match (ok, rebuilt) {
+            (true, Some(rebuilt)) => format!("ok: the delta is whole and {rebuilt}\n"),
+            (true, None) => {
+                "ok: the delta is whole (with --base, rebuilding is checked too)\n".to_owned()
+            }
+            (false, _) => "not ok\n".to_owned(),
+        });
+        self.emit(&json!({"ok": ok, "problems": problems}), &text)?;
+        Ok(if ok { Outcome::Yes } else { Outcome::No })
+    }
+
     /// Tells people something that does not stop the work.
     pub fn warn(&self, message: &str) {
         if !self.json && !self.quiet {

@@ -257,18 +257,8 @@ fn verify(delta: &Path, base: Option<&Path>, context: &Context) -> anyhow::Resul
         Err(error) => return Err(error.into()),
     };
     drop(bar);
-    let ok = problems.is_empty();
-    let mut text = String::new();
-    for problem in &problems {
-        text.push_str(&format!("problem: {problem}\n"));
-    }
-    text.push_str(match (ok, base.is_some()) {
-        (true, true) => "ok: the delta is whole and rebuilds every file\n",
-        (true, false) => "ok: the delta is whole (with --base, rebuilding is checked too)\n",
-        (false, _) => "not ok\n",
-    });
-    context.emit(&json!({"ok": ok, "problems": problems}), &text)?;
-    Ok(if ok { Outcome::Yes } else { Outcome::No })
+    let rebuilt = base.is_some().then_some("rebuilds every file");
+    context.verdict(&problems, rebuilt)
 }
 
 fn info(delta: &Path, base: Option<&Path>, context: &Context) -> anyhow::Result<Outcome> {

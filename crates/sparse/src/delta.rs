@@ -298,18 +298,8 @@ fn verify(delta: &Path, base: Option<&str>, context: &Context) -> anyhow::Result
     let bar = context.bar();
     let problems = sparse_delta::verify(delta, base.as_ref(), context.threads(), &bar)?;
     drop(bar);
-    let ok = problems.is_empty();
-    let mut text = String::new();
-    for problem in &problems {
-        text.push_str(&format!("problem: {problem}\n"));
-    }
-    text.push_str(match (ok, base.is_some()) {
-        (true, true) => "ok: the delta is whole and rebuilds every file exactly\n",
-        (true, false) => "ok: the delta is whole (with --base, rebuilding is checked too)\n",
-        (false, _) => "not ok\n",
-    });
-    context.emit(&json!({"ok": ok, "problems": problems}), &text)?;
-    Ok(if ok { Outcome::Yes } else { Outcome::No })
+    let rebuilt = base.is_some().then_some("rebuilds every file exactly");
+    context.verdict(&problems, rebuilt)
 }
 
 fn info(delta: &Path, context: &Context) -> anyhow::Result<Outcome> {
