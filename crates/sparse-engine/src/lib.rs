@@ -14,7 +14,7 @@
 //! let checkpoint = Checkpoint::open(dir.as_ref())?;
 //! let tokenizer = Tokenizer::open(&checkpoint)?;
 //! let config = ModelConfig::read(&checkpoint)?;
-//! let model = Model::load(config, &Plain::new(&checkpoint), 2, &|_, _| ())?;
+//! let model = Model::load(config, &Plain::open(&checkpoint)?, 2, &|_, _| ())?;
 //!
 //! let prompt = tokenizer.encode_prompt("The king")?;
 //! let mut go_on = |_| std::ops::ControlFlow::Continue(());

@@ -15,7 +15,7 @@ fn golden() -> PathBuf {
 fn load(dir: &Path) -> Model {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let config = ModelConfig::read(&checkpoint).unwrap();
-    Model::load(config, &Plain::new(&checkpoint), 2, &|_, _| ()).unwrap()
+    Model::load(config, &Plain::open(&checkpoint).unwrap(), 2, &|_, _| ()).unwrap()
 }
 
 /// The golden file of a model; it lies among its shards.

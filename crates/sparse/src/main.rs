@@ -1,11 +1,15 @@
 //! The `sparse` command: it reads arguments, calls the libraries and shows what they say.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod context;
 mod dataset;
 mod delta;
 mod demo;
+mod eval;
+mod generate;
 mod machine;
+mod model;
 mod progress;
 mod resolve;
 mod table;
@@ -52,6 +56,12 @@ enum Command {
     /// Derivative datasets as deltas of their bases
     #[command(subcommand, arg_required_else_help = true)]
     Dataset(dataset::DatasetCommand),
+    /// How well a model predicts a text: perplexity, divergence from a base
+    Eval(eval::EvalArgs),
+    /// Let a model go on
+    Generate(generate::GenerateArgs),
+    /// How long a model takes: latency, throughput, memory
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +79,9 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(&context),
         Command::Delta(command) => delta::run(command, &context),
         Command::Dataset(command) => dataset::run(command, &context),
+        Command::Eval(args) => eval::run(args, &context),
+        Command::Generate(args) => generate::run(args, &context),
+        Command::Bench(args) => bench::run(&args, &context),
     };
     match result {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,
