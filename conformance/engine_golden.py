@@ -7,7 +7,10 @@
 import argparse
 import sys
 
+import golden_chat
+import golden_figures
 import golden_models
+import golden_trained
 from golden_configs import cases
 from support import ENGINE_GOLDEN
 
@@ -20,7 +23,8 @@ def main():
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--check", action="store_true")
     mode.add_argument("--write", action="store_true")
-    parser.add_argument("--only", help="part of a small model's name")
+    parser.add_argument("--only", help="just the small models with this in their name")
+    parser.add_argument("--finetune", help="what examples/finetune.delta rebuilds, if it is at hand")
     arguments = parser.parse_args()
     problems = []
     for case in cases():
@@ -31,6 +35,13 @@ def main():
             folder.parent.mkdir(parents=True, exist_ok=True)
             golden_models.write(case, folder)
         problems += golden_models.check(case, folder, TOLERANCE)
+    if not arguments.only:
+        if arguments.write:
+            golden_chat.write()
+            golden_trained.write()
+            golden_figures.write(arguments.finetune)
+        problems += golden_chat.check() + golden_trained.check(TOLERANCE)
+        problems += golden_figures.check(arguments.finetune)
     print("\n".join(problems) or "all golden values hold")
     return 1 if problems else 0
 

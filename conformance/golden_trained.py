@@ -26,10 +26,10 @@ MODELS = {"base": BASE, "tiny-llama": TINY_LLAMA}
 POSITIONS = [0, 1, 2, 31, 64, 127, 198, 199]
 CONTINUATION = 200
 PROMPTS = [
-    " Robert is an English film , television and theatre actor .",
-    " The king said to the",
     " In the morning the old man",
     " The river is",
+    " Robert is an English film , television and theatre actor .",
+    " The king said to the",
     " She opened the door and",
     " Kernel drivers must not",
     " The history of the city begins",
@@ -56,6 +56,12 @@ def greedy(scorer, prompt):
     return ids, said["greedy"], said["greedy_margin"]
 
 
+def prompts():
+    """The prompt of each model whose continuation is stored."""
+    stored = json.loads((FOLDER / "greedy.json").read_text())
+    return {name: texts["prompt"] for name, texts in stored.items()}
+
+
 def write():
     FOLDER.mkdir(parents=True, exist_ok=True)
     texts = {}
@@ -64,8 +70,8 @@ def write():
         end = model.tokenizer.eos_token_id
         for prompt in PROMPTS:
             prompt_ids, tokens, margin = greedy(model, prompt)
-            print(name, repr(prompt), len(set(tokens.tolist())), float(margin.min()))
-            if float(margin.min()) > MARGIN and end not in tokens and len(set(tokens.tolist())) > 20:
+            varied = len(set(tokens.tolist())) > 10
+            if float(margin.min()) > MARGIN and end not in tokens and varied:
                 break
         else:
             raise SystemExit(f"{name}: every prompt has a near-tie or an end")
