@@ -28,7 +28,7 @@ TEXT = 32
 CONTINUATION = 30
 # A lead that no order of summation in fp32 turns round.
 MARGIN = 1e-3
-DISTINCT = 8
+DISTINCT = 5
 
 
 def load(folder):

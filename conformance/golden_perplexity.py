@@ -187,7 +187,7 @@ def divergence(base, candidate, documents, context, stride):
     divergences, ratios = numpy.concatenate(divergences), numpy.concatenate(ratios)
     root = math.sqrt(len(divergences))
     return {
-        "scored_tokens": len(divergences),
+        "kl_tokens": len(divergences),
         "kl_mean": float(divergences.mean()),
         "kl_stderr": float(divergences.std(ddof=1)) / root,
         "kl_p99": float(numpy.percentile(divergences, 99)),

@@ -21,6 +21,7 @@ from golden_perplexity import Scorer
 from support import BASE, ENGINE_GOLDEN, EVAL_TESTS, TINY_LLAMA
 
 FOLDER = ENGINE_GOLDEN / "trained"
+TEXTS = FOLDER / "greedy.json"
 SLICE = EVAL_TESTS / "data" / "wikitext2_slice"
 MODELS = {"base": BASE, "tiny-llama": TINY_LLAMA}
 POSITIONS = [0, 1, 2, 31, 64, 127, 198, 199]
@@ -56,12 +57,6 @@ def greedy(scorer, prompt):
     return ids, said["greedy"], said["greedy_margin"]
 
 
-def prompts():
-    """The prompt of each model whose continuation is stored."""
-    stored = json.loads((FOLDER / "greedy.json").read_text())
-    return {name: texts["prompt"] for name, texts in stored.items()}
-
-
 def write():
     FOLDER.mkdir(parents=True, exist_ok=True)
     texts = {}
@@ -85,12 +80,12 @@ def write():
             "greedy_margin": margin,
         }, FOLDER / f"{name}.safetensors")
         texts[name] = {"prompt": prompt, "text": model.tokenizer.decode(tokens)}
-    (FOLDER / "greedy.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
+    TEXTS.write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 
 def check(tolerance):
     problems = []
-    texts = json.loads((FOLDER / "greedy.json").read_text())
+    texts = json.loads(TEXTS.read_text())
     for name, folder in MODELS.items():
         model = scorer(folder)
         golden = safetensors.torch.load_file(FOLDER / f"{name}.safetensors")
