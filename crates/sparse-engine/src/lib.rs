@@ -41,6 +41,7 @@ mod linear;
 mod model;
 mod sample;
 mod source;
+mod statistics;
 mod tokenizer;
 
 pub use cache::Cache;
@@ -55,4 +56,5 @@ pub use linear::{Dense, Linear, Rows, TILE_OUTPUTS, TILE_ROWS};
 pub use model::{Hidden, Model, Tap};
 pub use sample::{Sampling, argmax};
 pub use source::{Order, Plain, Source};
+pub use statistics::{LayerStatistics, Statistics};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -69,7 +69,7 @@ pub fn compare(
         if progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        let hidden = [run(base, batch)?, run(candidate, batch)?];
+        let hidden = [run(base, batch, None)?, run(candidate, batch, None)?];
         let targets = targets(batch);
         let mut seen = 0;
         for (window, rows) in batch.iter().zip(scored_rows(batch)) {

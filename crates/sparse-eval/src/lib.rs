@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod calibrate;
 mod compare;
 mod error;
 mod latency;
@@ -41,6 +42,7 @@ mod measure;
 mod protocol;
 mod text;
 
+pub use calibrate::calibrate;
 pub use compare::{Comparison, compare};
 pub use error::Error;
 pub use latency::{Durations, Latency, LatencySpec, latency};

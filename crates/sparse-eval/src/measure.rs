@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
-use sparse_engine::{Hidden, Model};
+use sparse_engine::{Hidden, Model, Tap};
 
 use crate::protocol::{Plan, Unit, Window};
 use crate::{Error, Progress};
@@ -143,12 +143,16 @@ impl Plan {
 }
 
 /// Windows on their way through a model: all but the last token of each.
-pub(crate) fn run(model: &Model, batch: &[Window]) -> Result<Hidden, Error> {
+pub(crate) fn run(
+    model: &Model,
+    batch: &[Window],
+    tap: Option<&mut dyn Tap>,
+) -> Result<Hidden, Error> {
     let inputs: Vec<&[u32]> = batch
         .iter()
         .map(|window| &window.tokens[..window.tokens.len() - 1])
         .collect();
-    Ok(model.run(&inputs, None)?)
+    Ok(model.run(&inputs, tap)?)
 }
 
 /// For each window of a batch, the rows whose predictions are scored.
@@ -177,7 +181,7 @@ pub fn perplexity(model: &Model, plan: &Plan, progress: &dyn Progress) -> Result
         if progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        let hidden = run(model, batch)?;
+        let hidden = run(model, batch, None)?;
         let rows: Vec<usize> = scored_rows(batch).into_iter().flatten().collect();
         let all = model.losses(&hidden, &rows, &targets(batch))?;
         let mut rest = &all[..];

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use sparse_engine::{Model, Statistics};
 use sparse_eval::{Comparison, Figures, Plan, Protocol, Reading, Spec};
 
 use crate::context::{Context, Hinted, Outcome};
@@ -41,6 +42,9 @@ pub struct EvalArgs {
     /// Compare with an earlier result of --json, kept in this file
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Also show what goes into each linear layer: calibration statistics
+    #[arg(long)]
+    statistics: bool,
 }
 
 /// Measures.
@@ -112,7 +116,6 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
         "tokens_per_second": rate,
         "seconds": seconds,
         "model_bytes": loaded.model.bytes(),
-        "peak_memory_bytes": peak_memory_bytes(),
     });
     let mut rows = vec![
         (
@@ -149,7 +152,14 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
         "speed",
         format!("{rate:.0} tokens/s, {}", table::seconds(seconds)),
     ));
-    context.emit(&value, &table::fields(&rows))?;
+    let mut text = table::fields(&rows);
+    if args.statistics {
+        let layers = statistics(&loaded.model, &plan, context)?;
+        text += &layers_text(&layers);
+        value["layers"] = layers.iter().map(LayerRow::value).collect();
+    }
+    value["peak_memory_bytes"] = json!(peak_memory_bytes());
+    context.emit(&value, &text)?;
     Ok(Outcome::Yes)
 }
 
@@ -249,4 +259,69 @@ impl Earlier {
         }
         Ok(())
     }
+}
+
+/// What goes into a layer.
+struct LayerRow {
+    name: String,
+    rows: u64,
+    mean_abs: Vec<f64>,
+    second_moment: Vec<f64>,
+    importance: f64,
+}
+
+impl LayerRow {
+    fn value(&self) -> Value {
+        json!({
+            "name": self.name,
+            "rows": self.rows,
+            "mean_abs": self.mean_abs,
+            "second_moment": self.second_moment,
+            "importance": self.importance,
+        })
+    }
+}
+
+fn statistics(model: &Model, plan: &Plan, context: &Context) -> anyhow::Result<Vec<LayerRow>> {
+    let bar = context.bar();
+    bar.start_count("statistics", "tokens", plan.processed_tokens() as u64);
+    let mut statistics = Statistics::new(|_| false);
+    sparse_eval::calibrate(model, plan, &mut statistics, &bar)?;
+    let rows = statistics.importance(model).into_iter();
+    let rows = rows.filter_map(|(name, importance)| {
+        let layer = statistics.layer(&name)?;
+        Some(LayerRow {
+            rows: layer.rows(),
+            mean_abs: layer.mean_abs(),
+            second_moment: layer.second_moment(),
+            importance,
+            name,
+        })
+    });
+    Ok(rows.collect())
+}
+
+fn layers_text(layers: &[LayerRow]) -> String {
+    let total: f64 = layers.iter().map(|layer| layer.importance).sum();
+    let mut out = format!(
+        "\n{:40}{:>9}{:>11}{:>9}{:>11}\n",
+        "layer", "mean |x|", "rms x", "largest", "importance"
+    );
+    for layer in layers {
+        let count = layer.mean_abs.len() as f64;
+        let mean = layer.mean_abs.iter().sum::<f64>() / count;
+        let square = layer.second_moment.iter().sum::<f64>() / count;
+        let largest = layer
+            .second_moment
+            .iter()
+            .fold(0.0, |most: f64, &one| most.max(one));
+        out += &format!(
+            "{:40}{mean:>9.3}{:>11.3}{:>8.1}x{:>10.2}%\n",
+            table::shorten(&layer.name, 39),
+            square.sqrt(),
+            (largest / square).sqrt(),
+            100.0 * layer.importance / total,
+        );
+    }
+    out
 }
