@@ -3,7 +3,6 @@
 import json
 import re
 import statistics
-import subprocess
 
 from process import run
 
@@ -60,9 +59,5 @@ class LlamaCpp:
 
 
 def versions(binaries):
-    said = subprocess.run(
-        [binaries / "llama-bench", "--version"], capture_output=True, text=True, check=False
-    )
-    notes = (binaries / "build.txt").read_text().splitlines()
-    lines = [line.strip() for line in (said.stdout + said.stderr + "\n".join(notes)).splitlines()]
-    return {"llama_cpp": [line for line in lines if line]}
+    """What build_llama_cpp.sh noted: version, commit, flags for this CPU, compiler."""
+    return {"llama_cpp": (binaries / "build.txt").read_text().splitlines()}

@@ -187,8 +187,8 @@ def arguments():
         parser.error(f"unknown model {unknown[0]}; known: {', '.join(known)}")
     args.models = [known[name] for name in names]
     if not args.fixtures:
-        if args.models and any(model.fixture for model in args.models) and names != models.DEFAULT:
-            parser.error("the models of the fixtures need --fixtures")
+        if named := [model.name for model in args.models if model.fixture and names != models.DEFAULT]:
+            parser.error(f"{named[0]} is one of the fixtures' checkpoints: set SPARSE_FIXTURES")
         args.models = [model for model in args.models if not model.fixture]
     return args
 

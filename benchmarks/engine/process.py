@@ -35,9 +35,12 @@ def run(command, marks=(), merge=False):
     command = [str(part) for part in command]
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if merge else errors
-        )
+        try:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if merge else errors
+            )
+        except OSError as error:
+            raise Failed(f"{command[0]}: {error.strerror}") from error
         output, seen = b"", {}
         try:
             while piece := os.read(process.stdout.fileno(), 1 << 16):

@@ -71,17 +71,18 @@ def perplexity(args):
         for windows in batches(ids, args.context, args.batch, keep_tail=False):
             scored(model, windows, first)
             break
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         total, count, processed = 0.0, 0, 0
         for windows in batches(ids, args.context, args.batch, keep_tail=not half):
             nll, tokens = scored(model, windows, first)
             total, count, processed = total + nll, count + tokens, processed + windows.numel()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "perplexity": math.exp(total / count),
         "scored_tokens": count,
         "processed_tokens": processed,
         "seconds": seconds,
+        "cpu_seconds": cpu,
         "tokens_per_second": processed / seconds,
     }
 
