@@ -12,6 +12,9 @@ use crate::tokenizer::special_token;
 /// The largest template that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Steps after which a template is given up: real ones take some hundreds for each message.
+const MAX_STEPS: u64 = 10_000_000;
+
 /// The special tokens that templates may name.
 const SPECIAL: [&str; 5] = [
     "bos_token",
@@ -68,6 +71,7 @@ impl ChatTemplate {
     /// If the template is malformed.
     pub fn new(source: &str, config: &serde_json::Value) -> Result<ChatTemplate, Error> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(MAX_STEPS));
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment
@@ -283,6 +287,9 @@ mod tests {
         let refused = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
         assert_eq!(refused.to_string(), "chat template: roles must alternate");
         assert!(render("{% if %}").is_err());
+        let endless =
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        assert!(render(endless).is_err());
     }
 
     #[test]

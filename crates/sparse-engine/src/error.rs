@@ -165,9 +165,7 @@ impl Error {
                 "the weights are finite, but their products are not: check where they come from"
                     .to_owned()
             }
-            Error::Context { limit, .. } => {
-                format!("use at most {limit} tokens: a shorter text, or a smaller --context")
-            }
+            Error::Context { limit, .. } => format!("use at most {limit} tokens"),
             Error::Token { .. } => "tokenizer and model may not belong together".to_owned(),
             Error::NoTokenizer { .. } => {
                 "copy tokenizer.json from the model's base into the folder".to_owned()

@@ -36,7 +36,7 @@ pub enum Error {
         found: Vec<String>,
     },
     /// A text with fewer tokens than the protocol needs.
-    #[error("the text has {found} tokens, {protocol} needs at least {needed}")]
+    #[error("{protocol} needs a text of at least {needed} tokens, found {found}")]
     TooShort {
         /// The protocol's name.
         protocol: &'static str,
@@ -79,6 +79,7 @@ impl Error {
             Error::Engine(error) => return error.hint(),
             Error::Text { .. } => "texts are read from .txt, .jsonl and .parquet files".to_owned(),
             Error::Column { .. } => "name the column with --column".to_owned(),
+            Error::Io { .. } => "check the path".to_owned(),
             Error::TooShort { .. } => "use a longer text, or a smaller --context".to_owned(),
             Error::NoPrefix { .. } => {
                 "use another --protocol, or name bos_token in tokenizer_config.json".to_owned()

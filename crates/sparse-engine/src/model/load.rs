@@ -163,16 +163,17 @@ pub(super) fn load(
     )?;
     let done = AtomicUsize::new(0);
     let count = config.layers.len();
-    let blocks = pool.install(|| {
+    let blocks: Vec<Result<Block, Error>> = pool.install(|| {
         let layers = config.layers.par_iter().enumerate();
-        layers
-            .map(|(at, &layer)| {
-                let block = loader.block(at, layer)?;
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
-                Ok(block)
-            })
-            .collect::<Result<Vec<Block>, Error>>()
-    })?;
+        let blocks = layers.map(|(at, &layer)| {
+            let block = loader.block(at, layer);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
+            block
+        });
+        blocks.collect()
+    });
+    // The first that is wrong, whichever thread was first to see one.
+    let blocks = blocks.into_iter().collect::<Result<Vec<Block>, Error>>()?;
     let positions = loader.positions()?;
     let final_norm = match config.arrangement {
         Arrangement::PostNorm => None,
