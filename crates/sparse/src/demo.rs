@@ -4,6 +4,7 @@
 //! checks what came out; one that does not hold makes the command fail.
 
 mod example;
+mod model;
 mod peers;
 
 use std::fs;
@@ -40,6 +41,7 @@ pub fn run(context: &Context) -> anyhow::Result<Outcome> {
     rows.push(tour.estimate(&base, &fine)?);
     rows.push(tour.wrong_base(&fine)?);
     rows.push(tour.noise()?);
+    rows.extend(model::rows(&base, &fine, context.threads())?);
     let others = peers::sizes(&base, &fine)?;
     drop(bar);
     let ours = fs::metadata(tour.dir.join("delta/delta.safetensors"))?.len();
