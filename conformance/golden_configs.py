@@ -89,6 +89,12 @@ def cases():
         Case("llama-yarn-tuned", llama(**rope(
             "yarn", factor=4.0, original_max_position_embeddings=20, attention_factor=0.9,
             beta_fast=16.0, beta_slow=2.0))),
+        Case("llama-longrope", llama(**rope(
+            "longrope", short_factor=[1.0, 1.1, 1.2, 1.4], long_factor=[1.0, 2.0, 4.0, 7.0],
+            original_max_position_embeddings=16))),
+        Case("llama-longrope-short", llama(**rope(
+            "longrope", short_factor=[1.0, 1.1, 1.2, 1.4], long_factor=[1.0, 2.0, 4.0, 7.0],
+            factor=1.0, original_max_position_embeddings=64))),
         Case("llama-sharded", llama(num_hidden_layers=3), shard_size="15KB"),
         Case("llama-aged", llama(), "float16", aged="rotary"),
         Case("mistral", llama_like(mistral, sliding_window=12), "float32", v4=True),

@@ -354,6 +354,22 @@ fn bad_models() {
     assert_snapshot!(show(&desk, &lines));
 }
 
+#[test]
+fn a_token_that_the_model_does_not_know_is_named() {
+    let desk = desk();
+    let path = desk.path("llama/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut added = tokenizer["added_tokens"][0].clone();
+    added["id"] = 5000.into();
+    added["content"] = "<|new|>".into();
+    tokenizer["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .push(added);
+    fs::write(path, tokenizer.to_string()).unwrap();
+    assert_snapshot!(show(&desk, &["generate llama --prompt a<|new|>"]));
+}
+
 /// Weights that are finite, whose products are not: the layer is named.
 #[test]
 fn activations_that_overflow_name_their_layer() {
