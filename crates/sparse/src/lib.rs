@@ -25,3 +25,4 @@
 pub use sparse_checkpoint as checkpoint;
 pub use sparse_dataset as dataset;
 pub use sparse_delta as delta;
+pub use sparse_quant as quant;

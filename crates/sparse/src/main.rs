@@ -7,6 +7,7 @@ mod delta;
 mod demo;
 mod machine;
 mod progress;
+mod quantize;
 mod resolve;
 mod table;
 
@@ -52,6 +53,10 @@ enum Command {
     /// Derivative datasets as deltas of their bases
     #[command(subcommand, arg_required_else_help = true)]
     Dataset(dataset::DatasetCommand),
+    /// Quantize a checkpoint into a format that other tools load
+    Quantize(quantize::QuantizeArgs),
+    /// Turn a quantized checkpoint back into a plain one
+    Dequantize(quantize::DequantizeArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +74,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(&context),
         Command::Delta(command) => delta::run(command, &context),
         Command::Dataset(command) => dataset::run(command, &context),
+        Command::Quantize(args) => quantize::run(&args, &context),
+        Command::Dequantize(args) => quantize::dequantize(&args, &context),
     };
     match result {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,

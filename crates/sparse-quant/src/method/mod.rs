@@ -1,0 +1,6 @@
+//! Quantization methods: pure functions from a matrix, and what calibration says about its
+//! inputs, to codes and scales. One file each.
+
+pub mod dynamic_map;
+pub mod int8;
+pub mod nf4;

@@ -1,0 +1,165 @@
+//! From a checkpoint to a quantized one, a layer at a time.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use sparse_checkpoint::{Checkpoint, Existing, OutputDir, WriteOptions, write_shards};
+
+use crate::plan::{Plan, QuantSpec};
+use crate::scheme::Scheme;
+use crate::spool::Spool;
+use crate::weights::read_matrix;
+use crate::{Error, Progress, carry};
+
+/// How to work.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads to use, at least one.
+    pub threads: usize,
+    /// What to do about an output that exists.
+    pub existing: Existing,
+    /// Most bytes of tensor data in one file.
+    pub max_shard_bytes: u64,
+}
+
+/// What hub uploads use.
+pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Bytes of all files of the original.
+    pub original_bytes: u64,
+    /// Bytes of all files written.
+    pub quantized_bytes: u64,
+    /// Weights of the whole model, tied ones counted once.
+    pub parameters: u64,
+    /// Bits stored per weight of the quantized layers, scales and all.
+    pub effective_bits_per_weight: f64,
+    /// Layers that were quantized.
+    pub layers: usize,
+    /// Layer or tensor -> why it was not quantized, or not kept.
+    pub skipped: BTreeMap<String, String>,
+    /// What differs from what the preset says, and why.
+    pub notes: Vec<String>,
+    /// Weights that share a scale; `None` for a whole row.
+    pub group_size: Option<usize>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// How many times smaller the output is.
+    pub fn ratio(&self) -> f64 {
+        self.original_bytes as f64 / self.quantized_bytes.max(1) as f64
+    }
+}
+
+/// Quantizes `checkpoint` into the folder `output`, which appears when it is complete.
+///
+/// Memory holds one layer, whatever the model's size.
+///
+/// # Errors
+/// If the checkpoint is of no known architecture, quantized already or not finite, or the output
+/// exists or cannot be written. Nothing is left behind then.
+pub fn quantize(
+    checkpoint: &Checkpoint,
+    output: &Path,
+    spec: &QuantSpec,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let started = Instant::now();
+    let plan = Plan::new(checkpoint, spec)?;
+    let folder = OutputDir::create(output, options.existing)?;
+    crate::pool::with_threads(options.threads, || {
+        write_folder(&plan, checkpoint, folder.path(), options, progress)
+    })?;
+    let quantized_bytes = folder_bytes(folder.path())?;
+    folder.commit()?;
+    let layer_weights = plan.layer_weights();
+    let effective_bits_per_weight = if plan.scheme == Scheme::Half {
+        16.0
+    } else {
+        8.0 * plan.layer_bytes() as f64 / layer_weights.max(1) as f64
+    };
+    Ok(Report {
+        original_bytes: checkpoint.total_bytes(),
+        quantized_bytes,
+        parameters: plan.parameters(),
+        effective_bits_per_weight,
+        layers: plan.layers.len(),
+        skipped: plan.skipped,
+        notes: plan.notes,
+        group_size: plan.group_size,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn write_folder(
+    plan: &Plan<'_>,
+    checkpoint: &Checkpoint,
+    folder: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let mut spool = Spool::create(folder)?;
+    let (mut done, total) = (0, plan.parameters());
+    for layer in &plan.layers {
+        step(progress, done, total)?;
+        let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
+        for part in plan.scheme.quantize(layer.name, &weights, plan.dtype) {
+            spool.put(&part)?;
+        }
+        done += layer.tensor.elements();
+    }
+    let carried: BTreeMap<&str, _> = plan.carried.iter().map(|c| (c.tensor.name(), c)).collect();
+    let write = WriteOptions {
+        max_shard_bytes: Some(options.max_shard_bytes),
+        ..WriteOptions::default()
+    };
+    write_shards(folder, &plan.specs(), &write, |spec, out| {
+        if let Some(carried) = carried.get(spec.name.as_str()) {
+            done += carried.tensor.elements();
+            step(progress, done, total)?;
+            return carry::tensor(carried, out);
+        }
+        spool.copy(&spec.name, out).map(|_| ())
+    })?;
+    drop(spool);
+    let quantization = plan.scheme.config(plan.dtype, &not_converted(plan));
+    let config = carry::config(plan, quantization);
+    carry::put(folder, "config.json", carry::json_text(&config).as_bytes())?;
+    for file in carry::plain_files(checkpoint) {
+        carry::copy(folder, file)?;
+    }
+    Ok(())
+}
+
+/// Modules that clients must leave as they are.
+pub(crate) fn not_converted(plan: &Plan<'_>) -> Vec<String> {
+    plan.architecture
+        .heads()
+        .iter()
+        .map(|&head| head.to_owned())
+        .collect()
+}
+
+fn step(progress: &dyn Progress, done: u64, total: u64) -> Result<(), Error> {
+    if progress.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    progress.step("quantize", done, total);
+    Ok(())
+}
+
+/// Bytes of all files of a folder without sub-folders.
+fn folder_bytes(folder: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        bytes += entry.metadata().map_err(Error::io("read", folder))?.len();
+    }
+    Ok(bytes)
+}
