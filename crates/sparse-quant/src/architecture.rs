@@ -122,6 +122,28 @@ impl Architecture {
         self.linears().contains(&within).then_some(layer)
     }
 
+    /// The number of inputs of a layer within a block, by the model's configuration.
+    pub fn inputs(self, config: &Value, within: &str) -> Option<usize> {
+        let size = |key: &str| usize::try_from(config[key].as_u64()?).ok();
+        match self {
+            Architecture::Gpt2 if within == "mlp.c_proj" => {
+                size("n_inner").or_else(|| size("n_embd")?.checked_mul(4))
+            }
+            Architecture::Gpt2 => size("n_embd"),
+            Architecture::Llama => match within {
+                "mlp.down_proj" => size("intermediate_size"),
+                "self_attn.o_proj" => match size("head_dim") {
+                    Some(width) => width.checked_mul(size("num_attention_heads")?),
+                    None => size("hidden_size"),
+                },
+                _ => size("hidden_size"),
+            },
+            Architecture::GptNeoX if within == "mlp.dense_4h_to_h" => size("intermediate_size"),
+            Architecture::Opt if within == "fc2" => size("ffn_dim"),
+            Architecture::GptNeoX | Architecture::Opt => size("hidden_size"),
+        }
+    }
+
     /// Whether a tensor is a constant that old checkpoints carry and loaders make themselves:
     /// attention masks and rotary frequencies.
     pub fn is_buffer(self, tensor: &str) -> bool {

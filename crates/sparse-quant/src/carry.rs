@@ -8,8 +8,9 @@ use serde_json::Value;
 use sparse_checkpoint::{Checkpoint, PlainFile, TensorWriter};
 
 use crate::Error;
-use crate::format::torch_name;
+use crate::format::{quanto, torch_name};
 use crate::plan::{Carried, Plan};
+use crate::scheme::Scheme;
 use crate::weights::{from_f32, to_f32};
 
 /// Elements that are converted at a time.
@@ -71,24 +72,40 @@ const WEIGHTS: [&str; 10] = [
 pub(crate) fn plain_files(checkpoint: &Checkpoint) -> impl Iterator<Item = &PlainFile> {
     checkpoint.files().iter().filter(|file| {
         let name = file.path().as_str();
-        let rewritten = name == "config.json" || name == "quantize_config.json";
+        let rewritten = ["config.json", "quantize_config.json", quanto::MAP].contains(&name);
         let weights = WEIGHTS.iter().any(|ending| name.ends_with(ending));
         file.path().parent().is_none() && !rewritten && !weights
     })
 }
 
-/// The configuration of the quantized checkpoint.
-pub(crate) fn config(plan: &Plan<'_>, quantization: Option<Value>) -> Value {
+/// The configuration files of the quantized checkpoint: names and texts.
+pub(crate) fn configs(plan: &Plan<'_>) -> Vec<(&'static str, String)> {
+    // Output heads are never quantized; clients must be told.
+    let heads = plan
+        .architecture
+        .heads()
+        .iter()
+        .map(|&head| head.to_owned());
+    let skipped: Vec<String> = heads.chain(plan.kept.iter().cloned()).collect();
     let mut config = plan.config.clone();
     let key = match config.get("torch_dtype") {
         Some(_) => "torch_dtype",
         None => "dtype",
     };
     config[key] = Value::from(torch_name(plan.dtype));
-    if let Some(quantization) = quantization {
+    let mut texts = Vec::new();
+    if let Some(quantization) = plan.scheme.config(plan.dtype, &skipped, &plan.kept) {
+        if let Scheme::Gptq { .. } | Scheme::Awq { .. } = plan.scheme {
+            texts.push(("quantize_config.json", json_text(&quantization)));
+        }
         config["quantization_config"] = quantization;
     }
-    config
+    if let Scheme::Quanto { bits } = plan.scheme {
+        let layers: Vec<&str> = plan.layers.iter().map(|layer| layer.name).collect();
+        texts.push((quanto::MAP, json_text(&quanto::map(&layers, bits))));
+    }
+    texts.push(("config.json", json_text(&config)));
+    texts
 }
 
 /// JSON as the ecosystem writes it: two spaces, a line feed at the end.

@@ -6,9 +6,11 @@ use sparse_checkpoint::{
     Checkpoint, Dtype, OutputDir, TensorRef, TensorSpec, WriteOptions, write_shards,
 };
 
+use crate::format::quanto;
+use crate::method::quanto::group_size as quanto_group_size;
 use crate::plan::Carried;
 use crate::quantize::Options;
-use crate::scheme::Scheme;
+use crate::scheme::{Packed, Scheme};
 use crate::weights::from_f32;
 use crate::{Architecture, Error, Matrix, Progress, carry};
 
@@ -83,6 +85,9 @@ pub fn dequantize(
     Ok(reader.layers.len())
 }
 
+/// Enough for an entry per layer of any model.
+const MAX_MAP_BYTES: u64 = 16 << 20;
+
 /// A quantized checkpoint, open for reading layer by layer.
 #[derive(Debug)]
 pub struct Quantized<'a> {
@@ -103,7 +108,14 @@ impl<'a> Quantized<'a> {
         let config = checkpoint.config()?;
         let path = checkpoint.root().join("config.json");
         let architecture = Architecture::of(&config, &path)?;
-        let scheme = Scheme::from_config(&config["quantization_config"])
+        let scheme = match checkpoint.file(quanto::MAP) {
+            Some(file) => {
+                let map = serde_json::from_slice(&file.read(MAX_MAP_BYTES)?).unwrap_or_default();
+                Scheme::from_quanto_map(&map).ok_or("it names no known kind of codes".to_owned())
+            }
+            None => Scheme::from_config(&config["quantization_config"]),
+        };
+        let scheme = scheme
             .map_err(|reason| crate::format::damaged(&path, "quantization_config", reason))?;
         let marker = scheme.marker();
         let layers = checkpoint
@@ -125,12 +137,34 @@ impl<'a> Quantized<'a> {
         &self.layers
     }
 
+    /// A layer's codes and scales.
+    ///
+    /// # Errors
+    /// If the layer is not there or damaged.
+    pub fn packed(&self, layer: &str) -> Result<Packed, Error> {
+        self.scheme
+            .read(self.checkpoint, layer, self.shape_of(layer))
+    }
+
+    /// Outputs and inputs of a layer by the configuration, for formats that do not store them.
+    fn shape_of(&self, layer: &str) -> Option<(usize, usize)> {
+        if self.scheme != (Scheme::Quanto { bits: 4 }) {
+            return None;
+        }
+        let (_, within) = self.architecture.block(layer)?;
+        let cols = self.architecture.inputs(&self.config, within)?;
+        let scales = self.checkpoint.tensor(&format!("{layer}.weight._scale"))?;
+        let groups = usize::try_from(scales.elements()).ok()?;
+        let size = quanto_group_size(cols).unwrap_or(cols);
+        Some((groups.checked_mul(size)?.checked_div(cols)?, cols))
+    }
+
     /// The weights that a layer stands for, `[outputs, inputs]`.
     ///
     /// # Errors
     /// If the layer is not there or damaged.
     pub fn weights(&self, layer: &str) -> Result<Matrix, Error> {
-        self.scheme.dequantize(self.checkpoint, layer)
+        Ok(self.packed(layer)?.dequantize())
     }
 
     /// Outputs and inputs of a layer.

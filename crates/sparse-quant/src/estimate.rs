@@ -3,7 +3,7 @@
 use sparse_checkpoint::{Checkpoint, WriteOptions, planned_bytes};
 
 use crate::plan::{Plan, QuantSpec};
-use crate::quantize::{DEFAULT_SHARD_BYTES, not_converted};
+use crate::quantize::DEFAULT_SHARD_BYTES;
 use crate::{Error, carry};
 
 /// What a preset would do to a checkpoint.
@@ -26,8 +26,10 @@ pub fn estimate(checkpoint: &Checkpoint, spec: &QuantSpec) -> Result<Estimate, E
         ..WriteOptions::default()
     };
     let mut bytes = planned_bytes(checkpoint.root(), &plan.specs(), &write)?;
-    let quantization = plan.scheme.config(plan.dtype, &not_converted(&plan));
-    bytes += carry::json_text(&carry::config(&plan, quantization)).len() as u64;
+    bytes += carry::configs(&plan)
+        .iter()
+        .map(|(_, text)| text.len() as u64)
+        .sum::<u64>();
     bytes += carry::plain_files(checkpoint)
         .map(|file| file.size())
         .sum::<u64>();

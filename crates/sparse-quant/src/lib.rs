@@ -12,12 +12,14 @@
 
 mod architecture;
 mod carry;
+mod choose;
 mod dequantize;
 mod error;
 mod estimate;
 pub mod format;
 mod matrix;
 pub mod method;
+mod packing;
 mod plan;
 mod pool;
 mod preset;
@@ -36,3 +38,4 @@ pub use plan::QuantSpec;
 pub use preset::{Format, Method, PRESETS, Preset, Variant};
 pub use progress::{Progress, Silent};
 pub use quantize::{DEFAULT_SHARD_BYTES, Options, Report, quantize};
+pub use scheme::Packed;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
 
+use crate::choose::{Choice, choose};
+use crate::format::quanto;
 use crate::preset::{Format, Preset};
 use crate::scheme::Scheme;
 use crate::{Architecture, Error};
@@ -30,6 +32,8 @@ pub(crate) struct Plan<'a> {
     pub carried: Vec<Carried<'a>>,
     /// Layer or tensor -> why it is not quantized, or not kept.
     pub skipped: BTreeMap<String, String>,
+    /// Layers that the format cannot hold.
+    pub kept: Vec<String>,
     /// What differs from what the preset says, and why.
     pub notes: Vec<String>,
     /// Weights that share a scale; `None` for a whole row.
@@ -66,15 +70,21 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(checkpoint: &'a Checkpoint, spec: &QuantSpec) -> Result<Plan<'a>, Error> {
         let config = checkpoint.config()?;
         let config_path = checkpoint.root().join("config.json");
-        if let Some(found) = quantized_by(&config) {
+        let quanto = checkpoint.file(quanto::MAP).map(|_| "quanto".to_owned());
+        if let Some(found) = quantized_by(&config).or(quanto) {
             return Err(Error::AlreadyQuantized {
                 path: checkpoint.root().to_owned(),
                 found,
             });
         }
         let architecture = Architecture::of(&config, &config_path)?;
-        let scheme = Scheme::of(&spec.preset, spec.format);
         let tensors = model_tensors(checkpoint);
+        let widths = widths(architecture, &tensors);
+        let Choice {
+            scheme,
+            group_size,
+            notes,
+        } = choose(&spec.preset, spec.format, architecture, &widths)?;
         let dtype = match scheme {
             Scheme::Half => Dtype::F16,
             _ => other_dtype(&tensors),
@@ -87,8 +97,9 @@ impl<'a> Plan<'a> {
             layers: Vec::new(),
             carried: Vec::new(),
             skipped: BTreeMap::new(),
-            notes: Vec::new(),
-            group_size: spec.preset.group_size,
+            kept: Vec::new(),
+            notes,
+            group_size,
         };
         for tensor in tensors {
             plan.place(tensor)?;
@@ -118,6 +129,12 @@ impl<'a> Plan<'a> {
         match self.architecture.layer(name) {
             Some(layer) if self.scheme != Scheme::Half => {
                 let (rows, cols) = self.layer_shape(&tensor)?;
+                if let Some(obstacle) = self.scheme.obstacle(rows, cols) {
+                    self.skipped.insert(layer.to_owned(), obstacle);
+                    self.kept.push(layer.to_owned());
+                    self.carry(tensor);
+                    return Ok(());
+                }
                 let specs = self.scheme.specs(layer, rows, cols, self.dtype);
                 self.layers.push(Layer {
                     name: layer,
@@ -127,16 +144,18 @@ impl<'a> Plan<'a> {
                     specs,
                 });
             }
-            _ => {
-                let dtype = match tensor.dtype() {
-                    Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => self.dtype,
-                    other => other,
-                };
-                let spec = TensorSpec::new(name, dtype, tensor.shape());
-                self.carried.push(Carried { tensor, spec });
-            }
+            _ => self.carry(tensor),
         }
         Ok(())
+    }
+
+    fn carry(&mut self, tensor: TensorRef<'a>) {
+        let dtype = match tensor.dtype() {
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => self.dtype,
+            other => other,
+        };
+        let spec = TensorSpec::new(tensor.name(), dtype, tensor.shape());
+        self.carried.push(Carried { tensor, spec });
     }
 
     /// Outputs and inputs of a layer's weight.
@@ -178,6 +197,9 @@ impl<'a> Plan<'a> {
             return;
         }
         for carried in &self.carried {
+            if self.skipped.contains_key(carried.tensor.name()) {
+                continue;
+            }
             let name = carried.tensor.name();
             if self.architecture.is_head(name) {
                 let reason = format!("the output head stays {}", carried.spec.dtype);
@@ -229,6 +251,19 @@ fn model_tensors(checkpoint: &Checkpoint) -> Vec<TensorRef<'_>> {
     tensors
 }
 
+/// The different numbers of inputs that layers have.
+fn widths(architecture: Architecture, tensors: &[TensorRef<'_>]) -> Vec<usize> {
+    let inputs = usize::from(!architecture.transposed());
+    let mut widths: Vec<usize> = tensors
+        .iter()
+        .filter(|tensor| architecture.layer(tensor.name()).is_some())
+        .filter_map(|tensor| tensor.shape().get(inputs).map(|&width| width as usize))
+        .collect();
+    widths.sort_unstable();
+    widths.dedup();
+    widths
+}
+
 /// 16 bits of the kind that most weights have already.
 fn other_dtype(tensors: &[TensorRef<'_>]) -> Dtype {
     let weights = |dtype| {
@@ -244,7 +279,7 @@ fn other_dtype(tensors: &[TensorRef<'_>]) -> Dtype {
 }
 
 /// What a configuration says the checkpoint was quantized by.
-pub(crate) fn quantized_by(config: &Value) -> Option<String> {
+fn quantized_by(config: &Value) -> Option<String> {
     let found = ["quantization_config", "compression_config"]
         .iter()
         .map(|key| &config[*key])

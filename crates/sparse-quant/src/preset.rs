@@ -100,24 +100,39 @@ const fn preset(
     }
 }
 
+const GPTQ: &[Format] = &[Format::Gptq, Format::GptqV2, Format::CompressedTensors];
+const AWQ: &[Format] = &[Format::Awq, Format::GptqV2, Format::CompressedTensors];
+const BNB: &[Format] = &[Format::Bitsandbytes];
+
 /// Every preset, in the order in which they are listed.
 pub const PRESETS: &[Preset] = &[
+    preset("gptq_quality", Method::Gptq, 4, Some(128), GPTQ),
+    preset("gptq_balanced", Method::Gptq, 4, Some(256), GPTQ),
+    preset("gptq_size", Method::Gptq, 4, Some(512), GPTQ),
+    preset("awq_quality", Method::Awq, 4, Some(128), AWQ),
+    preset("awq_balanced", Method::Awq, 4, Some(256), AWQ),
+    preset("rtn_int4", Method::Rtn, 4, Some(128), GPTQ),
+    preset("rtn_int8", Method::Rtn, 8, Some(128), GPTQ),
+    preset("bnb_int8", Method::Int8, 8, None, BNB),
     Preset {
         variant: Variant::Nested(true),
-        ..preset("bnb_nf4", Method::Nf4, 4, Some(64), &[Format::Bitsandbytes])
+        ..preset("bnb_nf4", Method::Nf4, 4, Some(64), BNB)
     },
     Preset {
         variant: Variant::Nested(false),
-        ..preset(
-            "bnb_nf4_plain",
-            Method::Nf4,
-            4,
-            Some(64),
-            &[Format::Bitsandbytes],
-        )
+        ..preset("bnb_nf4_plain", Method::Nf4, 4, Some(64), BNB)
     },
-    preset("bnb_int8", Method::Int8, 8, None, &[Format::Bitsandbytes]),
     preset("fp16", Method::Cast, 16, None, &[Format::Safetensors]),
+    preset("hqq_4bit", Method::Hqq, 4, Some(64), &[Format::Hqq]),
+    preset("hqq_3bit", Method::Hqq, 3, Some(64), &[Format::Hqq]),
+    preset("quanto_int8", Method::Quanto, 8, None, &[Format::Quanto]),
+    preset(
+        "quanto_int4",
+        Method::Quanto,
+        4,
+        Some(128),
+        &[Format::Quanto],
+    ),
 ];
 
 impl Preset {

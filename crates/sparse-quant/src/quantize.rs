@@ -6,11 +6,14 @@ use std::time::Instant;
 
 use sparse_checkpoint::{Checkpoint, Existing, OutputDir, WriteOptions, write_shards};
 
-use crate::plan::{Plan, QuantSpec};
-use crate::scheme::Scheme;
+use crate::method::affine::AffineSpec;
+use crate::method::{hqq, int8, nf4, quanto, rtn};
+use crate::plan::{Layer, Plan, QuantSpec};
+use crate::preset::Method;
+use crate::scheme::{Packed, Scheme};
 use crate::spool::Spool;
 use crate::weights::read_matrix;
-use crate::{Error, Progress, carry};
+use crate::{Error, Matrix, Progress, carry};
 
 /// How to work.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ pub fn quantize(
     let plan = Plan::new(checkpoint, spec)?;
     let folder = OutputDir::create(output, options.existing)?;
     crate::pool::with_threads(options.threads, || {
-        write_folder(&plan, checkpoint, folder.path(), options, progress)
+        write_folder(&plan, spec, checkpoint, folder.path(), options, progress)
     })?;
     let quantized_bytes = folder_bytes(folder.path())?;
     folder.commit()?;
@@ -99,6 +102,7 @@ pub fn quantize(
 
 fn write_folder(
     plan: &Plan<'_>,
+    spec: &QuantSpec,
     checkpoint: &Checkpoint,
     folder: &Path,
     options: &Options,
@@ -109,7 +113,8 @@ fn write_folder(
     for layer in &plan.layers {
         step(progress, done, total)?;
         let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
-        for part in plan.scheme.quantize(layer.name, &weights, plan.dtype) {
+        let packed = pack(plan, spec, layer, &weights);
+        for part in plan.scheme.parts(layer.name, &packed, plan.dtype) {
             spool.put(&part)?;
         }
         done += layer.tensor.elements();
@@ -128,22 +133,34 @@ fn write_folder(
         spool.copy(&spec.name, out).map(|_| ())
     })?;
     drop(spool);
-    let quantization = plan.scheme.config(plan.dtype, &not_converted(plan));
-    let config = carry::config(plan, quantization);
-    carry::put(folder, "config.json", carry::json_text(&config).as_bytes())?;
+    for (name, text) in carry::configs(plan) {
+        carry::put(folder, name, text.as_bytes())?;
+    }
     for file in carry::plain_files(checkpoint) {
         carry::copy(folder, file)?;
     }
     Ok(())
 }
 
-/// Modules that clients must leave as they are.
-pub(crate) fn not_converted(plan: &Plan<'_>) -> Vec<String> {
-    plan.architecture
-        .heads()
-        .iter()
-        .map(|&head| head.to_owned())
-        .collect()
+/// Quantizes one layer.
+fn pack(plan: &Plan<'_>, spec: &QuantSpec, layer: &Layer<'_>, weights: &Matrix) -> Packed {
+    match plan.scheme {
+        Scheme::Nf4 { nested } => Packed::Nf4(nf4::quantize(weights, nested)),
+        Scheme::Int8 => Packed::Int8(int8::quantize(weights)),
+        Scheme::Hqq { bits, group_size } => {
+            let size = crate::format::hqq::group_size(layer.rows, layer.cols, bits, group_size);
+            Packed::Hqq(hqq::quantize(weights, bits, size.unwrap_or(1)))
+        }
+        Scheme::Quanto { bits: 8 } => Packed::Quanto(quanto::quantize8(weights, plan.dtype)),
+        Scheme::Quanto { .. } => Packed::Quanto(quanto::quantize4(weights, plan.dtype)),
+        _ => {
+            let affine = AffineSpec {
+                search: spec.preset.method != Method::Rtn,
+                ..plan.scheme.affine(plan.dtype)
+            };
+            Packed::Affine(rtn::quantize(weights, &affine))
+        }
+    }
 }
 
 fn step(progress: &dyn Progress, done: u64, total: u64) -> Result<(), Error> {

@@ -3,12 +3,18 @@
 
 use std::path::Path;
 
+use half::f16;
 use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
 
 use crate::Error;
 
+pub mod awq;
 pub mod bnb4;
 pub mod bnb8;
+pub mod compressed;
+pub mod gptq;
+pub mod hqq;
+pub mod quanto;
 
 /// A tensor with the bytes that are to be written for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,18 +23,6 @@ pub struct Part {
     pub spec: TensorSpec,
     /// Its little-endian bytes.
     pub bytes: Vec<u8>,
-}
-
-impl Part {
-    pub(crate) fn new(
-        name: String,
-        dtype: Dtype,
-        shape: impl Into<Vec<u64>>,
-        bytes: Vec<u8>,
-    ) -> Part {
-        let spec = TensorSpec::new(name, dtype, shape);
-        Part { spec, bytes }
-    }
 }
 
 /// Numbers as little-endian bytes.
@@ -45,6 +39,23 @@ pub(crate) fn torch_name(dtype: Dtype) -> &'static str {
         Dtype::F16 => "float16",
         _ => "float32",
     }
+}
+
+/// Numbers as half-precision bytes; they were rounded to that type when they were chosen.
+pub(crate) fn f16_bytes(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|&value| f16::from_f32(value).to_le_bytes())
+        .collect()
+}
+
+/// Half-precision bytes as numbers.
+pub(crate) fn f16_values(bytes: &[u8]) -> Vec<f32> {
+    let (pairs, _) = bytes.as_chunks::<2>();
+    pairs
+        .iter()
+        .map(|&pair| f16::from_le_bytes(pair).to_f32())
+        .collect()
 }
 
 /// Reads the tensors of one quantized layer, each checked against the type and shape it must have.

@@ -1,0 +1,304 @@
+//! One block of the decoder: attention and a feed-forward part.
+
+use rayon::prelude::*;
+
+use super::attention::{self, Layout, Spans};
+use super::rotary::Table;
+use super::{Projection, Tap};
+use crate::cache::HeadCache;
+use crate::config::{self, Activation, Arrangement, LayerConfig, MAX_HEAD_WIDTH};
+use crate::kernels::{Level, vector};
+use crate::linear::{Finish, Rows, Target, activate, apply};
+
+/// A norm and its weights.
+#[derive(Debug)]
+pub(super) enum Norm {
+    Layer {
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        epsilon: f32,
+    },
+    Rms {
+        weight: Vec<f32>,
+        epsilon: f32,
+    },
+}
+
+impl Norm {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Norm::Layer { weight, bias, .. } => (weight.len() + bias.len()) * 4,
+            Norm::Rms { weight, .. } => weight.len() * 4,
+        }
+    }
+
+    /// Normalises rows into `out`.
+    pub fn apply(&self, values: &[f32], out: &mut [f32]) {
+        let level = Level::detect();
+        let one = |(row, out): (&[f32], &mut [f32])| match self {
+            Norm::Layer {
+                weight,
+                bias,
+                epsilon,
+            } => vector::layer_norm(level, row, weight, bias, *epsilon, out),
+            Norm::Rms { weight, epsilon } => vector::rms_norm(level, row, weight, *epsilon, out),
+        };
+        let width = match self {
+            Norm::Layer { weight, .. } | Norm::Rms { weight, .. } => weight.len(),
+        };
+        if values.len() == width {
+            return one((values, out));
+        }
+        let rows = values
+            .par_chunks_exact(width)
+            .zip(out.par_chunks_exact_mut(width));
+        rows.with_min_len(16).for_each(one);
+    }
+
+    fn apply_in_place(&self, values: &mut [f32], scratch: &mut [f32]) {
+        self.apply(values, scratch);
+        values.copy_from_slice(scratch);
+    }
+}
+
+/// What makes queries, keys and values: one projection for all of them or one for each.
+#[derive(Debug)]
+pub(super) struct Attention {
+    /// Each with the column of its first result.
+    pub inputs: Vec<(Projection, usize)>,
+    pub layout: Layout,
+    /// Norms of each head's queries and keys.
+    pub qk_norm: Option<(Vec<f32>, Vec<f32>, f32)>,
+    pub output: Projection,
+}
+
+#[derive(Debug)]
+pub(super) struct Mlp {
+    /// What the activated half is multiplied by, where there is such a thing: `up` is then plain,
+    /// and this is activated.
+    pub gate: Option<Projection>,
+    pub up: Projection,
+    pub down: Projection,
+    pub activation: Activation,
+}
+
+#[derive(Debug)]
+pub(super) struct Block {
+    pub attention_norm: Norm,
+    pub attention: Attention,
+    pub mlp_norm: Norm,
+    pub mlp: Mlp,
+    pub arrangement: Arrangement,
+    pub layer: LayerConfig,
+}
+
+/// Room for what a block makes on the way, used by one block after the other.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    normed: Vec<f32>,
+    mlp_normed: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    gated: Vec<f32>,
+    up: Vec<f32>,
+}
+
+/// What is the same for all blocks of a run.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub spans: &'a Spans,
+    pub rotations: Option<&'a Table>,
+}
+
+impl Block {
+    pub fn projections(&self) -> impl Iterator<Item = &Projection> {
+        let (attention, mlp) = (&self.attention, &self.mlp);
+        let inputs = attention.inputs.iter().map(|(one, _)| one);
+        inputs
+            .chain([&attention.output])
+            .chain(&mlp.gate)
+            .chain([&mlp.up, &mlp.down])
+    }
+
+    pub fn projections_mut(&mut self) -> impl Iterator<Item = &mut Projection> {
+        let (attention, mlp) = (&mut self.attention, &mut self.mlp);
+        let inputs = attention.inputs.iter_mut().map(|(one, _)| one);
+        inputs
+            .chain([&mut attention.output])
+            .chain(&mut mlp.gate)
+            .chain([&mut mlp.up, &mut mlp.down])
+    }
+
+    pub fn vector_bytes(&self) -> usize {
+        let biases = self.projections().filter_map(|one| one.bias.as_ref());
+        self.attention_norm.bytes()
+            + self.mlp_norm.bytes()
+            + biases.map(|bias| bias.len() * 4).sum::<usize>()
+    }
+
+    /// Runs rows through the block.
+    pub fn run(
+        &self,
+        hidden: &mut [f32],
+        width: usize,
+        run: Run<'_>,
+        heads: &mut [HeadCache],
+        scratch: &mut Scratch,
+        tap: &mut Option<&mut dyn Tap>,
+    ) {
+        let mut normed = std::mem::take(&mut scratch.normed);
+        normed.resize(hidden.len(), 0.0);
+        fn rows(values: &[f32], width: usize) -> Rows<'_> {
+            Rows::new(values, values.len() / width, width)
+        }
+        match self.arrangement {
+            Arrangement::PreNorm => {
+                self.attention_norm.apply(hidden, &mut normed);
+                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                self.mlp_norm.apply(hidden, &mut normed);
+                self.feed(rows(&normed, width), hidden, scratch, tap);
+            }
+            Arrangement::Parallel => {
+                let mut mlp_normed = std::mem::take(&mut scratch.mlp_normed);
+                mlp_normed.resize(hidden.len(), 0.0);
+                self.attention_norm.apply(hidden, &mut normed);
+                self.mlp_norm.apply(hidden, &mut mlp_normed);
+                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                self.feed(rows(&mlp_normed, width), hidden, scratch, tap);
+                scratch.mlp_normed = mlp_normed;
+            }
+            Arrangement::PostNorm => {
+                normed.copy_from_slice(hidden);
+                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                self.attention_norm.apply_in_place(hidden, &mut normed);
+                normed.copy_from_slice(hidden);
+                self.feed(rows(&normed, width), hidden, scratch, tap);
+                self.mlp_norm.apply_in_place(hidden, &mut normed);
+            }
+        }
+        scratch.normed = normed;
+    }
+
+    /// Adds to `hidden` what attention makes of `rows`.
+    fn attend(
+        &self,
+        rows: Rows<'_>,
+        hidden: &mut [f32],
+        run: Run<'_>,
+        heads: &mut [HeadCache],
+        scratch: &mut Scratch,
+        tap: &mut Option<&mut dyn Tap>,
+    ) {
+        let Attention {
+            inputs,
+            layout,
+            qk_norm,
+            output,
+        } = &self.attention;
+        let stride = layout.stride();
+        scratch.qkv.resize(rows.count() * stride, 0.0);
+        for (projection, column) in inputs {
+            let target = Target::at(&mut scratch.qkv, stride, *column);
+            projection.apply(rows, target, Finish::Store, tap);
+        }
+        let rotations = run.rotations.filter(|_| self.layer.rotated);
+        attention::prepare(
+            &mut scratch.qkv,
+            *layout,
+            run.spans,
+            |position, query, head| {
+                if let Some((queries, keys, epsilon)) = qk_norm {
+                    let weight = if query { queries } else { keys };
+                    let mut normed = [0.0; MAX_HEAD_WIDTH];
+                    let normed = &mut normed[..head.len()];
+                    vector::rms_norm(Level::detect(), head, weight, *epsilon, normed);
+                    head.copy_from_slice(normed);
+                }
+                if let Some(rotations) = rotations {
+                    rotations.turn(position, head);
+                }
+            },
+        );
+        let width = layout.query_width();
+        scratch.attended.resize(rows.count() * width, 0.0);
+        attention::attend(
+            &scratch.qkv,
+            *layout,
+            run.spans,
+            &self.layer,
+            heads,
+            &mut scratch.attended,
+        );
+        let attended = Rows::new(&scratch.attended, rows.count(), width);
+        let target = Target::new(hidden, output.linear.outputs());
+        output.apply(attended, target, Finish::Add, tap);
+    }
+
+    /// Adds to `hidden` what the feed-forward part makes of `rows`.
+    fn feed(
+        &self,
+        rows: Rows<'_>,
+        hidden: &mut [f32],
+        scratch: &mut Scratch,
+        tap: &mut Option<&mut dyn Tap>,
+    ) {
+        let Mlp {
+            gate,
+            up,
+            down,
+            activation,
+        } = &self.mlp;
+        let width = up.linear.outputs();
+        scratch.up.resize(rows.count() * width, 0.0);
+        let target = Target::new(&mut scratch.up, width);
+        if let Some(gate) = gate {
+            scratch.gated.resize(rows.count() * width, 0.0);
+            let gated = Target::new(&mut scratch.gated, width);
+            gate.apply(rows, gated, Finish::Store, tap);
+            up.apply(rows, target, Finish::Store, tap);
+            let level = Level::detect();
+            let pairs = scratch
+                .up
+                .par_chunks_mut(4096)
+                .zip(scratch.gated.par_chunks_mut(4096));
+            pairs.for_each(|(up, gate)| {
+                activate(level, *activation, gate);
+                vector::multiply(level, up, gate);
+            });
+        } else {
+            up.apply(rows, target, Finish::Activate(*activation), tap);
+        }
+        let rows = Rows::new(&scratch.up, rows.count(), width);
+        let target = Target::new(hidden, down.linear.outputs());
+        down.apply(rows, target, Finish::Add, tap);
+    }
+}
+
+impl Projection {
+    /// Multiplies, after showing the rows to the tap.
+    pub fn apply(
+        &self,
+        rows: Rows<'_>,
+        target: Target<'_>,
+        finish: Finish,
+        tap: &mut Option<&mut dyn Tap>,
+    ) {
+        if let Some(tap) = tap {
+            tap.input(&self.name, rows);
+        }
+        apply(&*self.linear, self.bias.as_deref(), rows, target, finish);
+    }
+}
+
+impl From<(config::Norm, Vec<f32>, Option<Vec<f32>>)> for Norm {
+    fn from((norm, weight, bias): (config::Norm, Vec<f32>, Option<Vec<f32>>)) -> Norm {
+        match (norm, bias) {
+            (config::Norm::Layer { epsilon }, bias) => Norm::Layer {
+                bias: bias.unwrap_or_else(|| vec![0.0; weight.len()]),
+                weight,
+                epsilon,
+            },
+            (config::Norm::Rms { epsilon }, _) => Norm::Rms { weight, epsilon },
+        }
+    }
+}

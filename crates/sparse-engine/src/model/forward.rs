@@ -1,0 +1,187 @@
+//! From tokens to the rows that the head reads.
+
+use super::attention::Spans;
+use super::block::{Run, Scratch};
+use super::{Model, Tap};
+use crate::Error;
+use crate::cache::{Cache, HeadCache};
+use crate::kernels::{Level, vector};
+use crate::linear::{Finish, Rows, Target};
+
+/// The residual stream of some texts between two blocks: one row for each token.
+#[derive(Debug, Clone)]
+pub struct Hidden {
+    values: Vec<f32>,
+    width: usize,
+    spans: Spans,
+}
+
+impl Hidden {
+    /// Its rows, text after text.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows::new(&self.values, self.values.len() / self.width, self.width)
+    }
+}
+
+impl Model {
+    /// Runs texts that have nothing to do with one another, each from its beginning.
+    ///
+    /// # Errors
+    /// If a text has more tokens than the model has positions, a token is unknown, or activations
+    /// are not finite.
+    pub fn run(&self, texts: &[&[u32]], tap: Option<&mut dyn Tap>) -> Result<Hidden, Error> {
+        let mut hidden = self.embed(texts)?;
+        let mut tap = tap;
+        let mut pass = Pass::default();
+        for block in 0..self.blocks.len() {
+            self.step(block, &mut hidden, &mut pass, &mut tap)?;
+        }
+        Ok(hidden)
+    }
+
+    /// The rows of the embedding, with positions where those are learned.
+    ///
+    /// # Errors
+    /// If a text has more tokens than the model has positions, or a token is unknown.
+    pub fn embed(&self, texts: &[&[u32]]) -> Result<Hidden, Error> {
+        let spans = Spans::fresh(texts.iter().map(|text| text.len()));
+        self.embed_spans(&texts.concat(), spans)
+    }
+
+    /// Runs one block over rows that the block before has left, or [`Model::embed`] has made.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn run_block(
+        &self,
+        block: usize,
+        hidden: &mut Hidden,
+        tap: Option<&mut dyn Tap>,
+    ) -> Result<(), Error> {
+        self.step(block, hidden, &mut Pass::default(), &mut { tap })
+    }
+
+    /// Runs the tokens that come after those in `cache`, and adds them to it.
+    ///
+    /// # Errors
+    /// If the cache has no room for them, a token is unknown, or activations are not finite.
+    pub fn extend(&self, tokens: &[u32], cache: &mut Cache) -> Result<Hidden, Error> {
+        let length = cache.len + tokens.len();
+        if length > cache.capacity {
+            return Err(Error::Context {
+                found: length,
+                limit: cache.capacity,
+            });
+        }
+        let mut hidden = self.embed_spans(tokens, Spans::continued(tokens.len(), cache.len))?;
+        let mut scratch = Scratch::default();
+        for (block, heads) in cache.layers.iter_mut().enumerate() {
+            self.block(block, &mut hidden, heads, &mut scratch, &mut None)?;
+        }
+        cache.len = length;
+        Ok(hidden)
+    }
+
+    fn embed_spans(&self, tokens: &[u32], spans: Spans) -> Result<Hidden, Error> {
+        let config = &self.config;
+        if spans.longest() > config.context {
+            return Err(Error::Context {
+                found: spans.longest(),
+                limit: config.context,
+            });
+        }
+        let vocabulary = config.vocabulary;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(Error::Token { token, vocabulary });
+        }
+        let (width, embedded_width) = (config.width, config.embedding_width);
+        let mut values = vec![0.0; tokens.len() * embedded_width];
+        for (row, &token) in values.chunks_exact_mut(embedded_width).zip(tokens) {
+            self.embedding.weights(token as usize, row);
+        }
+        if let Some(project) = &self.project_in {
+            let rows = Rows::new(&values, tokens.len(), embedded_width);
+            let mut projected = vec![0.0; tokens.len() * width];
+            let target = Target::new(&mut projected, width);
+            self.pool
+                .install(|| project.apply(rows, target, Finish::Store, &mut None));
+            values = projected;
+        }
+        if let Some(positions) = &self.positions {
+            for span in spans.iter() {
+                let rows = &mut values[span.start * width..][..span.len * width];
+                let table = &positions[span.position * width..][..span.len * width];
+                vector::add(Level::detect(), rows, table);
+            }
+        }
+        Ok(Hidden {
+            values,
+            width,
+            spans,
+        })
+    }
+
+    /// A block over texts without a memory: keys and values are needed within the block alone.
+    fn step(
+        &self,
+        block: usize,
+        hidden: &mut Hidden,
+        pass: &mut Pass,
+        tap: &mut Option<&mut dyn Tap>,
+    ) -> Result<(), Error> {
+        let config = &self.config;
+        if pass.heads.is_empty() {
+            pass.heads = hidden
+                .spans
+                .iter()
+                .flat_map(|span| (0..config.kv_heads).map(move |_| span.len))
+                .map(|tokens| HeadCache::new(config.head_width, tokens))
+                .collect();
+        }
+        self.block(block, hidden, &mut pass.heads, &mut pass.scratch, tap)
+    }
+
+    fn block(
+        &self,
+        block: usize,
+        hidden: &mut Hidden,
+        heads: &mut [HeadCache],
+        scratch: &mut Scratch,
+        tap: &mut Option<&mut dyn Tap>,
+    ) -> Result<(), Error> {
+        let table = self
+            .rotations
+            .as_ref()
+            .map(|one| one.table(hidden.spans.longest()));
+        let run = Run {
+            spans: &hidden.spans,
+            rotations: table.as_deref(),
+        };
+        let values = &mut hidden.values;
+        // A tap need not be shared with other threads, so it stays on this one.
+        if tap.is_some() {
+            self.blocks[block].run(values, hidden.width, run, heads, scratch, tap);
+        } else {
+            self.pool.install(|| {
+                self.blocks[block].run(values, hidden.width, run, heads, scratch, &mut None);
+            });
+        }
+        if vector::all_finite(Level::detect(), values) {
+            Ok(())
+        } else {
+            Err(Error::Activations {
+                layer: format!("layer {block} of {}", self.blocks.len()),
+            })
+        }
+    }
+}
+
+/// What the blocks of one run share.
+#[derive(Default)]
+struct Pass {
+    heads: Vec<HeadCache>,
+    scratch: Scratch,
+}

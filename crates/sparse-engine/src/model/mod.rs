@@ -1,0 +1,143 @@
+//! The decoder: one block with switches, whatever the architecture.
+
+mod attention;
+mod block;
+mod forward;
+mod head;
+mod load;
+mod rotary;
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+
+use crate::Error;
+use crate::cache::{Cache, HeadCache};
+use crate::config::ModelConfig;
+use crate::linear::{Linear, Rows};
+use crate::source::Source;
+
+use block::{Block, Norm};
+use rotary::Rotations;
+
+pub use forward::Hidden;
+
+/// A decoder-only transformer, ready to run.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    embedding: Arc<dyn Linear>,
+    /// Learned positions, from the first one that is used.
+    positions: Option<Vec<f32>>,
+    /// From the embedding's width to the model's, and back.
+    project_in: Option<Projection>,
+    project_out: Option<Projection>,
+    blocks: Vec<Block>,
+    final_norm: Option<Norm>,
+    head: Projection,
+    rotations: Option<Rotations>,
+    pool: ThreadPool,
+}
+
+/// A linear layer of a model: its name in the checkpoint, weights, and bias.
+#[derive(Debug)]
+pub(crate) struct Projection {
+    name: String,
+    linear: Arc<dyn Linear>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Sees what goes into linear layers, for calibration.
+pub trait Tap {
+    /// `rows` are about to be multiplied by the weights of `layer`: the name of the layer in the
+    /// checkpoint, without `.weight`. A layer sees all rows of a batch at once.
+    fn input(&mut self, layer: &str, rows: Rows<'_>);
+}
+
+impl Model {
+    /// Loads a model from `source` and runs it on `threads` threads.
+    ///
+    /// # Errors
+    /// If weights are missing, misshapen or not finite.
+    pub fn load(
+        config: ModelConfig,
+        source: &dyn Source,
+        threads: usize,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Model, Error> {
+        load::load(config, source, threads, progress)
+    }
+
+    /// What the model is made of.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Bytes that the weights take in memory; tied weights count once.
+    pub fn bytes(&self) -> usize {
+        let vectors = self.positions.as_ref().map_or(0, |table| table.len() * 4)
+            + self.final_norm.as_ref().map_or(0, Norm::bytes)
+            + self.blocks.iter().map(Block::vector_bytes).sum::<usize>();
+        let mut layers = self.embedding.bytes() + vectors;
+        if !self.config.tied_head {
+            layers += self.head.linear.bytes();
+        }
+        layers
+            + self
+                .layers()
+                .map(|(_, linear)| linear.bytes())
+                .sum::<usize>()
+    }
+
+    /// Every linear layer inside of the blocks and around them, by its name in the checkpoint, in
+    /// the order in which they run. The embedding and the head are not among them.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, &Arc<dyn Linear>)> {
+        self.project_in
+            .iter()
+            .chain(self.blocks.iter().flat_map(Block::projections))
+            .chain(&self.project_out)
+            .map(|one| (one.name.as_str(), &one.linear))
+    }
+
+    /// The layer names of block `block`, in the order in which they run.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn block_layers(&self, block: usize) -> impl Iterator<Item = &str> {
+        self.blocks[block]
+            .projections()
+            .map(|one| one.name.as_str())
+    }
+
+    /// Replaces the weights of a layer inside of a block; its bias stays. Whether there is such a
+    /// layer of that shape.
+    pub fn replace(&mut self, name: &str, linear: Arc<dyn Linear>) -> bool {
+        let mut projections = self.blocks.iter_mut().flat_map(Block::projections_mut);
+        let Some(projection) = projections.find(|one| one.name == name) else {
+            return false;
+        };
+        let old = &projection.linear;
+        let fits = (old.inputs(), old.outputs()) == (linear.inputs(), linear.outputs());
+        if fits {
+            projection.linear = linear;
+        }
+        fits
+    }
+
+    /// An empty memory for a text of up to `capacity` tokens.
+    pub fn cache(&self, capacity: usize) -> Cache {
+        let config = &self.config;
+        let capacity = capacity.min(config.context);
+        let layer = || {
+            let heads = 0..config.kv_heads;
+            heads
+                .map(|_| HeadCache::new(config.head_width, capacity))
+                .collect()
+        };
+        Cache {
+            layers: config.layers.iter().map(|_| layer()).collect(),
+            len: 0,
+            capacity,
+        }
+    }
+}

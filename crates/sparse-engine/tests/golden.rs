@@ -1,0 +1,141 @@
+//! Logits and greedy texts are those of transformers, for every architecture and switch.
+//!
+//! `conformance/engine_golden.py` made the files, and checks them afresh.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use sparse_checkpoint::{Checkpoint, RelPath, Shard};
+use sparse_engine::{Model, ModelConfig, Plain, Sampling};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn load(dir: &Path) -> Model {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let config = ModelConfig::read(&checkpoint).unwrap();
+    Model::load(config, &Plain::new(&checkpoint), 2, &|_, _| ()).unwrap()
+}
+
+/// The golden file of a model; it lies among its shards.
+fn expected(dir: &Path) -> Shard {
+    Shard::open(dir, RelPath::parse("golden.safetensors").unwrap()).unwrap()
+}
+
+fn tokens(shard: &Shard, name: &str) -> Vec<u32> {
+    let bytes = shard.tensor(name).unwrap().bytes().unwrap();
+    let ids = bytes.as_chunks().0.iter().map(|&id| i64::from_le_bytes(id));
+    ids.map(|id| u32::try_from(id).unwrap()).collect()
+}
+
+fn floats(shard: &Shard, name: &str) -> Vec<f32> {
+    let bytes = shard.tensor(name).unwrap().bytes().unwrap();
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&value| f32::from_le_bytes(value))
+        .collect()
+}
+
+fn models() -> Vec<PathBuf> {
+    let dirs = std::fs::read_dir(golden())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut dirs: Vec<_> = dirs
+        .filter(|dir| dir.join("golden.safetensors").exists())
+        .collect();
+    dirs.sort();
+    assert!(dirs.len() >= 30, "{} models", dirs.len());
+    dirs
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |most, (a, b)| {
+        assert!(a.is_finite());
+        most.max((a - b).abs())
+    })
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for dir in models() {
+        let (model, golden) = (load(&dir), expected(&dir));
+        let input = tokens(&golden, "input_ids");
+        let expected = floats(&golden, "logits");
+        let hidden = model.run(&[&input], None).unwrap();
+        let logits = model.logits(&hidden, 0..input.len()).unwrap();
+        let difference = largest_difference(&logits, &expected);
+        assert!(difference < 1e-3, "{}: {difference}", dir.display());
+    }
+}
+
+#[test]
+fn greedy_texts_are_those_of_transformers() {
+    for dir in models() {
+        let (model, golden) = (load(&dir), expected(&dir));
+        let (input, greedy) = (tokens(&golden, "input_ids"), tokens(&golden, "greedy"));
+        // transformers goes on beyond the positions that a configuration names.
+        let room = model.config().context + 1 - input.len();
+        let greedy = &greedy[..greedy.len().min(room)];
+        assert!(greedy.len() >= 10);
+        let generated = model
+            .generate(&input, greedy.len(), &[], Sampling::greedy(), &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(generated.tokens, greedy, "{}", dir.display());
+    }
+}
+
+/// Losses and logits are the same whether texts run together or alone, at once or in pieces.
+#[test]
+fn batches_and_pieces_change_nothing() {
+    for dir in models() {
+        let (model, golden) = (load(&dir), expected(&dir));
+        let input = tokens(&golden, "input_ids");
+        let whole = model.run(&[&input], None).unwrap();
+        let logits = model.logits(&whole, 0..input.len()).unwrap();
+        let vocabulary = model.config().vocabulary;
+
+        let (long, short) = (&input[..], &input[..7]);
+        let batch = model.run(&[short, long, short], None).unwrap();
+        let batched = model.logits(&batch, 7..7 + input.len()).unwrap();
+        assert!(
+            largest_difference(&batched, &logits) < 1e-4,
+            "{}",
+            dir.display()
+        );
+
+        let rows: Vec<usize> = (0..input.len() - 1).collect();
+        let losses = model.losses(&whole, &rows, &input[1..]).unwrap();
+        for ((loss, row), &target) in losses
+            .iter()
+            .zip(logits.chunks(vocabulary))
+            .zip(&input[1..])
+        {
+            let most = row.iter().fold(f32::MIN, |most, &one| most.max(one));
+            let sum: f64 = row.iter().map(|&one| f64::from(one - most).exp()).sum();
+            let expected = sum.ln() + f64::from(most - row[target as usize]);
+            assert!((loss - expected).abs() < 1e-4, "{loss} {expected}");
+        }
+
+        // Frequencies that depend on the length do so piece by piece, as in transformers.
+        if dir.ends_with("llama-dynamic") {
+            continue;
+        }
+        let mut cache = model.cache(input.len());
+        let mut pieces = Vec::new();
+        for piece in [&input[..1], &input[1..4], &input[4..]] {
+            let hidden = model.extend(piece, &mut cache).unwrap();
+            pieces.extend(model.logits(&hidden, 0..piece.len()).unwrap());
+        }
+        assert!(
+            largest_difference(&pieces, &logits) < 1e-4,
+            "{}",
+            dir.display()
+        );
+    }
+}
