@@ -125,3 +125,8 @@ pub(crate) fn copy(dir: &Path, file: &PlainFile) -> Result<(), Error> {
     fs::copy(file.full_path(), &path).map_err(Error::io("write", &path))?;
     Ok(())
 }
+
+/// Bytes of the original's configuration, which goes beside a GGUF file as it is.
+pub(crate) fn config_bytes(checkpoint: &Checkpoint) -> u64 {
+    checkpoint.file("config.json").map_or(0, PlainFile::size)
+}

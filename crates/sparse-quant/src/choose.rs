@@ -39,6 +39,7 @@ pub(crate) fn choose(
             group_size: group_size.unwrap_or(64),
         },
         (Method::Quanto, ..) => Scheme::Quanto { bits },
+        (_, Variant::Ggml(file_type), _) => Scheme::Gguf(file_type),
         (_, _, Format::Gptq | Format::GptqV2) => {
             let ragged = |size: usize| widths.iter().any(|width| !width.is_multiple_of(size));
             if let Some(size) = group_size.filter(|&size| ragged(size)) {

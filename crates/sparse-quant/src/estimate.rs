@@ -4,6 +4,7 @@ use sparse_checkpoint::{Checkpoint, WriteOptions, planned_bytes};
 
 use crate::plan::{Plan, QuantSpec};
 use crate::quantize::DEFAULT_SHARD_BYTES;
+use crate::scheme::Scheme;
 use crate::{Error, carry};
 
 /// What a preset would do to a checkpoint.
@@ -21,6 +22,16 @@ pub struct Estimate {
 /// If the checkpoint could not be quantized so.
 pub fn estimate(checkpoint: &Checkpoint, spec: &QuantSpec) -> Result<Estimate, Error> {
     let plan = Plan::new(checkpoint, spec)?;
+    let files = carry::plain_files(checkpoint)
+        .map(|file| file.size())
+        .sum::<u64>();
+    if let Scheme::Gguf(file_type) = plan.scheme {
+        let gguf = plan.gguf(checkpoint, file_type)?;
+        return Ok(Estimate {
+            parameters: plan.parameters(),
+            quantized_bytes: gguf.file_bytes() + carry::config_bytes(checkpoint) + files,
+        });
+    }
     let write = WriteOptions {
         max_shard_bytes: Some(DEFAULT_SHARD_BYTES),
         ..WriteOptions::default()

@@ -17,6 +17,7 @@ mod dequantize;
 mod error;
 mod estimate;
 pub mod format;
+pub mod gguf;
 mod matrix;
 pub mod method;
 mod packing;

@@ -7,6 +7,7 @@ use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
 
 use crate::choose::{Choice, choose};
 use crate::format::quanto;
+use crate::gguf::{FileType, GgufPlan};
 use crate::preset::{Format, Preset};
 use crate::scheme::Scheme;
 use crate::{Architecture, Error};
@@ -104,7 +105,7 @@ impl<'a> Plan<'a> {
         for tensor in tensors {
             plan.place(tensor)?;
         }
-        if plan.layers.is_empty() && scheme != Scheme::Half {
+        if plan.layers.is_empty() && !matches!(scheme, Scheme::Half | Scheme::Gguf(_)) {
             return Err(Error::NoLayers {
                 path: checkpoint.root().to_owned(),
                 architecture: architecture.name(),
@@ -127,7 +128,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         match self.architecture.layer(name) {
-            Some(layer) if self.scheme != Scheme::Half => {
+            Some(layer) if !matches!(self.scheme, Scheme::Half | Scheme::Gguf(_)) => {
                 let (rows, cols) = self.layer_shape(&tensor)?;
                 if let Some(obstacle) = self.scheme.obstacle(rows, cols) {
                     self.skipped.insert(layer.to_owned(), obstacle);
@@ -193,7 +194,7 @@ impl<'a> Plan<'a> {
     }
 
     fn say_what_stays(&mut self) {
-        if self.scheme == Scheme::Half {
+        if matches!(self.scheme, Scheme::Half | Scheme::Gguf(_)) {
             return;
         }
         for carried in &self.carried {
@@ -209,6 +210,26 @@ impl<'a> Plan<'a> {
                 self.skipped.insert(name.to_owned(), reason);
             }
         }
+    }
+
+    /// What a GGUF file would hold.
+    ///
+    /// # Errors
+    /// If llama.cpp could not run the model.
+    pub(crate) fn gguf(
+        &self,
+        checkpoint: &Checkpoint,
+        file_type: FileType,
+    ) -> Result<GgufPlan<'a>, Error> {
+        let tensors: Vec<TensorRef<'a>> =
+            self.carried.iter().map(|carried| carried.tensor).collect();
+        GgufPlan::new(
+            checkpoint,
+            self.architecture,
+            &self.config,
+            &tensors,
+            file_type,
+        )
     }
 
     /// Everything that is written, layers first.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
+use crate::gguf::FileType;
 
 /// How codes are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub enum Variant {
     None,
     /// NF4: whether block scales are quantized too.
     Nested(bool),
+    /// llama.cpp's mixture of types.
+    Ggml(FileType),
 }
 
 const fn preset(
@@ -97,6 +100,13 @@ const fn preset(
         calibrated: matches!(method, Method::Gptq | Method::Awq),
         formats,
         variant: Variant::None,
+    }
+}
+
+const fn ggml(name: &'static str, bits: u32, group_size: usize, file_type: FileType) -> Preset {
+    Preset {
+        variant: Variant::Ggml(file_type),
+        ..preset(name, Method::Ggml, bits, Some(group_size), &[Format::Gguf])
     }
 }
 
@@ -133,6 +143,10 @@ pub const PRESETS: &[Preset] = &[
         Some(128),
         &[Format::Quanto],
     ),
+    ggml("gguf_q4_0", 4, 32, FileType::Q4_0),
+    ggml("gguf_q8_0", 8, 32, FileType::Q8_0),
+    ggml("gguf_q4_k_m", 4, 32, FileType::Q4_K_M),
+    ggml("gguf_q6_k", 6, 16, FileType::Q6_K),
 ];
 
 impl Preset {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use sparse_checkpoint::{Checkpoint, Existing, OutputDir, WriteOptions, write_shards};
 
+use crate::gguf::{self, FileType};
 use crate::method::affine::AffineSpec;
 use crate::method::{hqq, int8, nf4, quanto, rtn};
 use crate::plan::{Layer, Plan, QuantSpec};
@@ -75,6 +76,11 @@ pub fn quantize(
 ) -> Result<Report, Error> {
     let started = Instant::now();
     let plan = Plan::new(checkpoint, spec)?;
+    if let Scheme::Gguf(file_type) = plan.scheme {
+        return quantize_gguf(
+            plan, file_type, checkpoint, output, options, progress, started,
+        );
+    }
     let folder = OutputDir::create(output, options.existing)?;
     crate::pool::with_threads(options.threads, || {
         write_folder(&plan, spec, checkpoint, folder.path(), options, progress)
@@ -95,6 +101,59 @@ pub fn quantize(
         layers: plan.layers.len(),
         skipped: plan.skipped,
         notes: plan.notes,
+        group_size: plan.group_size,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn quantize_gguf(
+    plan: Plan<'_>,
+    file_type: FileType,
+    checkpoint: &Checkpoint,
+    output: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+    started: Instant,
+) -> Result<Report, Error> {
+    let gguf = plan.gguf(checkpoint, file_type)?;
+    let mut notes = plan.notes.clone();
+    for (change, tensors) in &gguf.fallbacks {
+        notes.push(format!(
+            "{change} for {tensors} tensors whose rows are no whole blocks"
+        ));
+    }
+    let folder = OutputDir::create(output, options.existing)?;
+    let (mut done, total) = (0, plan.parameters());
+    crate::pool::with_threads(options.threads, || {
+        gguf::write(
+            &gguf,
+            &folder.path().join(gguf::FILE),
+            |_| None,
+            |weights| {
+                step(progress, done, total)?;
+                done += weights;
+                Ok(())
+            },
+        )
+    })?;
+    for file in checkpoint
+        .file("config.json")
+        .into_iter()
+        .chain(carry::plain_files(checkpoint))
+    {
+        carry::copy(folder.path(), file)?;
+    }
+    let quantized_bytes = folder_bytes(folder.path())?;
+    folder.commit()?;
+    let (weights, bytes) = gguf.quantized();
+    Ok(Report {
+        original_bytes: checkpoint.total_bytes(),
+        quantized_bytes,
+        parameters: total,
+        effective_bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64,
+        layers: gguf.layers(),
+        skipped: plan.skipped,
+        notes,
         group_size: plan.group_size,
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -6,6 +6,7 @@ use sparse_checkpoint::{Checkpoint, Dtype, TensorSpec};
 use crate::format::compressed::Layout;
 use crate::format::gptq::Version;
 use crate::format::{Part, awq, bnb4, bnb8, compressed, damaged, gptq, hqq, quanto};
+use crate::gguf::FileType;
 use crate::method::affine::{Affine, AffineSpec, ScaleType};
 use crate::method::hqq::Hqq;
 use crate::method::int8::Int8Rows;
@@ -56,6 +57,8 @@ pub enum Scheme {
         /// Bits of a code: 4 or 8.
         bits: u32,
     },
+    /// llama.cpp's: a file of its own, see [`crate::gguf`].
+    Gguf(FileType),
 }
 
 /// A quantized layer.
@@ -142,7 +145,7 @@ impl Scheme {
         dtype: Dtype,
     ) -> Vec<TensorSpec> {
         match *self {
-            Scheme::Half => Vec::new(),
+            Scheme::Half | Scheme::Gguf(_) => Vec::new(),
             Scheme::Nf4 { nested } => bnb4::specs(layer, rows, cols, nested, dtype),
             Scheme::Int8 => bnb8::specs(layer, rows, cols),
             Scheme::Gptq {
@@ -184,7 +187,7 @@ impl Scheme {
         kept: &[String],
     ) -> Option<Value> {
         match *self {
-            Scheme::Half | Scheme::Quanto { .. } => None,
+            Scheme::Half | Scheme::Quanto { .. } | Scheme::Gguf(_) => None,
             Scheme::Nf4 { nested } => Some(bnb4::config(nested, dtype, skipped)),
             Scheme::Int8 => Some(bnb8::config(skipped)),
             Scheme::Gptq {
@@ -274,7 +277,7 @@ impl Scheme {
     /// The suffix of the tensor that every quantized layer has, by which layers are recognised.
     pub(crate) fn marker(&self) -> &'static str {
         match self {
-            Scheme::Half => ".weight",
+            Scheme::Half | Scheme::Gguf(_) => ".weight",
             Scheme::Nf4 { .. } => ".weight.absmax",
             Scheme::Int8 => ".SCB",
             Scheme::Gptq { .. } | Scheme::Awq { .. } => ".qweight",
@@ -295,7 +298,7 @@ impl Scheme {
         shape: Option<(usize, usize)>,
     ) -> Result<Packed, Error> {
         Ok(match *self {
-            Scheme::Half => {
+            Scheme::Half | Scheme::Gguf(_) => {
                 let reason = "is not quantized".to_owned();
                 return Err(damaged(checkpoint.root(), layer, reason));
             }

@@ -135,3 +135,6 @@ pub(crate) fn damaged(path: &Path, part: &str, reason: String) -> Error {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests;
