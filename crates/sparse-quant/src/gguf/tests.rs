@@ -90,7 +90,7 @@ fn damaged_headers_are_errors_and_never_panics() {
     let dir = tempfile::tempdir().unwrap();
     let whole = fs::read(written(dir.path(), "gguf_q4_0")).unwrap();
     let path = dir.path().join("damaged.gguf");
-    let mut open = |bytes: &[u8]| {
+    let open = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         GgufFile::open(&path)
     };

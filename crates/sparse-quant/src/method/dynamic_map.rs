@@ -9,13 +9,13 @@ pub static DYNAMIC_MAP: LazyLock<[f32; 256]> = LazyLock::new(|| {
     for decade in 0..7 {
         let steps = 1usize << decade;
         let scale = 10f64.powi(decade - 6) as f32;
-        // torch.linspace(0.1, 1, steps + 1): counted from whichever end is nearer.
+        // torch.linspace(0.1, 1, steps + 1): counted from whichever end is nearer, fused.
         let step = (1.0 - 0.1f32) / steps as f32;
         let boundary = |at: usize| {
             if at < steps.div_ceil(2) {
-                0.1 + step * at as f32
+                step.mul_add(at as f32, 0.1)
             } else {
-                1.0 - step * (steps - at) as f32
+                step.mul_add(-((steps - at) as f32), 1.0)
             }
         };
         for at in 0..steps {

@@ -47,11 +47,12 @@ pub fn quantize(weights: &Matrix, bits: u32, group_size: usize) -> Hqq {
             let low = group.iter().copied().fold(f32::INFINITY, f32::min);
             let high = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let range = high - low;
+            // torch divides a number by a tensor through the reciprocal.
             // Groups that hardly vary keep their scale; half precision bounds the others.
             let scale = if range <= 1e-4 {
                 1.0
             } else {
-                (largest / range).min(2e4)
+                (1.0 / range * largest).min(2e4)
             };
             (scale, -low * scale)
         })

@@ -36,7 +36,8 @@ pub fn quantize(weights: &Matrix) -> Int8Rows {
             let largest = row.iter().fold(0.0f32, |max, &v| max.max(half(v).abs()));
             *absmax = largest;
             if largest > 0.0 {
-                let scale = 127.0 / largest;
+                // torch divides a number by a tensor through the reciprocal.
+                let scale = 1.0 / largest * 127.0;
                 for (code, &value) in codes.iter_mut().zip(row) {
                     *code = (half(value) * scale).round_ties_even() as i8;
                 }
