@@ -5,11 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=conformance/.venv
-if ! cmp -s conformance/requirements.txt "$venv/requirements.txt"; then
+pinned=(conformance/requirements.txt conformance/requirements-torch.txt)
+if ! cat "${pinned[@]}" | cmp -s - "$venv/installed.txt"; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check \
-        --requirement conformance/requirements.txt
-    cp conformance/requirements.txt "$venv/requirements.txt"
+    # The lists are complete, so no dependency is looked up: of torch's, only the libraries that
+    # it is linked with are in them, not those that it loads to use a GPU.
+    for list in "${pinned[@]}"; do
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$list"
+    done
+    cat "${pinned[@]}" > "$venv/installed.txt"
 fi
 cargo build --release --quiet
 exec "$venv/bin/python" -m unittest discover --start-directory conformance --pattern '*_test.py'

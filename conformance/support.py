@@ -10,6 +10,9 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SPARSE = TARGET / "release" / "sparse"
 BASE = ROOT / "examples" / "base"
 DELTA = ROOT / "examples" / "finetune.delta"
+ENGINE_GOLDEN = ROOT / "crates" / "sparse-engine" / "tests" / "golden"
+TINY_LLAMA = ENGINE_GOLDEN / "tiny-llama"
+EVAL_TESTS = ROOT / "crates" / "sparse-eval" / "tests"
 
 
 def sparse(*arguments, **environment):

@@ -14,7 +14,7 @@
 //! let checkpoint = Checkpoint::open(dir.as_ref())?;
 //! let tokenizer = Tokenizer::open(&checkpoint)?;
 //! let config = ModelConfig::read(&checkpoint)?;
-//! let model = Model::load(config, &Plain::new(&checkpoint), 2, &|_, _| ())?;
+//! let model = Model::load(config, &Plain::open(&checkpoint)?, 2, &|_, _| ())?;
 //!
 //! let prompt = tokenizer.encode_prompt("The king")?;
 //! let mut go_on = |_| std::ops::ControlFlow::Continue(());
@@ -41,6 +41,7 @@ mod linear;
 mod model;
 mod sample;
 mod source;
+mod statistics;
 mod tokenizer;
 
 pub use cache::Cache;
@@ -55,4 +56,5 @@ pub use linear::{Dense, Linear, Rows, TILE_OUTPUTS, TILE_ROWS};
 pub use model::{Hidden, Model, Tap};
 pub use sample::{Sampling, argmax};
 pub use source::{Order, Plain, Source};
+pub use statistics::{LayerStatistics, Statistics};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -53,8 +53,21 @@ const PIECE: usize = 1 << 20;
 
 impl<'a> Plain<'a> {
     /// Reads from `checkpoint`.
-    pub fn new(checkpoint: &'a Checkpoint) -> Plain<'a> {
-        Plain { checkpoint }
+    ///
+    /// # Errors
+    /// If its `config.json` says that weights are quantized.
+    pub fn open(checkpoint: &'a Checkpoint) -> Result<Plain<'a>, Error> {
+        let quantization = &checkpoint.config()?["quantization_config"];
+        if !quantization.is_null() {
+            let method = quantization["quant_method"]
+                .as_str()
+                .unwrap_or("of unknown method");
+            return Err(Error::Quantized {
+                path: checkpoint.root().join("config.json"),
+                method: method.to_owned(),
+            });
+        }
+        Ok(Plain { checkpoint })
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorRef<'a>, Error> {

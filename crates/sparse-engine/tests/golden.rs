@@ -2,41 +2,18 @@
 //!
 //! `conformance/engine_golden.py` made the files, and checks them afresh.
 
+mod support;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sparse_checkpoint::{Checkpoint, RelPath, Shard};
-use sparse_engine::{Model, ModelConfig, Plain, Sampling};
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn load(dir: &Path) -> Model {
-    let checkpoint = Checkpoint::open(dir).unwrap();
-    let config = ModelConfig::read(&checkpoint).unwrap();
-    Model::load(config, &Plain::new(&checkpoint), 2, &|_, _| ()).unwrap()
-}
+use sparse_engine::{ModelConfig, Sampling};
+use support::{floats, golden, largest_difference, load, tokens};
 
 /// The golden file of a model; it lies among its shards.
 fn expected(dir: &Path) -> Shard {
     Shard::open(dir, RelPath::parse("golden.safetensors").unwrap()).unwrap()
-}
-
-fn tokens(shard: &Shard, name: &str) -> Vec<u32> {
-    let bytes = shard.tensor(name).unwrap().bytes().unwrap();
-    let ids = bytes.as_chunks().0.iter().map(|&id| i64::from_le_bytes(id));
-    ids.map(|id| u32::try_from(id).unwrap()).collect()
-}
-
-fn floats(shard: &Shard, name: &str) -> Vec<f32> {
-    let bytes = shard.tensor(name).unwrap().bytes().unwrap();
-    bytes
-        .as_chunks()
-        .0
-        .iter()
-        .map(|&value| f32::from_le_bytes(value))
-        .collect()
 }
 
 fn models() -> Vec<PathBuf> {
@@ -49,14 +26,6 @@ fn models() -> Vec<PathBuf> {
     dirs.sort();
     assert!(dirs.len() >= 30, "{} models", dirs.len());
     dirs
-}
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |most, (a, b)| {
-        assert!(a.is_finite());
-        most.max((a - b).abs())
-    })
 }
 
 #[test]
@@ -138,4 +107,21 @@ fn batches_and_pieces_change_nothing() {
             dir.display()
         );
     }
+}
+
+/// Keys as transformers 4 spelt them.
+#[test]
+fn older_configurations_say_the_same() {
+    let mut count = 0;
+    for dir in models() {
+        let Ok(text) = std::fs::read_to_string(dir.join("config.v4.json")) else {
+            continue;
+        };
+        count += 1;
+        let old = serde_json::from_str(&text).unwrap();
+        let old = ModelConfig::parse(&old, Path::new("config.v4.json")).unwrap();
+        let new = ModelConfig::read(&Checkpoint::open(&dir).unwrap()).unwrap();
+        assert_eq!(old, new, "{}", dir.display());
+    }
+    assert!(count >= 10, "{count} older configurations");
 }

@@ -26,7 +26,9 @@ pub(crate) fn choose(
 ) -> Result<Choice, Error> {
     refuse(preset, format, architecture)?;
     let mut notes = Vec::new();
-    let symmetric = preset.method != Method::Awq;
+    // AWQ's layout has zero points. compressed-tensors' could, but transformers 5.23 makes room for
+    // unpacked ones and then refuses packed ones.
+    let symmetric = format != Format::Awq;
     let bits = preset.bits;
     let mut group_size = preset.group_size;
     let scheme = match (preset.method, preset.variant, format) {
@@ -119,11 +121,7 @@ fn refuse(preset: &Preset, format: Format, architecture: Architecture) -> Result
     let (reason, instead) = match format {
         Format::Awq | Format::CompressedTensors => (
             "transformers puts these layers in the place of nn.Linear only, and GPT-2's are Conv1D",
-            if preset.formats.contains(&Format::GptqV2) {
-                "pass --format gptq_v2, which stores the same codes"
-            } else {
-                "use gptq_quality or bnb_nf4"
-            },
+            "pass --format gptq",
         ),
         Format::Quanto => (
             "optimum-quanto quantizes nn.Linear only, and GPT-2's layers are Conv1D",
@@ -152,11 +150,11 @@ mod tests {
 
     #[test]
     fn conv1d_refuses_what_replaces_linear_only() {
-        let preset = Preset::named("awq_quality").unwrap();
+        let preset = Preset::named("gptq_quality").unwrap();
         let refused = |format| choose(&preset, format, Architecture::Gpt2, &[768]).err();
         let error = refused(Format::Awq).unwrap();
-        assert!(error.hint().unwrap().contains("gptq_v2"), "{error}");
-        assert!(refused(Format::GptqV2).is_none());
+        assert!(error.hint().unwrap().contains("--format gptq"), "{error}");
+        assert!(refused(Format::Gptq).is_none());
         assert!(choose(&preset, Format::Awq, Architecture::Llama, &[768]).is_ok());
     }
 }

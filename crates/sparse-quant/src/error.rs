@@ -13,6 +13,17 @@ pub enum Error {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] sparse_checkpoint::Error),
+    /// The model could not be run for calibration.
+    #[error(transparent)]
+    Engine(#[from] sparse_engine::Error),
+    /// The calibration text is too short.
+    #[error("the calibration text has {tokens} tokens, {needed} are needed")]
+    ShortText {
+        /// Tokens that it has.
+        tokens: usize,
+        /// Tokens that two windows take.
+        needed: usize,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}: {cause}", .path.display())]
     Io {
@@ -154,6 +165,8 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::Checkpoint(error) => return error.hint(),
+            Error::Engine(error) => return error.hint(),
+            Error::ShortText { .. } => "pass a longer text with --calibration, or none",
             Error::UnknownPreset { .. } => "`sparse quantize --list` shows all presets",
             Error::WrongFormat { possible, .. } => {
                 return possible

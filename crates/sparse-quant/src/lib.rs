@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod architecture;
+mod calibrate;
 mod carry;
 mod choose;
 mod dequantize;
@@ -31,9 +32,11 @@ mod spool;
 mod weights;
 
 pub use architecture::Architecture;
+pub use calibrate::{Calibration, DEFAULT_SAMPLES};
 pub use dequantize::{Quantized, dequantize};
 pub use error::Error;
 pub use estimate::{Estimate, estimate};
+pub use gguf::dequantize_gguf;
 pub use matrix::Matrix;
 pub use plan::QuantSpec;
 pub use preset::{Format, Method, PRESETS, Preset, Variant};

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use sparse_checkpoint::{Checkpoint, Existing, OutputDir, WriteOptions, write_shards};
+use sparse_engine::LayerStatistics;
 
+use crate::calibrate::{Calibration, Calibrator};
 use crate::gguf::{self, FileType};
 use crate::method::affine::AffineSpec;
-use crate::method::{hqq, int8, nf4, quanto, rtn};
+use crate::method::{gptq, hqq, int8, nf4, quanto, rtn};
 use crate::plan::{Layer, Plan, QuantSpec};
-use crate::preset::Method;
 use crate::scheme::{Packed, Scheme};
 use crate::spool::Spool;
 use crate::weights::read_matrix;
@@ -25,6 +26,8 @@ pub struct Options {
     pub existing: Existing,
     /// Most bytes of tensor data in one file.
     pub max_shard_bytes: u64,
+    /// What methods that look at a text look at. llama.cpp's types do so only if it is given.
+    pub calibration: Option<Calibration>,
 }
 
 /// What hub uploads use.
@@ -82,7 +85,7 @@ pub fn quantize(
         );
     }
     let folder = OutputDir::create(output, options.existing)?;
-    crate::pool::with_threads(options.threads, || {
+    let notes = crate::pool::with_threads(options.threads, || {
         write_folder(&plan, spec, checkpoint, folder.path(), options, progress)
     })?;
     let quantized_bytes = folder_bytes(folder.path())?;
@@ -100,7 +103,7 @@ pub fn quantize(
         effective_bits_per_weight,
         layers: plan.layers.len(),
         skipped: plan.skipped,
-        notes: plan.notes,
+        notes: plan.notes.into_iter().chain(notes).collect(),
         group_size: plan.group_size,
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -122,13 +125,17 @@ fn quantize_gguf(
             "{change} for {tensors} tensors whose rows are no whole blocks"
         ));
     }
+    let importance = match &options.calibration {
+        Some(calibration) => importance(checkpoint, calibration, options, progress)?,
+        None => BTreeMap::new(),
+    };
     let folder = OutputDir::create(output, options.existing)?;
     let (mut done, total) = (0, plan.parameters());
     crate::pool::with_threads(options.threads, || {
         gguf::write(
             &gguf,
             &folder.path().join(gguf::FILE),
-            |_| None,
+            |layer| importance.get(layer).cloned(),
             |weights| {
                 step(progress, done, total)?;
                 done += weights;
@@ -159,6 +166,33 @@ fn quantize_gguf(
     })
 }
 
+/// The importance matrix: the mean square of each input of each layer.
+fn importance(
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<String, Vec<f32>>, Error> {
+    let mut calibrator = Calibrator::new(checkpoint, calibration, options.threads)?;
+    let mut importance = BTreeMap::new();
+    let blocks = calibrator.blocks();
+    for block in 0..blocks {
+        if progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        progress.step("calibrate", block as u64, blocks as u64);
+        for (name, layer) in calibrator.observe(block, false)?.layers() {
+            let moments = layer
+                .second_moment()
+                .into_iter()
+                .map(|moment| moment as f32);
+            importance.insert(name.to_owned(), moments.collect());
+        }
+        calibrator.advance(block)?;
+    }
+    Ok(importance)
+}
+
 fn write_folder(
     plan: &Plan<'_>,
     spec: &QuantSpec,
@@ -166,18 +200,17 @@ fn write_folder(
     folder: &Path,
     options: &Options,
     progress: &dyn Progress,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let mut spool = Spool::create(folder)?;
-    let (mut done, total) = (0, plan.parameters());
-    for layer in &plan.layers {
-        step(progress, done, total)?;
-        let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
-        let packed = pack(plan, spec, layer, &weights);
-        for part in plan.scheme.parts(layer.name, &packed, plan.dtype) {
-            spool.put(&part)?;
-        }
-        done += layer.tensor.elements();
-    }
+    let total = plan.parameters();
+    let mut notes = Vec::new();
+    let mut done = if spec.preset.calibrated {
+        quantize_calibrated(
+            plan, spec, checkpoint, options, progress, &mut spool, &mut notes,
+        )?
+    } else {
+        quantize_plain(plan, progress, &mut spool)?
+    };
     let carried: BTreeMap<&str, _> = plan.carried.iter().map(|c| (c.tensor.name(), c)).collect();
     let write = WriteOptions {
         max_shard_bytes: Some(options.max_shard_bytes),
@@ -198,11 +231,83 @@ fn write_folder(
     for file in carry::plain_files(checkpoint) {
         carry::copy(folder, file)?;
     }
-    Ok(())
+    Ok(notes)
+}
+
+/// Quantizes every layer by itself; returns how many weights that were.
+fn quantize_plain(
+    plan: &Plan<'_>,
+    progress: &dyn Progress,
+    spool: &mut Spool,
+) -> Result<u64, Error> {
+    let (mut done, total) = (0, plan.parameters());
+    for layer in &plan.layers {
+        step(progress, done, total)?;
+        let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
+        let packed = pack(plan, layer, &weights);
+        for part in plan.scheme.parts(layer.name, &packed, plan.dtype) {
+            spool.put(&part)?;
+        }
+        done += layer.tensor.elements();
+    }
+    Ok(done)
+}
+
+/// Quantizes block by block what a text puts into each layer; returns how many weights that were.
+fn quantize_calibrated(
+    plan: &Plan<'_>,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    progress: &dyn Progress,
+    spool: &mut Spool,
+    notes: &mut Vec<String>,
+) -> Result<u64, Error> {
+    let (mut done, total) = (0, plan.parameters());
+    step(progress, done, total)?;
+    let calibration = options.calibration.clone().unwrap_or_default();
+    let mut calibrator = Calibrator::new(checkpoint, &calibration, options.threads)?;
+    let affine = AffineSpec {
+        search: true,
+        ..plan.scheme.affine(plan.dtype)
+    };
+    for block in 0..calibrator.blocks() {
+        let statistics = calibrator.observe(block, true)?;
+        let of_block = |layer: &&Layer<'_>| {
+            plan.architecture
+                .block(layer.name)
+                .is_some_and(|(number, _)| number == block)
+        };
+        for layer in plan.layers.iter().filter(of_block) {
+            step(progress, done, total)?;
+            let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
+            let gram = statistics.layer(layer.name).and_then(LayerStatistics::gram);
+            let made = gram.map(|gram| gptq::quantize(&weights, gram, &affine));
+            let packed = match made {
+                Some(Ok(packed)) => packed,
+                _ => {
+                    notes.push(format!(
+                        "{}: what goes into it has no Cholesky factor, so it was rounded to nearest",
+                        layer.name
+                    ));
+                    rtn::quantize(&weights, &affine)
+                }
+            };
+            calibrator.replace(layer.name, &packed.dequantize());
+            for part in plan
+                .scheme
+                .parts(layer.name, &Packed::Affine(packed), plan.dtype)
+            {
+                spool.put(&part)?;
+            }
+            done += layer.tensor.elements();
+        }
+        calibrator.advance(block)?;
+    }
+    Ok(done)
 }
 
 /// Quantizes one layer.
-fn pack(plan: &Plan<'_>, spec: &QuantSpec, layer: &Layer<'_>, weights: &Matrix) -> Packed {
+fn pack(plan: &Plan<'_>, layer: &Layer<'_>, weights: &Matrix) -> Packed {
     match plan.scheme {
         Scheme::Nf4 { nested } => Packed::Nf4(nf4::quantize(weights, nested)),
         Scheme::Int8 => Packed::Int8(int8::quantize(weights)),
@@ -212,13 +317,7 @@ fn pack(plan: &Plan<'_>, spec: &QuantSpec, layer: &Layer<'_>, weights: &Matrix) 
         }
         Scheme::Quanto { bits: 8 } => Packed::Quanto(quanto::quantize8(weights, plan.dtype)),
         Scheme::Quanto { .. } => Packed::Quanto(quanto::quantize4(weights, plan.dtype)),
-        _ => {
-            let affine = AffineSpec {
-                search: spec.preset.method != Method::Rtn,
-                ..plan.scheme.affine(plan.dtype)
-            };
-            Packed::Affine(rtn::quantize(weights, &affine))
-        }
+        _ => Packed::Affine(rtn::quantize(weights, &plan.scheme.affine(plan.dtype))),
     }
 }
 

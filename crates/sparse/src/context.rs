@@ -53,6 +53,16 @@ impl Context {
         }
     }
 
+    /// Whether results are one JSON object.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether somebody pressed Ctrl-C.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
     /// Threads to use.
     pub fn threads(&self) -> usize {
         self.threads
@@ -108,6 +118,13 @@ impl Context {
         }
     }
 
+    /// Tells people something beside the results.
+    pub fn note(&self, message: &str) {
+        if !self.json && !self.quiet {
+            let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
+        }
+    }
+
     /// Reports an error and gives the exit code for it.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
         report(self.json, &error.to_string(), hint(error).as_deref());
@@ -152,6 +169,12 @@ fn is_interruption(error: &anyhow::Error) -> bool {
     ) || matches!(
         error.downcast_ref::<sparse_quant::Error>(),
         Some(sparse_quant::Error::Interrupted)
+    ) || matches!(
+        error.downcast_ref::<sparse_engine::Error>(),
+        Some(sparse_engine::Error::Interrupted)
+    ) || matches!(
+        error.downcast_ref::<sparse_eval::Error>(),
+        Some(sparse_eval::Error::Interrupted)
     )
 }
 
@@ -167,6 +190,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<sparse_dataset::Error>() {
         return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<sparse_engine::Error>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<sparse_eval::Error>() {
+        return error.hint();
     }
     error.downcast_ref::<Hinted>().map(|e| e.hint.clone())
 }

@@ -25,4 +25,6 @@
 pub use sparse_checkpoint as checkpoint;
 pub use sparse_dataset as dataset;
 pub use sparse_delta as delta;
+pub use sparse_engine as engine;
+pub use sparse_eval as eval;
 pub use sparse_quant as quant;

@@ -10,3 +10,17 @@ pub fn peak_memory_bytes() -> u64 {
         .and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok())
         .map_or(0, |kilobytes| kilobytes * 1024)
 }
+
+/// How many processes wanted a processor in the last minute, on average; nothing where the system
+/// does not tell.
+pub fn load_average() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// What the processor calls itself.
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(": ")?.1.to_owned())
+}

@@ -1,11 +1,15 @@
 //! The `sparse` command: it reads arguments, calls the libraries and shows what they say.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod context;
 mod dataset;
 mod delta;
 mod demo;
+mod eval;
+mod generate;
 mod machine;
+mod model;
 mod progress;
 mod quantize;
 mod resolve;
@@ -57,6 +61,12 @@ enum Command {
     Quantize(quantize::QuantizeArgs),
     /// Turn a quantized checkpoint back into a plain one
     Dequantize(quantize::DequantizeArgs),
+    /// How well a model predicts a text: perplexity, divergence from a base
+    Eval(eval::EvalArgs),
+    /// Let a model go on
+    Generate(generate::GenerateArgs),
+    /// How long a model takes: latency, throughput, memory
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +86,9 @@ fn main() -> ExitCode {
         Command::Dataset(command) => dataset::run(command, &context),
         Command::Quantize(args) => quantize::run(&args, &context),
         Command::Dequantize(args) => quantize::dequantize(&args, &context),
+        Command::Eval(args) => eval::run(args, &context),
+        Command::Generate(args) => generate::run(args, &context),
+        Command::Bench(args) => bench::run(&args, &context),
     };
     match result {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,

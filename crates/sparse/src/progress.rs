@@ -30,6 +30,28 @@ impl Bar {
         }
     }
 
+    /// Begins a phase that is counted in `unit`s rather than bytes.
+    pub fn start_count(&self, phase: &'static str, unit: &str, count: u64) {
+        if !self.shown {
+            return;
+        }
+        let template =
+            format!("{{msg:>12}} [{{bar:24}}] {{pos}}/{{len}} {unit} {{per_sec}} {{eta}}");
+        self.begin(&template, phase.to_owned(), count);
+    }
+
+    fn begin(&self, template: &str, phase: String, length: u64) {
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        self.with(|bar| {
+            bar.finish_and_clear();
+            *bar = ProgressBar::new(length)
+                .with_style(style)
+                .with_message(phase);
+        });
+    }
+
     /// Takes the bar off the screen.
     pub fn clear(&self) {
         self.with(|bar| bar.finish_and_clear());
@@ -48,15 +70,7 @@ impl Progress for Bar {
             return;
         }
         let template = "{msg:>12} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        let style = ProgressStyle::with_template(template)
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> ");
-        self.with(|bar| {
-            bar.finish_and_clear();
-            *bar = ProgressBar::new(bytes)
-                .with_style(style)
-                .with_message(phase);
-        });
+        self.begin(template, phase.to_owned(), bytes);
     }
 
     fn advance(&self, bytes: u64) {
@@ -107,6 +121,16 @@ impl sparse_dataset::Progress for Bar {
 impl sparse_quant::Progress for Bar {
     fn step(&self, stage: &str, done: u64, total: u64) {
         self.share(stage, done, total);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+impl sparse_eval::Progress for Bar {
+    fn advance(&self, done: u64) {
+        Progress::advance(self, done);
     }
 
     fn cancelled(&self) -> bool {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sparse_checkpoint::Existing;
-use sparse_quant::{DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset, QuantSpec};
+use sparse_quant::{
+    Calibration, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset, QuantSpec,
+};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
@@ -26,6 +28,16 @@ pub struct QuantizeArgs {
     /// Format to write, where a preset has several
     #[arg(long, value_name = "F")]
     format: Option<Format>,
+    /// Text to calibrate on; by default one that comes with the program. GGUF presets calibrate
+    /// (an importance matrix) only if it is given
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Windows of the calibration text to use
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SAMPLES as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    samples: u32,
+    /// Which windows
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// Most bytes of weights in one file
     #[arg(long, value_name = "N", default_value_t = DEFAULT_SHARD_BYTES)]
     max_shard_bytes: u64,
@@ -40,7 +52,7 @@ pub struct QuantizeArgs {
 /// What to turn back.
 #[derive(Debug, clap::Args)]
 pub struct DequantizeArgs {
-    /// Checkpoint directory or hub id of a quantized model
+    /// Checkpoint directory or hub id of a quantized model, or a GGUF file
     model: String,
     /// Folder to write the plain checkpoint (f32) to
     #[arg(short, long, value_name = "DIR")]
@@ -103,7 +115,10 @@ fn quantize(
     check_output(output, context)?;
     let checkpoint = resolve::open(model, context)?;
     check_apart(output, checkpoint.root())?;
-    let options = options(args.max_shard_bytes, context);
+    let options = Options {
+        calibration: calibration(args, &preset)?,
+        ..options(args.max_shard_bytes, context)
+    };
     let spec = QuantSpec { preset, format };
     let bar = context.bar();
     let made = sparse_quant::quantize(&checkpoint, output, &spec, &options, &bar)?;
@@ -216,11 +231,18 @@ fn estimate(
 /// Runs `sparse dequantize`.
 pub fn dequantize(args: &DequantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
     check_output(&args.output, context)?;
-    let checkpoint = resolve::open(&args.model, context)?;
-    check_apart(&args.output, checkpoint.root())?;
-    let bar = context.bar();
     let options = options(DEFAULT_SHARD_BYTES, context);
-    let layers = sparse_quant::dequantize(&checkpoint, &args.output, &options, &bar)?;
+    let bar = context.bar();
+    let folder = Path::new(&args.model);
+    let gguf = sparse_quant::gguf::find(folder);
+    let layers = if let Some(file) = gguf {
+        check_apart(&args.output, folder)?;
+        sparse_quant::dequantize_gguf(&file, &args.output, &options, &bar)?
+    } else {
+        let checkpoint = resolve::open(&args.model, context)?;
+        check_apart(&args.output, checkpoint.root())?;
+        sparse_quant::dequantize(&checkpoint, &args.output, &options, &bar)?
+    };
     drop(bar);
     context.emit(
         &json!({ "layers": layers, "peak_memory_bytes": peak_memory_bytes() }),
@@ -238,7 +260,25 @@ fn options(max_shard_bytes: u64, context: &Context) -> Options {
         threads: context.threads(),
         existing,
         max_shard_bytes,
+        calibration: None,
     }
+}
+
+/// The calibration text, read before anything slow is done.
+fn calibration(args: &QuantizeArgs, preset: &Preset) -> anyhow::Result<Option<Calibration>> {
+    let text = match &args.calibration {
+        None if !preset.calibrated => return Ok(None),
+        None => None,
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Hinted {
+            message: format!("cannot read {}: {error}", path.display()),
+            hint: "pass a text file in UTF-8".to_owned(),
+        })?),
+    };
+    Ok(Some(Calibration {
+        text,
+        samples: args.samples as usize,
+        seed: args.seed,
+    }))
 }
 
 /// Refuses an output that exists before anything slow is done.

@@ -106,9 +106,6 @@ pub(super) fn opt(fields: &Fields<'_>) -> Result<ModelConfig, Error> {
     let width = fields.size_or("hidden_size", 768)?;
     let heads = fields.size_or("num_attention_heads", 12)?;
     let head_width = divided(fields, width, heads)?;
-    if !fields.flag("layer_norm_elementwise_affine", true)? {
-        return Err(fields.wrong("layer_norm_elementwise_affine = false is not run".to_owned()));
-    }
     let bias = fields.flag("enable_bias", true)?;
     let before = fields.flag("do_layer_norm_before", true)?;
     if before && fields.flag("_remove_final_layer_norm", false)? {
@@ -124,7 +121,10 @@ pub(super) fn opt(fields: &Fields<'_>) -> Result<ModelConfig, Error> {
         kv_heads: heads,
         head_width,
         context: fields.tokens("max_position_embeddings")?.unwrap_or(2048),
-        norm: Norm::Layer { epsilon: 1e-5 },
+        norm: Norm::Layer {
+            epsilon: 1e-5,
+            affine: fields.flag("layer_norm_elementwise_affine", true)?,
+        },
         positions: Positions::Learned { offset: 2 },
         activation: activation(fields, "activation_function", "relu")?,
         gated: false,
@@ -364,6 +364,7 @@ fn epsilon(fields: &Fields<'_>, key: &str, default: f64) -> Result<f32, Error> {
 fn layer_norm(fields: &Fields<'_>, key: &str) -> Result<Norm, Error> {
     Ok(Norm::Layer {
         epsilon: epsilon(fields, key, 1e-5)?,
+        affine: true,
     })
 }
 

@@ -119,6 +119,8 @@ pub enum Norm {
     Layer {
         /// Added to the variance.
         epsilon: f32,
+        /// Whether there are weight and bias.
+        affine: bool,
     },
     /// Root mean square, weight alone.
     Rms {

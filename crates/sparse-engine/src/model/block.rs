@@ -6,7 +6,7 @@ use super::attention::{self, Layout, Spans};
 use super::rotary::Table;
 use super::{Projection, Tap};
 use crate::cache::HeadCache;
-use crate::config::{self, Activation, Arrangement, LayerConfig, MAX_HEAD_WIDTH};
+use crate::config::{Activation, Arrangement, LayerConfig, MAX_HEAD_WIDTH};
 use crate::kernels::{Level, vector};
 use crate::linear::{Finish, Rows, Target, activate, apply};
 
@@ -287,18 +287,5 @@ impl Projection {
             tap.input(&self.name, rows);
         }
         apply(&*self.linear, self.bias.as_deref(), rows, target, finish);
-    }
-}
-
-impl From<(config::Norm, Vec<f32>, Option<Vec<f32>>)> for Norm {
-    fn from((norm, weight, bias): (config::Norm, Vec<f32>, Option<Vec<f32>>)) -> Norm {
-        match (norm, bias) {
-            (config::Norm::Layer { epsilon }, bias) => Norm::Layer {
-                bias: bias.unwrap_or_else(|| vec![0.0; weight.len()]),
-                weight,
-                epsilon,
-            },
-            (config::Norm::Rms { epsilon }, _) => Norm::Rms { weight, epsilon },
-        }
     }
 }

@@ -161,14 +161,9 @@ impl Model {
             rotations: table.as_deref(),
         };
         let values = &mut hidden.values;
-        // A tap need not be shared with other threads, so it stays on this one.
-        if tap.is_some() {
+        self.pool.install(|| {
             self.blocks[block].run(values, hidden.width, run, heads, scratch, tap);
-        } else {
-            self.pool.install(|| {
-                self.blocks[block].run(values, hidden.width, run, heads, scratch, &mut None);
-            });
-        }
+        });
         if vector::all_finite(Level::detect(), values) {
             Ok(())
         } else {

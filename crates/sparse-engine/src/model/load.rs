@@ -209,12 +209,29 @@ impl Loader<'_> {
 
     fn norm(&self, name: &str) -> Result<Norm, Error> {
         let width = self.config.width;
-        let weight = self.source.vector(&format!("{name}.weight"), width)?;
-        let bias = match self.config.norm {
-            config::Norm::Layer { .. } => Some(self.source.vector(&format!("{name}.bias"), width)?),
-            config::Norm::Rms { .. } => None,
-        };
-        Ok((self.config.norm, weight, bias).into())
+        let vector = |part: &str| self.source.vector(&format!("{name}.{part}"), width);
+        Ok(match self.config.norm {
+            config::Norm::Layer {
+                epsilon,
+                affine: true,
+            } => Norm::Layer {
+                weight: vector("weight")?,
+                bias: vector("bias")?,
+                epsilon,
+            },
+            config::Norm::Layer {
+                epsilon,
+                affine: false,
+            } => Norm::Layer {
+                weight: vec![1.0; width],
+                bias: vec![0.0; width],
+                epsilon,
+            },
+            config::Norm::Rms { epsilon } => Norm::Rms {
+                weight: vector("weight")?,
+                epsilon,
+            },
+        })
     }
 
     fn projection(
@@ -254,7 +271,7 @@ impl Loader<'_> {
             }
         };
         let qk_norm = match (config.qk_norm, config.norm) {
-            (true, config::Norm::Rms { epsilon } | config::Norm::Layer { epsilon }) => Some((
+            (true, config::Norm::Rms { epsilon } | config::Norm::Layer { epsilon, .. }) => Some((
                 self.source
                     .vector(&full("self_attn.q_norm.weight"), config.head_width)?,
                 self.source

@@ -48,7 +48,7 @@ pub(crate) struct Projection {
 }
 
 /// Sees what goes into linear layers, for calibration.
-pub trait Tap {
+pub trait Tap: Send {
     /// `rows` are about to be multiplied by the weights of `layer`: the name of the layer in the
     /// checkpoint, without `.weight`. A layer sees all rows of a batch at once.
     fn input(&mut self, layer: &str, rows: Rows<'_>);

@@ -4,6 +4,7 @@
 //! bytes, [`read`](GgufFile) reads any such file back.
 
 mod container;
+mod dequantize;
 mod metadata;
 mod names;
 mod plan;
@@ -12,12 +13,27 @@ mod tokenizer;
 mod write;
 
 pub use container::Value;
+pub use dequantize::dequantize_gguf;
 pub use read::{GgufFile, GgufTensor};
 
 pub(crate) use plan::{FILE, GgufPlan};
 pub(crate) use write::write;
 
 use crate::method::ggml::GgmlType;
+
+/// The GGUF file that a path stands for: the file itself, or the one in a folder that
+/// `sparse quantize` made.
+pub fn find(path: &std::path::Path) -> Option<std::path::PathBuf> {
+    let within = path.join(FILE);
+    let named = path
+        .extension()
+        .is_some_and(|extension| extension == "gguf");
+    if named && path.is_file() {
+        Some(path.to_owned())
+    } else {
+        within.is_file().then_some(within)
+    }
+}
 
 /// A mixture of types, as llama.cpp names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

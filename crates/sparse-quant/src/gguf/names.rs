@@ -133,6 +133,37 @@ pub(super) fn rename(
     Some((format!("{name}.{kind}"), None, role(found)))
 }
 
+/// A tensor's name in a checkpoint: the way back of [`rename`].
+pub(super) fn restore(architecture: Architecture, tensor: &str) -> Option<String> {
+    let (stem, kind) = tensor.rsplit_once('.')?;
+    if let Some((number, within)) = stem
+        .strip_prefix("blk.")
+        .and_then(|rest| rest.split_once('.'))
+    {
+        let number: usize = number.parse().ok()?;
+        let (prefix, table): (&str, &[_]) = match architecture {
+            Architecture::Gpt2 => ("transformer.h", &GPT2),
+            Architecture::Llama => ("model.layers", &LLAMA),
+            Architecture::GptNeoX => ("gpt_neox.layers", &NEOX),
+            Architecture::Opt => return None,
+        };
+        let &(name, ..) = table.iter().find(|(_, to, _)| *to == within)?;
+        return Some(format!("{prefix}.{number}.{name}.{kind}"));
+    }
+    let prefix = match architecture {
+        Architecture::Gpt2 => "transformer.",
+        Architecture::GptNeoX if stem == "output" => return Some(format!("embed_out.{kind}")),
+        Architecture::GptNeoX => "gpt_neox.",
+        _ => "model.",
+    };
+    let mut names = AROUND
+        .iter()
+        .filter(|(_, to, _)| *to == stem)
+        .map(|one| one.0);
+    let name = names.find(|name| name.starts_with(prefix) || *name == "lm_head")?;
+    Some(format!("{name}.{kind}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +184,24 @@ mod tests {
             rename(Architecture::Opt, "model.decoder.layers.0.fc1.weight"),
             None
         );
+    }
+
+    #[test]
+    fn names_come_back() {
+        let names = [
+            (Architecture::Gpt2, "transformer.h.3.attn.c_attn.bias"),
+            (Architecture::Gpt2, "transformer.wte.weight"),
+            (Architecture::Gpt2, "transformer.ln_f.bias"),
+            (Architecture::Llama, "model.layers.11.mlp.down_proj.weight"),
+            (Architecture::Llama, "model.norm.weight"),
+            (Architecture::Llama, "lm_head.weight"),
+            (Architecture::GptNeoX, "embed_out.weight"),
+            (Architecture::GptNeoX, "gpt_neox.embed_in.weight"),
+        ];
+        for (architecture, name) in names {
+            let (renamed, ..) = rename(architecture, name).unwrap();
+            assert_eq!(restore(architecture, &renamed).as_deref(), Some(name));
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! inputs, to codes and scales. One file each.
 
 pub mod affine;
+mod cholesky;
 pub mod dynamic_map;
 pub mod ggml;
+pub mod gptq;
 pub mod hqq;
 pub mod int8;
 pub mod nf4;

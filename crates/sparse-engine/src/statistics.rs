@@ -1,0 +1,287 @@
+//! What goes into each linear layer, on average: what calibration needs.
+
+use std::collections::BTreeMap;
+
+use crate::kernels::panels::{Values, WIDTH};
+use crate::linear::{Dense, Finish, Linear, Rows, Target, apply};
+use crate::model::{Model, Tap};
+
+/// Inputs of every linear layer of a model, summed up as they pass by.
+///
+/// Memory does not grow with the text: 16 bytes for each input of a layer, and 4 for each pair of
+/// inputs where the full second moment is asked for. Layers that read the same rows, as queries,
+/// keys and values do, are counted once.
+///
+/// ```
+/// # use sparse_checkpoint::Checkpoint;
+/// # use sparse_engine::{Model, ModelConfig, Plain};
+/// use sparse_engine::Statistics;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/base");
+/// # let checkpoint = Checkpoint::open(dir.as_ref())?;
+/// # let config = ModelConfig::read(&checkpoint)?;
+/// # let model = Model::load(config, &Plain::open(&checkpoint)?, 2, &|_, _| ())?;
+/// let mut statistics = Statistics::new(|layer| layer.ends_with("c_fc"));
+/// model.run(&[&[1, 2, 3, 4]], Some(&mut statistics))?;
+///
+/// let layer = statistics.layer("transformer.h.0.mlp.c_fc").ok_or("no such layer")?;
+/// assert_eq!(layer.rows(), 4);
+/// assert_eq!(layer.mean_abs().len(), 128);
+/// assert_eq!(layer.gram().map(<[f32]>::len), Some(128 * 128));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Statistics {
+    groups: Vec<LayerStatistics>,
+    /// Layers, and the group that each reads.
+    layers: BTreeMap<String, usize>,
+    /// The rows that were seen last, by place and number, and their group.
+    last: Option<(usize, usize, usize)>,
+    wants_gram: Box<dyn Fn(&str) -> bool + Send>,
+}
+
+/// Inputs of one layer, or of several that read the same.
+#[derive(Debug)]
+pub struct LayerStatistics {
+    /// The layer that it was first seen for: the only one that adds to it.
+    owner: String,
+    rows: u64,
+    abs: Vec<f64>,
+    squares: Vec<f64>,
+    gram: Option<Vec<f32>>,
+}
+
+impl std::fmt::Debug for Statistics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Statistics")
+            .field("layers", &self.layers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Statistics {
+    /// Nothing yet; `wants_gram` says for which layers, by name, the full second moment is kept.
+    pub fn new(wants_gram: impl Fn(&str) -> bool + Send + 'static) -> Statistics {
+        Statistics {
+            groups: Vec::new(),
+            layers: BTreeMap::new(),
+            last: None,
+            wants_gram: Box::new(wants_gram),
+        }
+    }
+
+    /// What went into a layer, by its name in the checkpoint.
+    pub fn layer(&self, name: &str) -> Option<&LayerStatistics> {
+        self.layers.get(name).map(|&group| &self.groups[group])
+    }
+
+    /// Every layer that was seen, by name.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, &LayerStatistics)> {
+        self.layers
+            .iter()
+            .map(|(name, &group)| (name.as_str(), &self.groups[group]))
+    }
+
+    /// The expected square of the length of what each layer of `model` makes of its inputs, bias
+    /// left out and inputs taken for uncorrelated: by how much the model's rows would change if
+    /// every weight of the layer changed by its own size. Layers that were not seen are left out.
+    pub fn importance(&self, model: &Model) -> Vec<(String, f64)> {
+        let seen = model
+            .layers()
+            .filter_map(|(name, linear)| Some((name, linear, self.layer(name)?)));
+        seen.map(|(name, linear, layer)| (name.to_owned(), layer.importance(&**linear)))
+            .collect()
+    }
+}
+
+impl Tap for Statistics {
+    fn input(&mut self, layer: &str, rows: Rows<'_>) {
+        if rows.count() == 0 {
+            return;
+        }
+        let place = (rows.row(0).as_ptr() as usize, rows.count());
+        let group = match (self.layers.get(layer), self.last) {
+            (Some(&group), _) => group,
+            // The rows that another layer has just read: nothing is in between.
+            (None, Some((at, count, group))) if (at, count) == place => group,
+            (None, _) => {
+                self.groups.push(LayerStatistics::new(
+                    layer,
+                    rows.width(),
+                    (self.wants_gram)(layer),
+                ));
+                self.groups.len() - 1
+            }
+        };
+        self.layers.entry(layer.to_owned()).or_insert(group);
+        self.last = Some((place.0, place.1, group));
+        let group = &mut self.groups[group];
+        if group.owner == layer {
+            group.add(rows);
+        }
+    }
+}
+
+impl LayerStatistics {
+    fn new(owner: &str, inputs: usize, gram: bool) -> LayerStatistics {
+        LayerStatistics {
+            owner: owner.to_owned(),
+            rows: 0,
+            abs: vec![0.0; inputs],
+            squares: vec![0.0; inputs],
+            gram: gram.then(|| vec![0.0; inputs * inputs]),
+        }
+    }
+
+    /// Rows that went in.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The mean of |x| of each input.
+    pub fn mean_abs(&self) -> Vec<f64> {
+        self.abs.iter().map(|sum| sum / self.rows as f64).collect()
+    }
+
+    /// The mean of x² of each input.
+    pub fn second_moment(&self) -> Vec<f64> {
+        self.squares
+            .iter()
+            .map(|sum| sum / self.rows as f64)
+            .collect()
+    }
+
+    /// The sum of x xᵀ over all rows, row-major, where it was asked for.
+    pub fn gram(&self) -> Option<&[f32]> {
+        self.gram.as_deref()
+    }
+
+    /// Takes the sum of x xᵀ out, where it was asked for: it is the largest part by far.
+    pub fn take_gram(&mut self) -> Option<Vec<f32>> {
+        self.gram.take()
+    }
+
+    fn importance(&self, linear: &dyn Linear) -> f64 {
+        let moments = self.second_moment();
+        let mut weights = vec![0.0; linear.inputs()];
+        let mut sum = 0.0;
+        for output in 0..linear.outputs() {
+            linear.weights(output, &mut weights);
+            let terms = weights.iter().zip(&moments);
+            sum += terms
+                .map(|(&weight, moment)| f64::from(weight).powi(2) * moment)
+                .sum::<f64>();
+        }
+        sum
+    }
+
+    fn add(&mut self, rows: Rows<'_>) {
+        self.rows += rows.count() as u64;
+        for row in 0..rows.count() {
+            let sums = self
+                .abs
+                .iter_mut()
+                .zip(&mut self.squares)
+                .zip(rows.row(row));
+            for ((abs, square), &x) in sums {
+                let x = f64::from(x);
+                *abs += x.abs();
+                *square += x * x;
+            }
+        }
+        if let Some(gram) = &mut self.gram {
+            add_gram(rows, gram);
+        }
+    }
+}
+
+/// Adds Xᵀ X: the product of the transposed rows with the rows themselves, as a matrix whose
+/// inputs are rows and whose outputs are inputs.
+fn add_gram(rows: Rows<'_>, gram: &mut [f32]) {
+    let (count, width) = (rows.count(), rows.width());
+    let mut transposed = vec![0.0; width * count];
+    let mut panels = vec![0.0; width.next_multiple_of(WIDTH) * count];
+    for at in 0..count {
+        let row = rows.row(at);
+        for (k, &x) in row.iter().enumerate() {
+            transposed[k * count + at] = x;
+        }
+        for (panel, values) in row.chunks(WIDTH).enumerate() {
+            panels[(panel * count + at) * WIDTH..][..values.len()].copy_from_slice(values);
+        }
+    }
+    let matrix = Dense::new(Values::F32(panels), count, width);
+    let transposed = Rows::new(&transposed, width, count);
+    apply(
+        &matrix,
+        None,
+        transposed,
+        Target::new(gram, width),
+        Finish::Add,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: usize, width: usize) -> Vec<f32> {
+        (0..count * width)
+            .map(|i| ((i * 7919) % 23) as f32 / 8.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn moments_are_those_of_the_definition_over_several_batches() {
+        let (count, width) = (41, 35);
+        let values = rows(count, width);
+        let mut statistics = Statistics::new(|_| true);
+        for part in values.chunks(10 * width) {
+            statistics.input("a", Rows::new(part, part.len() / width, width));
+            statistics.input("b", Rows::new(part, part.len() / width, width));
+        }
+        let (a, b) = (
+            statistics.layer("a").unwrap(),
+            statistics.layer("b").unwrap(),
+        );
+        assert!(std::ptr::eq(a, b), "layers with the same input share it");
+        assert_eq!(a.rows(), count as u64);
+        for i in 0..width {
+            let column = |k: usize| values.iter().skip(k).step_by(width).map(|&x| f64::from(x));
+            let abs = column(i).map(f64::abs).sum::<f64>() / count as f64;
+            assert!((a.mean_abs()[i] - abs).abs() < 1e-12);
+            for j in 0..width {
+                let sum: f64 = column(i).zip(column(j)).map(|(x, y)| x * y).sum();
+                let found = f64::from(a.gram().unwrap()[i * width + j]);
+                assert!((found - sum).abs() < 1e-3, "{found} {sum}");
+                if i == j {
+                    assert!((a.second_moment()[i] - sum / count as f64).abs() < 1e-12);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layers_with_rows_of_their_own_are_apart() {
+        let mut statistics = Statistics::new(|_| false);
+        let (x, y) = (rows(2, 3), rows(2, 3));
+        statistics.input("a", Rows::new(&x, 2, 3));
+        statistics.input("b", Rows::new(&y, 2, 3));
+        assert!(!std::ptr::eq(
+            statistics.layer("a").unwrap(),
+            statistics.layer("b").unwrap()
+        ));
+        assert!(statistics.layer("a").unwrap().gram().is_none());
+        assert!(statistics.layer("c").is_none());
+    }
+
+    #[test]
+    fn importance_is_the_expected_square_of_the_output() {
+        let layer = Dense::from_f32(&[1.0, 2.0, 0.0, 3.0], 2);
+        let mut statistics = LayerStatistics::new("a", 2, false);
+        statistics.add(Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2));
+        // E[x²] = (1, 2); columns of the weights have squares (1, 13).
+        assert_eq!(statistics.importance(&layer), 1.0 + 26.0);
+    }
+}

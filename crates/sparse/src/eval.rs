@@ -1,0 +1,327 @@
+//! `sparse eval`: how well a model predicts a text.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sparse_engine::{Model, Statistics};
+use sparse_eval::{Comparison, Figures, Plan, Protocol, Reading, Spec};
+
+use crate::context::{Context, Hinted, Outcome};
+use crate::machine::peak_memory_bytes;
+use crate::{model, table};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    /// Checkpoint directory or hub id (owner/name[@revision])
+    model: String,
+    /// Text to predict: .txt, .jsonl or .parquet
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// hf-stride, gptq-paper, llama-cpp, lm-eval or per-text
+    #[arg(long, value_name = "P", default_value = "hf-stride")]
+    protocol: Protocol,
+    /// Tokens of a window; by default the model's context (llama-cpp: 512)
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Tokens from one window to the next (hf-stride); by default the context
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Cut each text off after so many tokens
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Column of a .jsonl or .parquet file
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    column: String,
+    /// Each line of a .txt is a text of its own
+    #[arg(long)]
+    lines: bool,
+    /// Measure the divergence from this checkpoint too, window by window
+    #[arg(long, value_name = "BASE", conflicts_with = "compare")]
+    against: Option<String>,
+    /// Compare with an earlier result of --json, kept in this file
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Also show what goes into each linear layer: calibration statistics
+    #[arg(long)]
+    statistics: bool,
+}
+
+/// Measures.
+pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let reading = Reading {
+        column: &args.column,
+        lines: args.lines,
+    };
+    let documents = sparse_eval::read(&args.text, reading)?;
+    let earlier = args.compare.as_deref().map(read_earlier).transpose()?;
+    let loaded = model::load(&args.model, context)?;
+    let spec = Spec {
+        protocol: args.protocol,
+        context: args.context,
+        stride: args.stride,
+        max_tokens: args.max_tokens,
+    };
+    let tokenizer = loaded.tokenizer?;
+    let limit = loaded.model.config().context;
+    let plan = Plan::new(&spec, &documents, &tokenizer, limit)?;
+    let base = match &args.against {
+        None => None,
+        Some(base) => {
+            let base = model::load(base, context)?;
+            let limit = base.model.config().context;
+            if Plan::new(&spec, &documents, &base.tokenizer?, limit)? != plan {
+                return Err(sparse_eval::Error::Incomparable {
+                    message: "their tokenizers cut the text into different tokens".to_owned(),
+                }
+                .into());
+            }
+            Some(base.model)
+        }
+    };
+    if let Some(earlier) = &earlier {
+        earlier.check(&plan)?;
+    }
+
+    let bar = context.bar();
+    let models = if base.is_some() {
+        "both models"
+    } else {
+        "eval"
+    };
+    bar.start_count(models, "tokens", plan.processed_tokens() as u64);
+    let start = std::time::Instant::now();
+    let (figures, comparison) = match &base {
+        None => (sparse_eval::perplexity(&loaded.model, &plan, &bar)?, None),
+        Some(base) => {
+            let found = sparse_eval::compare(base, &loaded.model, &plan, &bar)?;
+            (found.candidate.clone(), Some(found))
+        }
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    drop(bar);
+
+    let rate = plan.processed_tokens() as f64 / seconds;
+    let mut value = json!({
+        "protocol": figures.protocol,
+        "context": figures.context,
+        "stride": figures.stride,
+        "tokens": figures.tokens,
+        "scored_tokens": figures.scored_tokens,
+        "processed_tokens": plan.processed_tokens(),
+        "nll": figures.nll,
+        "perplexity": figures.perplexity,
+        "perplexity_stderr": figures.perplexity_stderr,
+        "text_digest": figures.text_digest,
+        "tokens_per_second": rate,
+        "seconds": seconds,
+        "model_bytes": loaded.model.bytes(),
+    });
+    let mut rows = vec![
+        (
+            "perplexity",
+            with_error(figures.perplexity, figures.perplexity_stderr),
+        ),
+        ("protocol", protocol(&figures)),
+        (
+            "tokens",
+            format!(
+                "{} scored of {}",
+                table::count(figures.scored_tokens as u64),
+                table::count(figures.tokens as u64)
+            ),
+        ),
+    ];
+    if let Some((words, bits_per_byte)) = figures.words {
+        value["words"] = json!(words);
+        value["bits_per_byte"] = json!(bits_per_byte);
+        rows.push(("words", table::count(words as u64)));
+        rows.push(("bits per byte", format!("{bits_per_byte:.4}")));
+    }
+    if let Some(found) = &comparison {
+        add_comparison(found, &mut value, &mut rows);
+    }
+    if let Some(earlier) = &earlier {
+        let change = 100.0 * (figures.perplexity / earlier.perplexity - 1.0);
+        value["base_perplexity"] = json!(earlier.perplexity);
+        value["ppl_delta_pct"] = json!(change);
+        rows.push(("earlier", format!("{:.4}", earlier.perplexity)));
+        rows.push(("change", format!("{change:+.2} %")));
+    }
+    rows.push((
+        "speed",
+        format!("{rate:.0} tokens/s, {}", table::seconds(seconds)),
+    ));
+    let mut text = table::fields(&rows);
+    if args.statistics {
+        let layers = statistics(&loaded.model, &plan, context)?;
+        text += &layers_text(&layers);
+        value["layers"] = layers.iter().map(LayerRow::value).collect();
+    }
+    value["peak_memory_bytes"] = json!(peak_memory_bytes());
+    context.emit(&value, &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn with_error(value: f64, error: f64) -> String {
+    format!("{value:.4} ± {error:.4}")
+}
+
+fn protocol(figures: &Figures) -> String {
+    let (name, context) = (figures.protocol, figures.context);
+    if figures.stride == context {
+        format!("{name}, context {context}")
+    } else {
+        format!("{name}, context {context}, stride {}", figures.stride)
+    }
+}
+
+fn add_comparison(found: &Comparison, value: &mut Value, rows: &mut Vec<(&'static str, String)>) {
+    let fields = [
+        ("base_perplexity", found.base.perplexity),
+        ("ppl_delta_pct", found.ppl_delta_pct()),
+        ("kl_mean", found.kl_mean),
+        ("kl_stderr", found.kl_stderr),
+        ("kl_p99", found.kl_p99),
+        ("top1_agreement", found.top1_agreement),
+        ("ln_ppl_ratio", found.ln_ppl_ratio),
+        ("ln_ppl_ratio_stderr", found.ln_ppl_ratio_stderr),
+    ];
+    for (key, field) in fields {
+        value[key] = json!(field);
+    }
+    let base = &found.base;
+    rows.insert(
+        1,
+        ("base", with_error(base.perplexity, base.perplexity_stderr)),
+    );
+    rows.insert(
+        2,
+        (
+            "change",
+            format!(
+                "{:+.3} %, ln ratio {:+.5} ± {:.5}",
+                found.ppl_delta_pct(),
+                found.ln_ppl_ratio,
+                found.ln_ppl_ratio_stderr
+            ),
+        ),
+    );
+    let kl = format!(
+        "{:.6} ± {:.6}, p99 {:.5}",
+        found.kl_mean, found.kl_stderr, found.kl_p99
+    );
+    rows.insert(3, ("KL divergence", kl));
+    rows.insert(
+        4,
+        (
+            "same top token",
+            format!("{:.2} %", 100.0 * found.top1_agreement),
+        ),
+    );
+}
+
+/// What an earlier run has found, and what that depended on.
+struct Earlier {
+    path: PathBuf,
+    value: Value,
+    perplexity: f64,
+}
+
+fn read_earlier(path: &Path) -> anyhow::Result<Earlier> {
+    let wrong = |message: String| Hinted {
+        message: format!("{}: {message}", path.display()),
+        hint: "give the output of an earlier `sparse eval --json`".to_owned(),
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    match value["perplexity"].as_f64() {
+        Some(perplexity) if value["protocol"].is_string() => Ok(Earlier {
+            path: path.to_owned(),
+            perplexity,
+            value,
+        }),
+        _ => Err(wrong("holds no perplexity with its protocol".to_owned()).into()),
+    }
+}
+
+impl Earlier {
+    /// Refuses to compare what was measured otherwise.
+    fn check(&self, plan: &Plan) -> anyhow::Result<()> {
+        for (key, now) in plan.identity() {
+            let then = &self.value[key];
+            if *then != now {
+                return Err(sparse_eval::Error::Incomparable {
+                    message: format!("{} has {key} {then}, this run {now}", self.path.display()),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What goes into a layer.
+struct LayerRow {
+    name: String,
+    rows: u64,
+    mean_abs: Vec<f64>,
+    second_moment: Vec<f64>,
+    importance: f64,
+}
+
+impl LayerRow {
+    fn value(&self) -> Value {
+        json!({
+            "name": self.name,
+            "rows": self.rows,
+            "mean_abs": self.mean_abs,
+            "second_moment": self.second_moment,
+            "importance": self.importance,
+        })
+    }
+}
+
+fn statistics(model: &Model, plan: &Plan, context: &Context) -> anyhow::Result<Vec<LayerRow>> {
+    let bar = context.bar();
+    bar.start_count("statistics", "tokens", plan.processed_tokens() as u64);
+    let mut statistics = Statistics::new(|_| false);
+    sparse_eval::calibrate(model, plan, &mut statistics, &bar)?;
+    let rows = statistics.importance(model).into_iter();
+    let rows = rows.filter_map(|(name, importance)| {
+        let layer = statistics.layer(&name)?;
+        Some(LayerRow {
+            rows: layer.rows(),
+            mean_abs: layer.mean_abs(),
+            second_moment: layer.second_moment(),
+            importance,
+            name,
+        })
+    });
+    Ok(rows.collect())
+}
+
+fn layers_text(layers: &[LayerRow]) -> String {
+    let total: f64 = layers.iter().map(|layer| layer.importance).sum();
+    let mut out = format!(
+        "\n{:40}{:>9}{:>11}{:>9}{:>11}\n",
+        "layer", "mean |x|", "rms x", "largest", "importance"
+    );
+    for layer in layers {
+        let count = layer.mean_abs.len() as f64;
+        let mean = layer.mean_abs.iter().sum::<f64>() / count;
+        let square = layer.second_moment.iter().sum::<f64>() / count;
+        let largest = layer
+            .second_moment
+            .iter()
+            .fold(0.0, |most: f64, &one| most.max(one));
+        out += &format!(
+            "{:40}{mean:>9.3}{:>11.3}{:>8.1}x{:>10.2}%\n",
+            table::shorten(&layer.name, 39),
+            square.sqrt(),
+            (largest / square).sqrt(),
+            100.0 * layer.importance / total,
+        );
+    }
+    out
+}
