@@ -1,5 +1,6 @@
 //! From a quantized checkpoint to a plain one: every layer as the weights that its codes stand for.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use sparse_checkpoint::{
@@ -97,6 +98,7 @@ pub struct Quantized<'a> {
     scheme: Scheme,
     /// Names of the quantized layers, in file order.
     layers: Vec<String>,
+    names: HashSet<String>,
 }
 
 impl<'a> Quantized<'a> {
@@ -118,7 +120,7 @@ impl<'a> Quantized<'a> {
         let scheme = scheme
             .map_err(|reason| crate::format::damaged(&path, "quantization_config", reason))?;
         let marker = scheme.marker();
-        let layers = checkpoint
+        let layers: Vec<String> = checkpoint
             .tensors()
             .filter_map(|tensor| tensor.name().strip_suffix(marker))
             .map(str::to_owned)
@@ -128,6 +130,7 @@ impl<'a> Quantized<'a> {
             config,
             architecture,
             scheme,
+            names: layers.iter().cloned().collect(),
             layers,
         })
     }
@@ -135,6 +138,11 @@ impl<'a> Quantized<'a> {
     /// Names of the quantized layers, without `.weight`.
     pub fn layers(&self) -> &[String] {
         &self.layers
+    }
+
+    /// Whether a layer, named without `.weight`, is quantized.
+    pub fn has(&self, layer: &str) -> bool {
+        self.names.contains(layer)
     }
 
     /// A layer's codes and scales.

@@ -77,6 +77,28 @@ pub enum Packed {
 }
 
 impl Packed {
+    /// Outputs and inputs.
+    pub fn shape(&self) -> (usize, usize) {
+        match self {
+            Packed::Nf4(packed) => (packed.rows, packed.cols),
+            Packed::Int8(packed) => (packed.rows, packed.cols),
+            Packed::Affine(packed) => (packed.rows, packed.cols),
+            Packed::Hqq(packed) => (packed.rows, packed.cols),
+            Packed::Quanto(packed) => (packed.rows, packed.cols),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Packed::Nf4(packed) => packed.packed.len(),
+            Packed::Int8(packed) => packed.codes.len() + 4 * packed.absmax.len(),
+            Packed::Affine(packed) => packed.codes.len() + 5 * packed.scales.len(),
+            Packed::Hqq(packed) => packed.codes.len() + 4 * packed.scales.len(),
+            Packed::Quanto(packed) => packed.rows * packed.cols + 8 * packed.scales.len(),
+        }
+    }
+
     /// The weights that the codes stand for, `[outputs, inputs]`.
     pub fn dequantize(&self) -> Matrix {
         match self {

@@ -9,6 +9,9 @@ use rayon::prelude::*;
 
 use crate::Matrix;
 
+/// 1 / 127, as the library rounds it.
+pub const STEP: f32 = 7.874_016e-3;
+
 /// A matrix as signed bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Int8Rows {
@@ -62,8 +65,7 @@ impl Int8Rows {
             .zip(&self.absmax)
             .for_each(|((values, codes), &absmax)| {
                 for (value, &code) in values.iter_mut().zip(codes) {
-                    // The library multiplies by the rounded reciprocal of 127.
-                    *value = f32::from(code) * absmax * 7.874_016e-3;
+                    *value = f32::from(code) * absmax * STEP;
                 }
             });
         matrix
