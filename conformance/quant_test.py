@@ -204,7 +204,7 @@ class Bitsandbytes(Models):
 @needs("compressed_tensors")
 class CompressedTensors(Models):
     def test_it_loads_and_means_the_same(self):
-        for preset in ("rtn_int4", "rtn_int8", "gptq_quality"):
+        for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
             out, _, plain = self.make("llama", preset, "--format", "compressed-tensors")
             loaded = load(out)
             self.assertRuns(loaded)

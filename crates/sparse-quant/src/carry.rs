@@ -54,6 +54,24 @@ pub(crate) fn tensor(carried: &Carried<'_>, out: &mut TensorWriter<'_>) -> Resul
     Ok(())
 }
 
+/// Writes other values in the place of a tensor's, in the type that is planned for it.
+pub(crate) fn values(
+    carried: &Carried<'_>,
+    values: &[f32],
+    out: &mut TensorWriter<'_>,
+) -> Result<(), Error> {
+    let (tensor, target) = (carried.tensor, carried.spec.dtype);
+    let bytes = from_f32(target, values).map_err(|at| Error::TooLarge {
+        path: tensor.shard().full_path().to_owned(),
+        tensor: tensor.name().to_owned(),
+        at,
+        value: values[at],
+        dtype: torch_name(target),
+    })?;
+    out.write_all(&bytes)?;
+    Ok(())
+}
+
 /// Endings of files that hold weights, which a quantized checkpoint replaces.
 const WEIGHTS: [&str; 10] = [
     ".bin",

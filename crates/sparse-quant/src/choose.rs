@@ -28,7 +28,8 @@ pub(crate) fn choose(
     let mut notes = Vec::new();
     // AWQ's layout has zero points. compressed-tensors' could, but transformers 5.23 makes room for
     // unpacked ones and then refuses packed ones.
-    let symmetric = format != Format::Awq;
+    let zeros = [Format::Awq, Format::GptqV2].contains(&format) && preset.method == Method::Awq;
+    let symmetric = !zeros && format != Format::Awq;
     let bits = preset.bits;
     let mut group_size = preset.group_size;
     let scheme = match (preset.method, preset.variant, format) {
@@ -121,7 +122,11 @@ fn refuse(preset: &Preset, format: Format, architecture: Architecture) -> Result
     let (reason, instead) = match format {
         Format::Awq | Format::CompressedTensors => (
             "transformers puts these layers in the place of nn.Linear only, and GPT-2's are Conv1D",
-            "pass --format gptq",
+            if preset.formats.contains(&Format::Gptq) {
+                "pass --format gptq"
+            } else {
+                "pass --format gptq_v2, which holds the same codes"
+            },
         ),
         Format::Quanto => (
             "optimum-quanto quantizes nn.Linear only, and GPT-2's layers are Conv1D",

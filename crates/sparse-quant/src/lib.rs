@@ -17,6 +17,7 @@ mod choose;
 mod dequantize;
 mod error;
 mod estimate;
+mod fold;
 pub mod format;
 pub mod gguf;
 mod linear;

@@ -16,6 +16,8 @@ pub enum Method {
     Rtn,
     /// Error feedback through the inputs' second moments.
     Gptq,
+    /// Scaling of the inputs that matter, then rounding.
+    Awq,
     /// NormalFloat4 with block scales.
     Nf4,
     /// LLM.int8: row scales.
@@ -95,7 +97,7 @@ const fn preset(
         method,
         bits,
         group_size,
-        calibrated: matches!(method, Method::Gptq),
+        calibrated: matches!(method, Method::Gptq | Method::Awq),
         formats,
         variant: Variant::None,
     }
@@ -108,6 +110,7 @@ const fn ggml(name: &'static str, bits: u32, group_size: usize, file_type: FileT
     }
 }
 
+const AWQ: &[Format] = &[Format::Awq, Format::GptqV2, Format::CompressedTensors];
 /// Formats of codes with a scale per group: any width, and 4 bits only.
 const AFFINE: &[Format] = &[Format::Gptq, Format::GptqV2, Format::CompressedTensors];
 const AFFINE4: &[Format] = &[
@@ -123,6 +126,8 @@ pub const PRESETS: &[Preset] = &[
     preset("gptq_quality", Method::Gptq, 4, Some(128), AFFINE4),
     preset("gptq_balanced", Method::Gptq, 4, Some(256), AFFINE4),
     preset("gptq_size", Method::Gptq, 4, Some(512), AFFINE4),
+    preset("awq_quality", Method::Awq, 4, Some(128), AWQ),
+    preset("awq_balanced", Method::Awq, 4, Some(256), AWQ),
     preset("rtn_int4", Method::Rtn, 4, Some(128), AFFINE4),
     preset("rtn_int8", Method::Rtn, 8, Some(128), AFFINE),
     preset("bnb_int8", Method::Int8, 8, None, BNB),
@@ -210,6 +215,7 @@ impl Method {
             Method::Cast => "cast",
             Method::Rtn => "rtn",
             Method::Gptq => "gptq",
+            Method::Awq => "awq",
             Method::Nf4 => "nf4",
             Method::Int8 => "int8",
             Method::Hqq => "hqq",

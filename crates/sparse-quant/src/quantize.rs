@@ -8,10 +8,12 @@ use sparse_checkpoint::{Checkpoint, Existing, OutputDir, WriteOptions, write_sha
 use sparse_engine::LayerStatistics;
 
 use crate::calibrate::{Calibration, Calibrator};
+use crate::fold::Folding;
 use crate::gguf::{self, FileType};
-use crate::method::affine::AffineSpec;
-use crate::method::{gptq, hqq, int8, nf4, quanto, rtn};
+use crate::method::affine::{Affine, AffineSpec};
+use crate::method::{awq, gptq, hqq, int8, nf4, quanto, rtn};
 use crate::plan::{Layer, Plan, QuantSpec};
+use crate::preset::Method;
 use crate::scheme::{Packed, Scheme};
 use crate::spool::Spool;
 use crate::weights::read_matrix;
@@ -204,9 +206,17 @@ fn write_folder(
     let mut spool = Spool::create(folder)?;
     let total = plan.parameters();
     let mut notes = Vec::new();
+    let mut folded = BTreeMap::new();
     let mut done = if spec.preset.calibrated {
         quantize_calibrated(
-            plan, spec, checkpoint, options, progress, &mut spool, &mut notes,
+            plan,
+            spec,
+            checkpoint,
+            options,
+            progress,
+            &mut spool,
+            &mut notes,
+            &mut folded,
         )?
     } else {
         quantize_plain(plan, progress, &mut spool)?
@@ -220,7 +230,10 @@ fn write_folder(
         if let Some(carried) = carried.get(spec.name.as_str()) {
             done += carried.tensor.elements();
             step(progress, done, total)?;
-            return carry::tensor(carried, out);
+            return match folded.get(&spec.name) {
+                Some(values) => carry::values(carried, values, out),
+                None => carry::tensor(carried, out),
+            };
         }
         spool.copy(&spec.name, out).map(|_| ())
     })?;
@@ -253,14 +266,41 @@ fn quantize_plain(
     Ok(done)
 }
 
+/// AWQ's last step: the range of each group, given the scaled inputs' second moments. Queries and
+/// keys are not clipped: their products are too sensitive.
+fn clip(
+    layer: &Layer<'_>,
+    weights: &Matrix,
+    gram: &[f32],
+    folding: &Folding,
+    spec: &AffineSpec,
+) -> Option<Affine> {
+    let sensitive = ["q_proj", "k_proj", "c_attn", "query_key_value"];
+    if sensitive.iter().any(|name| layer.name.ends_with(name)) {
+        return Some(rtn::quantize(weights, spec));
+    }
+    let mut scaled = gram.to_vec();
+    if let Some(scales) = folding.inputs.get(layer.name) {
+        for (line, left) in scaled.chunks_exact_mut(layer.cols).zip(scales) {
+            for (value, right) in line.iter_mut().zip(scales) {
+                *value /= left * right;
+            }
+        }
+    }
+    Some(awq::quantize_clipped(weights, &scaled, spec))
+}
+
 /// Quantizes block by block what a text puts into each layer; returns how many weights that were.
+#[allow(clippy::too_many_arguments)] // two of them are results
 fn quantize_calibrated(
     plan: &Plan<'_>,
+    spec: &QuantSpec,
     checkpoint: &Checkpoint,
     options: &Options,
     progress: &dyn Progress,
     spool: &mut Spool,
     notes: &mut Vec<String>,
+    folded: &mut BTreeMap<String, Vec<f32>>,
 ) -> Result<u64, Error> {
     let (mut done, total) = (0, plan.parameters());
     step(progress, done, total)?;
@@ -272,27 +312,39 @@ fn quantize_calibrated(
     };
     for block in 0..calibrator.blocks() {
         let statistics = calibrator.observe(block, true)?;
-        let of_block = |layer: &&Layer<'_>| {
-            plan.architecture
-                .block(layer.name)
-                .is_some_and(|(number, _)| number == block)
+        let layers: Vec<&Layer<'_>> = plan
+            .layers
+            .iter()
+            .filter(|layer| {
+                plan.architecture
+                    .block(layer.name)
+                    .is_some_and(|(number, _)| number == block)
+            })
+            .collect();
+        let folding = match spec.preset.method {
+            Method::Awq => Folding::search(plan, checkpoint, &layers, &statistics, &affine)?,
+            _ => Folding::default(),
         };
-        for layer in plan.layers.iter().filter(of_block) {
+        for layer in layers {
             step(progress, done, total)?;
-            let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
-            let gram = statistics.layer(layer.name).and_then(LayerStatistics::gram);
-            let made = gram.map(|gram| gptq::quantize(&weights, gram, &affine));
-            let packed = match made {
-                Some(Ok(packed)) => packed,
-                _ => {
-                    notes.push(format!(
-                        "{}: what goes into it has no Cholesky factor, so it was rounded to nearest",
-                        layer.name
-                    ));
-                    rtn::quantize(&weights, &affine)
-                }
+            let mut weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
+            folding.apply(layer.name, &mut weights);
+            let seen = statistics.layer(layer.name);
+            let packed = match (spec.preset.method, seen.and_then(LayerStatistics::gram)) {
+                (Method::Awq, Some(gram)) => clip(layer, &weights, gram, &folding, &affine),
+                (Method::Gptq, Some(gram)) => gptq::quantize(&weights, gram, &affine).ok(),
+                _ => None,
             };
-            calibrator.replace(layer.name, &packed.dequantize());
+            let packed = packed.unwrap_or_else(|| {
+                notes.push(format!(
+                    "{}: what goes into it has no Cholesky factor, so it was rounded to nearest",
+                    layer.name
+                ));
+                rtn::quantize(&weights, &affine)
+            });
+            let mut effective = packed.dequantize();
+            folding.undo(layer.name, &mut effective);
+            calibrator.replace(layer.name, &effective);
             for part in plan
                 .scheme
                 .parts(layer.name, &Packed::Affine(packed), plan.dtype)
@@ -301,6 +353,7 @@ fn quantize_calibrated(
             }
             done += layer.tensor.elements();
         }
+        folded.extend(folding.vectors);
         calibrator.advance(block)?;
     }
     Ok(done)

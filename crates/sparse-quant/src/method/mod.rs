@@ -2,6 +2,7 @@
 //! inputs, to codes and scales. One file each.
 
 pub mod affine;
+pub mod awq;
 mod cholesky;
 pub mod dynamic_map;
 pub mod ggml;
