@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=conformance/.venv
-pinned=(conformance/requirements.txt conformance/requirements-torch.txt)
+pinned=(conformance/requirements{,-torch,-quant}.txt)
 if ! cat "${pinned[@]}" | cmp -s - "$venv/installed.txt"; then
     python3 -m venv "$venv"
     # The lists are complete, so no dependency is looked up: of torch's, only the libraries that

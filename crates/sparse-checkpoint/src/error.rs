@@ -23,6 +23,12 @@ pub enum Error {
         /// The system's answer.
         cause: io::Error,
     },
+    /// Something is where the output should go.
+    #[error("{} exists already", .path.display())]
+    OutputExists {
+        /// The output.
+        path: PathBuf,
+    },
     /// There is nothing at this path.
     #[error("{} does not exist", .path.display())]
     NotFound {
@@ -221,6 +227,7 @@ impl Error {
         let hint = match self {
             Error::Hub(error) => error.hint()?,
             Error::NotFound { .. } => "check the path; a hub id has the form owner/name[@revision]",
+            Error::OutputExists { .. } => "choose another output, or pass --force to replace it",
             Error::NotADirectory { .. } => "pass the folder that holds the model",
             Error::NoSafetensors {
                 other_weights: true,

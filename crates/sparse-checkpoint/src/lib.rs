@@ -50,4 +50,7 @@ pub use memmap2::Mmap;
 pub use relpath::{RelPath, RelPathError};
 pub use shard::Shard;
 pub use tensor::TensorRef;
-pub use write::{AtomicFile, ShardWriter, TensorSpec, TensorWriter, WriteOptions, write_shards};
+pub use write::{
+    AtomicFile, Existing, OutputDir, ShardWriter, TensorSpec, TensorWriter, WriteOptions,
+    planned_bytes, write_shards,
+};

@@ -8,10 +8,12 @@ use crate::header::{Header, measure, parse_header};
 use crate::{Dtype, Error, HeaderError};
 
 mod atomic;
+mod folder;
 mod shards;
 
 pub use atomic::AtomicFile;
-pub use shards::{WriteOptions, write_shards};
+pub use folder::{Existing, OutputDir};
+pub use shards::{WriteOptions, planned_bytes, write_shards};
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]

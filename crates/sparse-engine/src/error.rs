@@ -30,6 +30,14 @@ pub enum Error {
         /// Its `model_type`.
         found: String,
     },
+    /// A quantized layer that could not be read.
+    #[error("layer {layer}: {message}")]
+    Packed {
+        /// The layer.
+        layer: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// Weights that are stored in a quantized format which this reader does not know.
     #[error("{}: weights are quantized ({method})", .path.display())]
     Quantized {

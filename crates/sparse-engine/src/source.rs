@@ -70,6 +70,11 @@ impl<'a> Plain<'a> {
         Ok(Plain { checkpoint })
     }
 
+    /// Reads what is not quantized of a checkpoint whose quantized layers another source reads.
+    pub fn beside_quantized(checkpoint: &'a Checkpoint) -> Plain<'a> {
+        Plain { checkpoint }
+    }
+
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorRef<'a>, Error> {
         let Some(tensor) = self.checkpoint.tensor(name) else {
             return Err(Error::MissingTensor {

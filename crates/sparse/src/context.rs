@@ -167,6 +167,9 @@ fn is_interruption(error: &anyhow::Error) -> bool {
         error.downcast_ref::<sparse_dataset::Error>(),
         Some(sparse_dataset::Error::Interrupted)
     ) || matches!(
+        error.downcast_ref::<sparse_quant::Error>(),
+        Some(sparse_quant::Error::Interrupted)
+    ) || matches!(
         error.downcast_ref::<sparse_engine::Error>(),
         Some(sparse_engine::Error::Interrupted)
     ) || matches!(
@@ -180,6 +183,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<sparse_checkpoint::Error>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<sparse_quant::Error>() {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<sparse_dataset::Error>() {

@@ -27,3 +27,4 @@ pub use sparse_dataset as dataset;
 pub use sparse_delta as delta;
 pub use sparse_engine as engine;
 pub use sparse_eval as eval;
+pub use sparse_quant as quant;

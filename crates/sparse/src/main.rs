@@ -11,6 +11,7 @@ mod generate;
 mod machine;
 mod model;
 mod progress;
+mod quantize;
 mod resolve;
 mod table;
 
@@ -56,6 +57,10 @@ enum Command {
     /// Derivative datasets as deltas of their bases
     #[command(subcommand, arg_required_else_help = true)]
     Dataset(dataset::DatasetCommand),
+    /// Quantize a checkpoint into a format that other tools load
+    Quantize(quantize::QuantizeArgs),
+    /// Turn a quantized checkpoint back into a plain one
+    Dequantize(quantize::DequantizeArgs),
     /// How well a model predicts a text: perplexity, divergence from a base
     Eval(eval::EvalArgs),
     /// Let a model go on
@@ -79,6 +84,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(&context),
         Command::Delta(command) => delta::run(command, &context),
         Command::Dataset(command) => dataset::run(command, &context),
+        Command::Quantize(args) => quantize::run(&args, &context),
+        Command::Dequantize(args) => quantize::dequantize(&args, &context),
         Command::Eval(args) => eval::run(args, &context),
         Command::Generate(args) => generate::run(args, &context),
         Command::Bench(args) => bench::run(&args, &context),

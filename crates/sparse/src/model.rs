@@ -2,7 +2,8 @@
 
 use sparse_checkpoint::Checkpoint;
 use sparse_delta::Progress as _;
-use sparse_engine::{Error, Model, ModelConfig, Plain, Tokenizer};
+use sparse_engine::{Error, Model, ModelConfig, Plain, Source, Tokenizer};
+use sparse_quant::QuantizedSource;
 
 use crate::context::Context;
 use crate::resolve;
@@ -26,9 +27,15 @@ pub fn load(spec: &str, context: &Context) -> anyhow::Result<Loaded> {
 
 fn run(checkpoint: &Checkpoint, context: &Context) -> anyhow::Result<Model> {
     let config = ModelConfig::read(checkpoint)?;
-    let source = Plain::open(checkpoint)?;
+    let quantized = !checkpoint.config()?["quantization_config"].is_null()
+        || checkpoint.file(sparse_quant::format::quanto::MAP).is_some();
+    let source: Box<dyn Source + '_> = if quantized {
+        Box::new(QuantizedSource::open(checkpoint)?)
+    } else {
+        Box::new(Plain::open(checkpoint)?)
+    };
     let bar = context.bar();
     bar.start_count("load", "layers", config.layers.len() as u64);
-    let model = Model::load(config, &source, context.threads(), &|_, _| bar.advance(1))?;
+    let model = Model::load(config, &*source, context.threads(), &|_, _| bar.advance(1))?;
     Ok(model)
 }

@@ -84,9 +84,9 @@ impl Progress for Bar {
     }
 }
 
-/// Steps of a stage: rows of one stage, bytes of another, so the bar shows their share.
-impl sparse_dataset::Progress for Bar {
-    fn step(&self, stage: &str, done: u64, total: u64) {
+impl Bar {
+    /// The share of a stage that is done.
+    fn share(&self, stage: &str, done: u64, total: u64) {
         if !self.shown {
             return;
         }
@@ -104,6 +104,23 @@ impl sparse_dataset::Progress for Bar {
             bar.set_length(total);
             bar.set_position(done);
         });
+    }
+}
+
+/// Steps of a stage: rows of one stage, bytes of another, so the bar shows their share.
+impl sparse_dataset::Progress for Bar {
+    fn step(&self, stage: &str, done: u64, total: u64) {
+        self.share(stage, done, total);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+impl sparse_quant::Progress for Bar {
+    fn step(&self, stage: &str, done: u64, total: u64) {
+        self.share(stage, done, total);
     }
 
     fn cancelled(&self) -> bool {

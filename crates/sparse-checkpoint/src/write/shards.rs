@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{AtomicFile, ShardWriter, TensorSpec, TensorWriter, shard_path};
+use super::{AtomicFile, ShardWriter, TensorSpec, TensorWriter, layout, shard_path};
 use crate::Error;
 
 /// How a checkpoint's weights are laid out in files.
@@ -84,6 +84,33 @@ pub fn write_shards<E: From<Error>>(
     Ok(paths)
 }
 
+/// Bytes of all files that [`write_shards`] would write for these tensors.
+///
+/// # Errors
+/// If names repeat or a tensor is too large.
+pub fn planned_bytes(
+    dir: &Path,
+    specs: &[TensorSpec],
+    options: &WriteOptions,
+) -> Result<u64, Error> {
+    let groups = split(dir, specs, options.max_shard_bytes)?;
+    let mut weight_map = BTreeMap::new();
+    let mut bytes = 0;
+    for (at, group) in groups.iter().enumerate() {
+        let (path, name) = shard_path(dir, &options.stem, at + 1, groups.len());
+        weight_map.extend(group.iter().map(|spec| (spec.name.as_str(), name.clone())));
+        let header = layout(group, &options.metadata).map_err(|cause| Error::Header {
+            path,
+            cause: Box::new(cause),
+        })?;
+        bytes += 8 + header.text().len() as u64 + header.data_len();
+    }
+    if groups.len() > 1 {
+        bytes += index_text(specs, &weight_map).len() as u64;
+    }
+    Ok(bytes)
+}
+
 /// Cuts `specs` into runs of at most `limit` bytes; at least one run, none empty but the only one.
 fn split<'a>(
     dir: &Path,
@@ -113,14 +140,19 @@ fn index(
     options: &WriteOptions,
     weight_map: &BTreeMap<&str, String>,
 ) -> Result<AtomicFile, Error> {
+    let path = dir.join(format!("{}.safetensors.index.json", options.stem));
+    let mut file = AtomicFile::create(&path)?;
+    file.write_all(index_text(specs, weight_map).as_bytes())
+        .map_err(Error::io("write", &path))?;
+    file.complete()?;
+    Ok(file)
+}
+
+fn index_text(specs: &[TensorSpec], weight_map: &BTreeMap<&str, String>) -> String {
     let total: u64 = specs.iter().filter_map(|spec| spec.bytes().ok()).sum();
     let index = serde_json::json!({
         "metadata": { "total_size": total },
         "weight_map": weight_map,
     });
-    let path = dir.join(format!("{}.safetensors.index.json", options.stem));
-    let mut file = AtomicFile::create(&path)?;
-    writeln!(file, "{index:#}").map_err(Error::io("write", &path))?;
-    file.complete()?;
-    Ok(file)
+    format!("{index:#}\n")
 }

@@ -1,0 +1,338 @@
+"""What `sparse quantize` writes, opened by the libraries that people run it with.
+
+Every test quantizes a small GPT-2 (the repository's) or a Llama of random weights, lets the client
+load it on the CPU, and compares the weights that the client computes with those that `sparse
+dequantize` does, bit for bit. A client that is not installed skips its tests; `run.sh` installs
+those of `requirements-quant.txt`.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+import warnings
+
+from support import BASE, sparse
+
+# Optimum-quanto looks for ninja on the path.
+os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.setdefault("DISABLE_CUDA", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+warnings.simplefilter("ignore")
+
+import numpy
+import safetensors.torch
+import torch
+import transformers
+
+transformers.logging.set_verbosity_error()
+
+
+def installed(name):
+    return importlib.util.find_spec(name) is not None
+
+
+def needs(*names):
+    missing = [name for name in names if not installed(name)]
+    return unittest.skipIf(missing, f"not installed: {', '.join(missing)}")
+
+
+LAYERS = {
+    "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "llama": [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ],
+}
+
+
+class Models(unittest.TestCase):
+    """Two originals, in a folder that every test shares."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.folder = pathlib.Path(cls.scratch.name)
+        cls.originals = {"gpt2": BASE, "llama": cls.folder / "llama"}
+        torch.manual_seed(7)
+        # Widths that are no multiples of 256, grouped heads, a head of its own, three shards.
+        config = transformers.LlamaConfig(
+            vocab_size=1024,
+            hidden_size=192,
+            intermediate_size=320,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 2:
+                    # Heavier tails than a normal distribution's, as trained layers have.
+                    weight.copy_(weight * (1 + 2 * weight.abs() / weight.abs().mean()))
+        model.save_pretrained(cls.originals["llama"], max_shard_size="400KB")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(BASE / name, cls.originals["llama"] / name)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def make(self, model, preset, *arguments):
+        """A quantized folder, its report, and the weights that it stands for by layer."""
+        out = self.folder / "-".join([model, preset, *map(str, arguments)]).replace("--", "")
+        source = self.originals[model]
+        report = sparse("quantize", source, "--preset", preset, "-o", out, *arguments)
+        guess = sparse("quantize", source, "--estimate", "--preset", preset, *arguments)
+        size = sum(file.stat().st_size for file in out.iterdir())
+        self.assertEqual(report["quantized_bytes"], size)
+        guessed = guess["presets"][0]["quantized_bytes"]
+        self.assertLess(abs(guessed - size), 0.01 * size, "the estimate is off")
+        plain = out.with_name(out.name + "-plain")
+        sparse("dequantize", out, "-o", plain)
+        return out, report, tensors(plain)
+
+    def layers(self, model, count=2):
+        prefix = {"gpt2": "transformer.h", "llama": "model.layers"}[model]
+        return [f"{prefix}.{i}.{name}" for i in range(count) for name in LAYERS[model]]
+
+    def original(self, model, layer):
+        """A layer's weights, outputs first."""
+        weight = tensors(self.originals[model])[f"{layer}.weight"]
+        return weight.t().contiguous() if model == "gpt2" else weight
+
+    def ours(self, model, plain, layer):
+        weight = plain[f"{layer}.weight"]
+        return weight.t().contiguous() if model == "gpt2" else weight
+
+    def assertSame(self, theirs, ours, what):
+        theirs, ours = theirs.detach().float(), ours.float()
+        self.assertEqual(theirs.shape, ours.shape, what)
+        off = (theirs != ours).sum().item()
+        worst = (theirs - ours).abs().max().item()
+        self.assertEqual(off, 0, f"{what}: {off} of {ours.numel()} differ, by up to {worst}")
+
+    def assertRuns(self, model):
+        ids = torch.arange(24).unsqueeze(0)
+        with torch.no_grad():
+            logits = model(ids).logits
+        self.assertTrue(torch.isfinite(logits.float()).all())
+
+
+def tensors(folder):
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found.update(safetensors.torch.load_file(file))
+    return found
+
+
+def load(folder, **arguments):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
+
+
+@needs("bitsandbytes", "accelerate")
+class Bitsandbytes(Models):
+    def test_nf4_loads_and_means_the_same(self):
+        import bitsandbytes
+
+        for model in ("gpt2", "llama"):
+            for preset in ("bnb_nf4", "bnb_nf4_plain"):
+                out, _, plain = self.make(model, preset)
+                loaded = load(out)
+                self.assertRuns(loaded)
+                for layer in self.layers(model):
+                    weight = loaded.get_submodule(layer).weight
+                    theirs = bitsandbytes.functional.dequantize_4bit(
+                        weight.data, weight.quant_state
+                    )
+                    ours = self.ours(model, plain, layer).to(theirs.dtype)
+                    self.assertSame(theirs, ours, f"{preset} {layer}")
+
+    def test_nf4_codes_are_the_librarys(self):
+        import bitsandbytes
+
+        for model in ("gpt2", "llama"):
+            for preset, nested in (("bnb_nf4", True), ("bnb_nf4_plain", False)):
+                out, _, _ = self.make(model, preset, "--force")
+                stored = tensors(out)
+                for layer in self.layers(model):
+                    codes, state = bitsandbytes.functional.quantize_4bit(
+                        self.original(model, layer), quant_type="nf4", compress_statistics=nested
+                    )
+                    self.assertSame(codes, stored[f"{layer}.weight"], layer)
+                    self.assertSame(state.absmax, stored[f"{layer}.weight.absmax"], layer)
+                    if nested:
+                        outer = stored[f"{layer}.weight.nested_absmax"]
+                        table = stored[f"{layer}.weight.nested_quant_map"]
+                        self.assertSame(state.state2.code, table, layer)
+                        # The mean that was taken off depends on the order of summation.
+                        torch.testing.assert_close(state.state2.absmax, outer, rtol=1e-6, atol=0)
+
+    def test_int8_loads_and_is_the_librarys(self):
+        import bitsandbytes
+
+        for model in ("gpt2", "llama"):
+            out, _, plain = self.make(model, "bnb_int8")
+            loaded = load(out)
+            self.assertRuns(loaded)
+            stored = tensors(out)
+            for layer in self.layers(model):
+                weight = loaded.get_submodule(layer).weight
+                scale = weight.SCB if weight.SCB is not None else stored[f"{layer}.SCB"]
+                theirs = torch.ops.bitsandbytes.int8_vectorwise_dequant(weight.data, scale)
+                self.assertSame(theirs, self.ours(model, plain, layer), layer)
+                codes, absmax, _ = bitsandbytes.functional.int8_vectorwise_quant(
+                    self.original(model, layer).half()
+                )
+                self.assertSame(codes, stored[f"{layer}.weight"], layer)
+                self.assertSame(absmax, stored[f"{layer}.SCB"], layer)
+
+
+@needs("compressed_tensors")
+class CompressedTensors(Models):
+    def test_it_loads_and_means_the_same(self):
+        for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
+            out, _, plain = self.make("llama", preset, "--format", "compressed-tensors")
+            loaded = load(out)
+            self.assertRuns(loaded)
+            for layer in self.layers("llama"):
+                module = loaded.get_submodule(layer)
+                theirs = module.weight
+                ours = plain[f"{layer}.weight"].to(theirs.dtype)
+                self.assertSame(theirs, ours, f"{preset} {layer}")
+
+
+@needs("hqq")
+class Hqq(Models):
+    def test_the_library_reads_it_and_would_have_written_it(self):
+        from hqq.core.quantize import BaseQuantizeConfig, HQQLinear, Quantizer
+
+        for model in ("gpt2", "llama"):
+            for preset, bits in (("hqq_4bit", 4), ("hqq_3bit", 3)):
+                out, _, plain = self.make(model, preset)
+                stored = tensors(out)
+                same = total = 0
+                for layer in self.layers(model):
+                    state = {
+                        name.removeprefix(layer + "."): tensor
+                        for name, tensor in stored.items()
+                        if name.startswith(layer + ".")
+                    }
+                    linear = HQQLinear(
+                        None, None, compute_dtype=torch.float16, device="cpu", initialize=False
+                    )
+                    linear.load_state_dict(dict(state))
+                    theirs = linear.dequantize()
+                    self.assertSame(theirs, self.ours(model, plain, layer), f"{preset} {layer}")
+                    size = int(state["group_size"])
+                    codes, meta = Quantizer.quantize(
+                        self.original(model, layer),
+                        nbits=bits,
+                        group_size=size,
+                        axis=1,
+                        device="cpu",
+                    )
+                    same += (codes == state["W_q"]).sum().item()
+                    total += codes.numel()
+                    # The zero point is a mean of sums and powers: equal to its last places.
+                    close = (meta["zero"].half() - state["zero"]).abs() <= 4e-3
+                    self.assertGreater(close.float().mean().item(), 0.99, layer)
+                self.assertGreater(same / total, 0.999, f"{model} {preset}: {same} of {total}")
+
+
+@needs("optimum.quanto", "accelerate") if installed("optimum") else unittest.skip("no optimum")
+class Quanto(Models):
+    def test_it_loads_and_means_the_same(self):
+        from optimum.quanto import QuantizedModelForCausalLM
+
+        for preset in ("quanto_int8", "quanto_int4"):
+            out, _, plain = self.make("llama", preset)
+            loaded = QuantizedModelForCausalLM.from_pretrained(str(out))._wrapped
+            for layer in self.layers("llama"):
+                weight = loaded.get_submodule(layer).weight
+                theirs = weight.dequantize()
+                ours = plain[f"{layer}.weight"].to(theirs.dtype)
+                self.assertSame(theirs, ours, f"{preset} {layer}")
+
+
+@needs("gguf")
+class Gguf(Models):
+    def test_the_library_reads_the_weights_and_the_tokenizer(self):
+        import gguf
+
+        for model in ("gpt2", "llama"):
+            for preset in ("gguf_q4_0", "gguf_q8_0", "gguf_q4_k_m", "gguf_q6_k"):
+                out, _, plain = self.make(model, preset)
+                reader = gguf.GGUFReader(out / "model.gguf")
+                theirs = {
+                    tensor.name: torch.from_numpy(
+                        gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy()
+                    )
+                    for tensor in reader.tensors
+                }
+                names = {
+                    "gpt2": {
+                        "blk.1.attn_qkv": "transformer.h.1.attn.c_attn",
+                        "blk.1.ffn_down": "transformer.h.1.mlp.c_proj",
+                        "token_embd": "transformer.wte",
+                    },
+                    "llama": {
+                        "blk.1.attn_q": "model.layers.1.self_attn.q_proj",
+                        "blk.1.ffn_down": "model.layers.1.mlp.down_proj",
+                        "output": "lm_head",
+                    },
+                }[model]
+                for theirs_name, name in names.items():
+                    ours = plain[f"{name}.weight"]
+                    if model == "gpt2" and theirs_name != "token_embd":
+                        ours = ours.t().contiguous()
+                    if name.endswith("q_proj"):
+                        ours = interleaved(ours, heads=6)
+                    self.assertSame(theirs[f"{theirs_name}.weight"], ours, f"{preset} {name}")
+                tokens = reader.fields["tokenizer.ggml.tokens"]
+                vocabulary = json.loads((BASE / "tokenizer.json").read_text())["model"]["vocab"]
+                found = tokens.contents()
+                for token, at in vocabulary.items():
+                    if at < len(found):
+                        self.assertEqual(found[at], token)
+
+    def test_blocks_are_those_of_the_reference(self):
+        import gguf
+
+        kinds = {
+            "gguf_q4_0": gguf.GGMLQuantizationType.Q4_0,
+            "gguf_q8_0": gguf.GGMLQuantizationType.Q8_0,
+        }
+        for preset, kind in kinds.items():
+            out, _, _ = self.make("llama", preset, "--force")
+            reader = gguf.GGUFReader(out / "model.gguf")
+            found = {tensor.name: tensor for tensor in reader.tensors}
+            for name in ("gate", "up", "down"):
+                weight = self.original("llama", f"model.layers.0.mlp.{name}_proj")
+                expected = gguf.quants.quantize(weight.float().numpy(), kind)
+                tensor = found[f"blk.0.ffn_{name}.weight"]
+                self.assertEqual(tensor.tensor_type, kind)
+                numpy.testing.assert_array_equal(tensor.data, expected)
+
+
+def interleaved(weight, heads):
+    rows, cols = weight.shape
+    halves = weight.reshape(heads, 2, rows // heads // 2, cols)
+    return halves.swapaxes(1, 2).reshape(rows, cols)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,159 @@
+//! Running a calibration text through the model, block by block.
+//!
+//! Each block sees what the blocks before it make of the text after they were quantized, so that
+//! later layers make up for the errors of earlier ones. Only one block's statistics are in memory.
+
+use std::sync::Arc;
+
+use sparse_checkpoint::Checkpoint;
+use sparse_engine::{Dense, Hidden, Model, ModelConfig, Plain, Statistics, Tokenizer};
+
+use crate::{Error, Matrix};
+
+/// What to calibrate on.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// The text; `None` for the one that comes with the program.
+    pub text: Option<String>,
+    /// How many windows are taken from it.
+    pub samples: usize,
+    /// Where they are taken from depends on this.
+    pub seed: u64,
+}
+
+/// Windows that are taken if nobody says otherwise.
+pub const DEFAULT_SAMPLES: usize = 128;
+
+impl Default for Calibration {
+    fn default() -> Calibration {
+        Calibration {
+            text: None,
+            samples: DEFAULT_SAMPLES,
+            seed: 0,
+        }
+    }
+}
+
+/// The beginning of the plays of Shakespeare.
+const DEFAULT_TEXT: &str = include_str!("../assets/calibration.txt");
+
+/// Tokens of a window, at most.
+const WINDOW: usize = 256;
+/// Windows that run together.
+const BATCH: usize = 16;
+
+/// A model and the text's rows between two of its blocks.
+pub(crate) struct Calibrator {
+    model: Model,
+    batches: Vec<Hidden>,
+}
+
+impl Calibrator {
+    /// Loads the model and embeds the text.
+    ///
+    /// # Errors
+    /// If the model or its tokenizer cannot be loaded, or the text is shorter than a window.
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        calibration: &Calibration,
+        threads: usize,
+    ) -> Result<Calibrator, Error> {
+        let config = ModelConfig::read(checkpoint)?;
+        let tokenizer = Tokenizer::open(checkpoint)?;
+        let text = calibration.text.as_deref().unwrap_or(DEFAULT_TEXT);
+        let tokens = tokenizer.encode(text)?;
+        let window = WINDOW.min(config.context);
+        if tokens.len() < 2 * window {
+            return Err(Error::ShortText {
+                tokens: tokens.len(),
+                needed: 2 * window,
+            });
+        }
+        let model = Model::load(config, &Plain::open(checkpoint)?, threads, &|_, _| ())?;
+        let windows = windows(tokens.len(), window, calibration);
+        let batches = windows
+            .chunks(BATCH)
+            .map(|starts| {
+                let texts: Vec<&[u32]> = starts
+                    .iter()
+                    .map(|&start| &tokens[start..start + window])
+                    .collect();
+                Ok(model.embed(&texts)?)
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Calibrator { model, batches })
+    }
+
+    /// Number of blocks.
+    pub(crate) fn blocks(&self) -> usize {
+        self.model.config().layers.len()
+    }
+
+    /// What goes into the layers of a block; `gram` asks for full second moments.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    pub(crate) fn observe(&mut self, block: usize, gram: bool) -> Result<Statistics, Error> {
+        let mut statistics = Statistics::new(move |_| gram);
+        for batch in &self.batches {
+            let mut batch = batch.clone();
+            self.model
+                .run_block(block, &mut batch, Some(&mut statistics))?;
+        }
+        Ok(statistics)
+    }
+
+    /// Puts quantized weights, `[outputs, inputs]`, in the place of a layer's.
+    pub(crate) fn replace(&mut self, layer: &str, weights: &Matrix) {
+        let dense = Dense::from_f32(weights.data(), weights.cols());
+        self.model.replace(layer, Arc::new(dense));
+    }
+
+    /// Runs the text through a block, as it is by now.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    pub(crate) fn advance(&mut self, block: usize) -> Result<(), Error> {
+        for batch in &mut self.batches {
+            self.model.run_block(block, batch, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where windows begin: drawn by a generator of their own, the same on every machine.
+fn windows(tokens: usize, window: usize, calibration: &Calibration) -> Vec<usize> {
+    let mut state = calibration.seed;
+    let mut next = || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
+    let last = (tokens - window) as u64;
+    (0..calibration.samples.max(1))
+        .map(|_| (next() % (last + 1)) as usize)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_within_the_text_and_depend_on_the_seed_alone() {
+        let of = |seed| {
+            let calibration = Calibration {
+                seed,
+                ..Calibration::default()
+            };
+            windows(1000, 256, &calibration)
+        };
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+        assert!(of(3).iter().all(|&start| start + 256 <= 1000));
+        assert_eq!(of(0).len(), DEFAULT_SAMPLES);
+    }
+}

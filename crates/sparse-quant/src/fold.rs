@@ -1,0 +1,181 @@
+//! Where AWQ's scales go: into the norm or the layer that makes a layer's inputs.
+
+use std::collections::BTreeMap;
+
+use sparse_checkpoint::Checkpoint;
+use sparse_engine::{LayerStatistics, Statistics};
+
+use crate::method::affine::AffineSpec;
+use crate::method::awq;
+use crate::plan::{Layer, Plan};
+use crate::weights::{read_matrix, read_values};
+use crate::{Architecture, Error, Matrix};
+
+/// Layers that read the same inputs, and what makes those.
+struct Group {
+    /// A norm, or a layer whose outputs reach the others as they are (or times something).
+    maker: &'static str,
+    readers: &'static [&'static str],
+}
+
+const fn group(maker: &'static str, readers: &'static [&'static str]) -> Group {
+    Group { maker, readers }
+}
+
+/// The groups of a block. Nothing is folded through GELU.
+fn groups(architecture: Architecture) -> &'static [Group] {
+    const QKV: &[&str] = &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+    const GPT2: &[Group] = &[
+        group("ln_1", &["attn.c_attn"]),
+        group("ln_2", &["mlp.c_fc"]),
+    ];
+    const LLAMA: &[Group] = &[
+        group("input_layernorm", QKV),
+        group("self_attn.v_proj", &["self_attn.o_proj"]),
+        group(
+            "post_attention_layernorm",
+            &["mlp.gate_proj", "mlp.up_proj"],
+        ),
+        group("mlp.up_proj", &["mlp.down_proj"]),
+    ];
+    const NEOX: &[Group] = &[
+        group("input_layernorm", &["attention.query_key_value"]),
+        group("post_attention_layernorm", &["mlp.dense_h_to_4h"]),
+    ];
+    const OPT: &[Group] = &[
+        group("self_attn_layer_norm", QKV),
+        group("self_attn.v_proj", &["self_attn.out_proj"]),
+        group("final_layer_norm", &["fc1"]),
+        group("fc1", &["fc2"]), // ReLU: what is scaled before it is scaled after it
+    ];
+    match architecture {
+        Architecture::Gpt2 => GPT2,
+        Architecture::Llama => LLAMA,
+        Architecture::GptNeoX => NEOX,
+        Architecture::Opt => OPT,
+    }
+}
+
+/// What is to be scaled in a block.
+#[derive(Debug, Default)]
+pub(crate) struct Folding {
+    /// Layer -> what its inputs' weights are multiplied by.
+    pub inputs: BTreeMap<String, Vec<f32>>,
+    /// Layer -> what its outputs' weights are divided by.
+    pub outputs: BTreeMap<String, Vec<f32>>,
+    /// Vector (of a norm, or a bias) -> its new values.
+    pub vectors: BTreeMap<String, Vec<f32>>,
+}
+
+impl Folding {
+    /// Looks for the best scales of every group of a block.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub(crate) fn search(
+        plan: &Plan<'_>,
+        checkpoint: &Checkpoint,
+        layers: &[&Layer<'_>],
+        statistics: &Statistics,
+        spec: &AffineSpec,
+    ) -> Result<Folding, Error> {
+        let mut folding = Folding::default();
+        let architecture = plan.architecture;
+        // OPT's norms come after the sums in its smallest models: they make nothing there.
+        let after = plan.config["do_layer_norm_before"] == false;
+        for group in groups(architecture) {
+            let found = |within: &&str| {
+                let named = |layer: &&&Layer<'_>| {
+                    architecture
+                        .block(layer.name)
+                        .is_some_and(|(_, name)| name == *within)
+                };
+                layers.iter().find(named).copied()
+            };
+            let readers: Vec<&Layer<'_>> = group.readers.iter().filter_map(found).collect();
+            let Some(first) = readers.first() else {
+                continue;
+            };
+            let Some(prefix) = first.name.strip_suffix(group.readers[0]) else {
+                continue; // the group's first layer is not quantized
+            };
+            let maker = format!("{prefix}{}", group.maker);
+            let layer = found(&group.maker);
+            let norm = group.maker.contains("norm") || group.maker.starts_with("ln_");
+            let fits = match layer {
+                Some(maker) => maker.rows == first.cols,
+                None => norm && !after && checkpoint.tensor(&format!("{maker}.weight")).is_some(),
+            };
+            let seen = statistics.layer(first.name);
+            let Some((seen, gram)) = seen.and_then(|seen| Some((seen, seen.gram()?))) else {
+                continue;
+            };
+            if !fits || readers.len() != group.readers.len() {
+                continue;
+            }
+            let scales = best(plan, &readers, seen, gram, spec)?;
+            for reader in &readers {
+                folding
+                    .inputs
+                    .insert(reader.name.to_owned(), scales.clone());
+            }
+            let kinds: &[&str] = if layer.is_some() {
+                &["bias"]
+            } else {
+                &["weight", "bias"]
+            };
+            if layer.is_some() {
+                folding.outputs.insert(maker.clone(), scales.clone());
+            }
+            for kind in kinds {
+                let name = format!("{maker}.{kind}");
+                if let Some(tensor) = checkpoint.tensor(&name) {
+                    let values = read_values(tensor)?;
+                    let divided = values.iter().zip(&scales).map(|(v, s)| v / s);
+                    folding.vectors.insert(name, divided.collect());
+                }
+            }
+        }
+        Ok(folding)
+    }
+
+    /// A layer's weights with its scales in them.
+    pub(crate) fn apply(&self, layer: &str, weights: &mut Matrix) {
+        self.each(layer, weights, |weight, input, output| {
+            weight * input / output
+        });
+    }
+
+    /// The weights that stand in the unscaled model for a layer's scaled ones.
+    pub(crate) fn undo(&self, layer: &str, weights: &mut Matrix) {
+        self.each(layer, weights, |weight, input, output| {
+            weight / input * output
+        });
+    }
+
+    fn each(&self, layer: &str, weights: &mut Matrix, f: impl Fn(f32, f32, f32) -> f32) {
+        let (inputs, outputs) = (self.inputs.get(layer), self.outputs.get(layer));
+        for row in 0..weights.rows() {
+            let output = outputs.map_or(1.0, |scales| scales[row]);
+            for (col, weight) in weights.row_mut(row).iter_mut().enumerate() {
+                *weight = f(*weight, inputs.map_or(1.0, |scales| scales[col]), output);
+            }
+        }
+    }
+}
+
+fn best(
+    plan: &Plan<'_>,
+    readers: &[&Layer<'_>],
+    seen: &LayerStatistics,
+    gram: &[f32],
+    spec: &AffineSpec,
+) -> Result<Vec<f32>, Error> {
+    let transposed = plan.architecture.transposed();
+    let weights = readers
+        .iter()
+        .map(|reader| read_matrix(reader.tensor, transposed))
+        .collect::<Result<Vec<Matrix>, Error>>()?;
+    let weights: Vec<&Matrix> = weights.iter().collect();
+    Ok(awq::scales(&weights, gram, &seen.mean_abs(), spec))
+}

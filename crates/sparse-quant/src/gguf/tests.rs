@@ -1,0 +1,114 @@
+//! A file is written, read, cut short and flipped.
+
+use std::fs;
+use std::path::Path;
+
+use sparse_checkpoint::Checkpoint;
+
+use super::*;
+use crate::plan::{Plan, QuantSpec};
+use crate::preset::{Format, Preset};
+
+/// The small GPT-2 that ships with the repository, as GGUF.
+fn written(dir: &Path, preset: &str) -> std::path::PathBuf {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/base");
+    let checkpoint = Checkpoint::open(&base).unwrap();
+    let preset = Preset::named(preset).unwrap();
+    let crate::preset::Variant::Ggml(file_type) = preset.variant else {
+        panic!("{preset:?}");
+    };
+    let spec = QuantSpec {
+        preset,
+        format: Format::Gguf,
+    };
+    let plan = Plan::new(&checkpoint, &spec).unwrap();
+    let gguf = plan.gguf(&checkpoint, file_type).unwrap();
+    let path = dir.join(FILE);
+    write(&gguf, &path, |_| None, |_| Ok(())).unwrap();
+    assert_eq!(
+        fs::metadata(&path).unwrap().len(),
+        gguf.file_bytes(),
+        "as planned"
+    );
+    path
+}
+
+#[test]
+fn a_file_holds_what_the_checkpoint_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = GgufFile::open(&written(dir.path(), "gguf_q8_0")).unwrap();
+    assert_eq!(
+        file.value("general.architecture"),
+        Some(&Value::Text("gpt2".to_owned()))
+    );
+    let Some(Value::Texts(tokens)) = file.value("tokenizer.ggml.tokens") else {
+        panic!("no tokens");
+    };
+    let embedding = file
+        .tensors()
+        .iter()
+        .find(|t| t.name == "token_embd.weight")
+        .unwrap();
+    assert_eq!(tokens.len(), embedding.rows);
+
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/base");
+    let checkpoint = Checkpoint::open(&base).unwrap();
+    let tensor = checkpoint
+        .tensor("transformer.h.1.mlp.c_fc.weight")
+        .unwrap();
+    let original = crate::weights::read_matrix(tensor, true).unwrap();
+    let back = file.weights("blk.1.ffn_up.weight").unwrap();
+    let largest = original
+        .data()
+        .iter()
+        .fold(0.0f32, |max, v| max.max(v.abs()));
+    for (a, b) in original.data().iter().zip(back.data()) {
+        assert!((a - b).abs() <= largest / 200.0, "{a} {b}");
+    }
+    assert_eq!(file.weights("blk.0.attn_norm.bias").unwrap().rows(), 1);
+}
+
+#[test]
+fn a_mixture_has_the_types_of_llama_cpp() {
+    let role = |block, role| FileType::Q4_K_M.of(role, block, 12);
+    let down: Vec<bool> = (0..12)
+        .map(|block| role(block, names::Role::Down) == GgmlType::Q6_K)
+        .collect();
+    // 12 / 8 = 1 at the front, from 10 on at the back, every third between.
+    let more = [0, 3, 6, 9, 10, 11];
+    assert!(
+        (0..12).all(|block| down[block] == more.contains(&block)),
+        "{down:?}"
+    );
+    assert_eq!(role(1, names::Role::Other), GgmlType::Q4_K);
+    assert_eq!(FileType::Q4_0.of(names::Role::Output, 0, 1), GgmlType::Q6_K);
+    assert_eq!(FileType::Q8_0.of(names::Role::Output, 0, 1), GgmlType::Q8_0);
+}
+
+#[test]
+fn damaged_headers_are_errors_and_never_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read(written(dir.path(), "gguf_q4_0")).unwrap();
+    let path = dir.path().join("damaged.gguf");
+    let open = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        GgufFile::open(&path)
+    };
+    for length in (0..400).chain([whole.len() / 2, whole.len() - 1]) {
+        assert!(open(&whole[..length]).is_err(), "cut to {length}");
+    }
+    for at in 0..400 {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            if let Ok(file) = open(&bytes) {
+                for tensor in file.tensors() {
+                    file.weights(&tensor.name).unwrap();
+                }
+            }
+        }
+    }
+    let mut huge = whole.clone();
+    huge[8..16].fill(0xff);
+    assert!(open(&huge).unwrap_err().to_string().contains("do not fit"));
+}

@@ -1,0 +1,212 @@
+//! Blocks of 32 weights with one scale: Q4_0, Q5_0, Q5_1, Q8_0.
+
+use super::search::{Candidates, symmetric, with_minimum};
+use super::{half, put_half};
+
+const BLOCK: usize = 32;
+
+/// How many steps the weighted types try.
+pub(super) const WEIGHTED: Candidates = Candidates {
+    first: -0.9,
+    step: 0.05,
+    count: 36,
+};
+
+/// An importance times how much a number stands out of its row.
+fn weigh(row: &[f32], importance: &[f32], variance: f32, at: usize, weights: &mut [f32; BLOCK]) {
+    let inputs = row[at..].iter().zip(&importance[at..]);
+    for (weight, (&x, &q)) in weights.iter_mut().zip(inputs) {
+        *weight = q * (variance + x * x).sqrt();
+    }
+}
+
+fn mean_square(row: &[f32]) -> f32 {
+    let mut sum = 0.0;
+    for x in row {
+        sum += x * x;
+    }
+    sum / row.len() as f32
+}
+
+/// The number of largest magnitude, with its sign.
+fn extreme(x: &[f32]) -> f32 {
+    let (mut largest, mut signed) = (0.0f32, 0.0);
+    for &value in x {
+        if largest < value.abs() {
+            (largest, signed) = (value.abs(), value);
+        }
+    }
+    signed
+}
+
+fn inverse(scale: f32) -> f32 {
+    if scale != 0.0 { 1.0 / scale } else { 0.0 }
+}
+
+/// What a C cast to a signed byte and a bound make of a code.
+fn truncate(value: f32, largest: u8) -> u8 {
+    (value as i8 as u8).min(largest)
+}
+
+/// Blocks of a row with their bytes.
+fn blocks<'a>(
+    row: &'a [f32],
+    out: &'a mut [u8],
+    size: usize,
+) -> impl Iterator<Item = (usize, &'a [f32], &'a mut [u8])> {
+    let pairs = row.chunks_exact(BLOCK).zip(out.chunks_exact_mut(size));
+    pairs.enumerate().map(|(at, (x, out))| (at * BLOCK, x, out))
+}
+
+pub(super) fn q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let variance = importance.map_or(0.0, |_| mean_square(row));
+    let mut weights = [0.0; BLOCK];
+    let mut codes = [0; BLOCK];
+    for (at, x, out) in blocks(row, out, 18) {
+        let scale = match importance {
+            Some(importance) => {
+                weigh(row, importance, variance, at, &mut weights);
+                symmetric(8, x, &mut codes, Some(&weights))
+            }
+            None => {
+                let scale = extreme(x) / -8.0;
+                let inverse = inverse(scale);
+                for (code, &x) in codes.iter_mut().zip(x) {
+                    *code = truncate(x * inverse + 8.5, 15);
+                }
+                scale
+            }
+        };
+        put_half(out, 0, scale);
+        nibbles(&codes, &mut out[2..]);
+    }
+}
+
+pub(super) fn q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let variance = importance.map_or(0.0, |_| mean_square(row));
+    let mut weights = [0.0; BLOCK];
+    let mut codes = [0; BLOCK];
+    for (at, x, out) in blocks(row, out, 22) {
+        let scale = match importance {
+            Some(importance) => {
+                weigh(row, importance, variance, at, &mut weights);
+                symmetric(16, x, &mut codes, Some(&weights))
+            }
+            None => {
+                let scale = extreme(x) / -16.0;
+                let inverse = inverse(scale);
+                for (code, &x) in codes.iter_mut().zip(x) {
+                    *code = truncate(x * inverse + 16.5, 31);
+                }
+                scale
+            }
+        };
+        put_half(out, 0, scale);
+        fifth_bits(&codes, &mut out[2..]);
+    }
+}
+
+pub(super) fn q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let variance = importance.map_or(0.0, |_| mean_square(row));
+    let mut weights = [0.0; BLOCK];
+    let mut codes = [0; BLOCK];
+    for (at, x, out) in blocks(row, out, 24) {
+        let (scale, min) = match importance {
+            Some(importance) => {
+                weigh(row, importance, variance, at, &mut weights);
+                let (scale, below) = with_minimum(31, x, &weights, &mut codes, WEIGHTED);
+                (scale, -below)
+            }
+            None => {
+                let min = x
+                    .iter()
+                    .copied()
+                    .fold(f32::MAX, |a, b| if b < a { b } else { a });
+                let max = x
+                    .iter()
+                    .copied()
+                    .fold(-f32::MAX, |a, b| if b > a { b } else { a });
+                let scale = (max - min) / 31.0;
+                let inverse = inverse(scale);
+                for (code, &x) in codes.iter_mut().zip(x) {
+                    *code = ((x - min) * inverse + 0.5) as u8;
+                }
+                (scale, min)
+            }
+        };
+        put_half(out, 0, scale);
+        put_half(out, 2, min);
+        fifth_bits(&codes, &mut out[4..]);
+    }
+}
+
+pub(super) fn q8_0(row: &[f32], out: &mut [u8]) {
+    for (_, x, out) in blocks(row, out, 34) {
+        let largest = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+        let scale = largest / 127.0;
+        let inverse = inverse(scale);
+        put_half(out, 0, scale);
+        for (out, &x) in out[2..].iter_mut().zip(x) {
+            *out = (x * inverse).round() as i8 as u8;
+        }
+    }
+}
+
+/// The first 16 codes in low nibbles, the others in high ones.
+fn nibbles(codes: &[u8; BLOCK], out: &mut [u8]) {
+    let (low, high) = codes.split_at(BLOCK / 2);
+    for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
+        *out = low & 15 | (high & 15) << 4;
+    }
+}
+
+/// A word of fifth bits, then nibbles.
+fn fifth_bits(codes: &[u8; BLOCK], out: &mut [u8]) {
+    let bits = codes.iter().enumerate();
+    let word = bits.fold(0u32, |word, (at, &code)| {
+        word | u32::from(code >> 4 & 1) << at
+    });
+    out[..4].copy_from_slice(&word.to_le_bytes());
+    nibbles(codes, &mut out[4..]);
+}
+
+pub(super) fn from_q4_0(block: &[u8], out: &mut [f32]) {
+    let scale = half(block, 0);
+    let (low, high) = out.split_at_mut(BLOCK / 2);
+    for ((low, high), &byte) in low.iter_mut().zip(high).zip(&block[2..]) {
+        *low = (f32::from(byte & 15) - 8.0) * scale;
+        *high = (f32::from(byte >> 4) - 8.0) * scale;
+    }
+}
+
+pub(super) fn from_q5(block: &[u8], out: &mut [f32], minimum: bool) {
+    let scale = half(block, 0);
+    let (below, bits) = if minimum {
+        (half(block, 2), 4)
+    } else {
+        (0.0, 2)
+    };
+    let word = u32::from_le_bytes([
+        block[bits],
+        block[bits + 1],
+        block[bits + 2],
+        block[bits + 3],
+    ]);
+    for (at, out) in out.iter_mut().enumerate() {
+        let byte = block[bits + 4 + at % (BLOCK / 2)];
+        let low = if at < BLOCK / 2 { byte & 15 } else { byte >> 4 };
+        let code = f32::from(low | ((word >> at & 1) as u8) << 4);
+        *out = if minimum {
+            code * scale + below
+        } else {
+            (code - 16.0) * scale
+        };
+    }
+}
+
+pub(super) fn from_q8_0(block: &[u8], out: &mut [f32]) {
+    let scale = half(block, 0);
+    for (out, &code) in out.iter_mut().zip(&block[2..]) {
+        *out = f32::from(code as i8) * scale;
+    }
+}

@@ -1,0 +1,240 @@
+//! Blocks of 256 weights in groups with scales that are codes themselves: Q4_K, Q5_K, Q6_K.
+
+use super::legacy::WEIGHTED;
+use super::search::{Candidates, nearest, positive, symmetric, with_minimum};
+use super::{half, put_half};
+
+const BLOCK: usize = 256;
+/// Weights of a group of Q4_K and Q5_K.
+const GROUP: usize = 32;
+const GROUPS: usize = BLOCK / GROUP;
+/// Weights of a group of Q6_K.
+const SMALL: usize = 16;
+
+/// Q4_K, or Q5_K where there is a fifth bit.
+pub(super) fn q45_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8], fifth: bool) {
+    let size = if fifth { 176 } else { 144 };
+    let largest = if fifth { 31 } else { 15 };
+    let blocks = row.chunks_exact(BLOCK).zip(out.chunks_exact_mut(size));
+    for (at, (x, out)) in blocks.enumerate() {
+        let mut codes = [0u8; BLOCK];
+        let importance = importance.map(|importance| &importance[at * BLOCK..][..BLOCK]);
+        let scales = match importance {
+            Some(importance) => weighted_scales(x, importance, largest, &mut codes),
+            None => plain_scales(x, largest, &mut codes),
+        };
+        let d = put_half(out, 0, scales.scale);
+        let dmin = put_half(out, 2, scales.minimum);
+        pack_scales(&scales, &mut out[4..16]);
+        for group in 0..GROUPS {
+            let (scale, minimum) = unpack_scale(&out[4..16], group);
+            let scale = d * f32::from(scale);
+            if scale == 0.0 {
+                continue;
+            }
+            let minimum = dmin * f32::from(minimum);
+            let range = group * GROUP..(group + 1) * GROUP;
+            for (code, &x) in codes[range.clone()].iter_mut().zip(&x[range]) {
+                *code = nearest((x + minimum) / scale).clamp(0, largest) as u8;
+            }
+        }
+        let (high, low) = out[16..].split_at_mut(if fifth { 32 } else { 0 });
+        for pair in 0..GROUPS / 2 {
+            for at in 0..GROUP {
+                let first = codes[pair * 64 + at];
+                let second = codes[pair * 64 + 32 + at];
+                low[pair * 32 + at] = first & 15 | (second & 15) << 4;
+                if fifth {
+                    high[at] |= (first >> 4) << (2 * pair) | (second >> 4) << (2 * pair + 1);
+                }
+            }
+        }
+    }
+}
+
+/// Codes of a block's scales and minima, and what they are multiples of.
+struct Scales {
+    scale: f32,
+    minimum: f32,
+    scale_codes: [u8; GROUPS],
+    minimum_codes: [u8; GROUPS],
+}
+
+fn plain_scales(x: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
+    let candidates = match largest {
+        15 => Candidates {
+            first: -1.0,
+            step: 0.1,
+            count: 20,
+        },
+        _ => Candidates {
+            first: -0.5,
+            step: 0.1,
+            count: 15,
+        },
+    };
+    let (mut scales, mut minima) = ([0.0f32; GROUPS], [0.0f32; GROUPS]);
+    let mut weights = [0.0; GROUP];
+    for (group, (x, codes)) in x
+        .chunks_exact(GROUP)
+        .zip(codes.chunks_exact_mut(GROUP))
+        .enumerate()
+    {
+        let mut sum = 0.0;
+        for x in x {
+            sum += x * x;
+        }
+        let average = (sum / GROUP as f32).sqrt();
+        for (weight, x) in weights.iter_mut().zip(x) {
+            *weight = average + x.abs();
+        }
+        (scales[group], minima[group]) = with_minimum(largest, x, &weights, codes, candidates);
+    }
+    let most = |values: &[f32; GROUPS]| {
+        values
+            .iter()
+            .fold(0.0f32, |max, &v| if v > max { v } else { max })
+    };
+    let (scale, minimum) = (most(&scales), most(&minima));
+    let code = |values: [f32; GROUPS], most: f32| {
+        let inverse = if most > 0.0 { 63.0 / most } else { 0.0 };
+        values.map(|value| (nearest(inverse * value) as u8).min(63))
+    };
+    Scales {
+        scale: scale / 63.0,
+        minimum: minimum / 63.0,
+        scale_codes: code(scales, scale),
+        minimum_codes: code(minima, minimum),
+    }
+}
+
+fn weighted_scales(x: &[f32], importance: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
+    let mut sum = 0.0;
+    for x in x {
+        sum += x * x;
+    }
+    let variance = 2.0 * sum / BLOCK as f32;
+    let (mut scales, mut minima) = ([0.0f32; GROUPS], [0.0f32; GROUPS]);
+    let mut totals = [0.0f32; GROUPS];
+    let mut weights = [0.0; GROUP];
+    let groups = x
+        .chunks_exact(GROUP)
+        .zip(importance.chunks_exact(GROUP))
+        .zip(codes.chunks_exact_mut(GROUP));
+    for (group, ((x, importance), codes)) in groups.enumerate() {
+        for ((weight, &x), &q) in weights.iter_mut().zip(x).zip(importance) {
+            *weight = q * (variance + x * x).sqrt();
+            totals[group] += *weight;
+        }
+        (scales[group], minima[group]) = with_minimum(largest, x, &weights, codes, WEIGHTED);
+    }
+    let mut made = Scales {
+        scale: 0.0,
+        minimum: 0.0,
+        scale_codes: [0; GROUPS],
+        minimum_codes: [0; GROUPS],
+    };
+    made.scale = positive(63, &scales, &mut made.scale_codes, &totals);
+    made.minimum = positive(63, &minima, &mut made.minimum_codes, &totals);
+    made
+}
+
+/// Six bits each: the first four whole, the others in nibbles with their upper bits above those.
+fn pack_scales(scales: &Scales, out: &mut [u8]) {
+    let pairs = scales.scale_codes.iter().zip(&scales.minimum_codes);
+    for (group, (&scale, &minimum)) in pairs.enumerate() {
+        if group < 4 {
+            out[group] = scale;
+            out[group + 4] = minimum;
+        } else {
+            out[group + 4] = scale & 15 | (minimum & 15) << 4;
+            out[group - 4] |= scale >> 4 << 6;
+            out[group] |= minimum >> 4 << 6;
+        }
+    }
+}
+
+fn unpack_scale(packed: &[u8], group: usize) -> (u8, u8) {
+    if group < 4 {
+        return (packed[group] & 63, packed[group + 4] & 63);
+    }
+    let both = packed[group + 4];
+    (
+        both & 15 | packed[group - 4] >> 6 << 4,
+        both >> 4 | packed[group] >> 6 << 4,
+    )
+}
+
+pub(super) fn q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let blocks = row.chunks_exact(BLOCK).zip(out.chunks_exact_mut(210));
+    for (at, (x, out)) in blocks.enumerate() {
+        let mut codes = [0u8; BLOCK];
+        let mut scales = [0.0f32; BLOCK / SMALL];
+        let (mut largest, mut signed) = (0.0f32, 0.0);
+        let groups = x.chunks_exact(SMALL).zip(codes.chunks_exact_mut(SMALL));
+        for (group, (x, codes)) in groups.enumerate() {
+            let start = at * BLOCK + group * SMALL;
+            let weights = importance.map(|importance| &importance[start..start + SMALL]);
+            scales[group] = symmetric(32, x, codes, weights);
+            if scales[group].abs() > largest {
+                (largest, signed) = (scales[group].abs(), scales[group]);
+            }
+        }
+        out.fill(0);
+        if largest < 1e-15 {
+            continue;
+        }
+        let inverse = -128.0 / signed;
+        let d = put_half(out, 208, 1.0 / inverse);
+        for (group, scale) in scales.iter().enumerate() {
+            let code = nearest(inverse * scale).min(127) as i8;
+            out[192 + group] = code as u8;
+            let scale = d * f32::from(code);
+            if scale == 0.0 {
+                continue;
+            }
+            let range = group * SMALL..(group + 1) * SMALL;
+            for (code, &x) in codes[range.clone()].iter_mut().zip(&x[range]) {
+                *code = (nearest(x / scale).clamp(-32, 31) + 32) as u8;
+            }
+        }
+        for half in 0..2 {
+            for at in 0..32 {
+                let code = |quarter: usize| codes[half * 128 + quarter * 32 + at];
+                out[half * 64 + at] = code(0) & 15 | (code(2) & 15) << 4;
+                out[half * 64 + 32 + at] = code(1) & 15 | (code(3) & 15) << 4;
+                out[128 + half * 32 + at] =
+                    code(0) >> 4 | code(1) >> 4 << 2 | code(2) >> 4 << 4 | code(3) >> 4 << 6;
+            }
+        }
+    }
+}
+
+pub(super) fn from_q45_k(block: &[u8], out: &mut [f32], fifth: bool) {
+    let (d, dmin) = (half(block, 0), half(block, 2));
+    let (high, low) = block[16..].split_at(if fifth { 32 } else { 0 });
+    for (group, out) in out.chunks_exact_mut(GROUP).enumerate() {
+        let (scale, minimum) = unpack_scale(&block[4..16], group);
+        let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
+        for (at, out) in out.iter_mut().enumerate() {
+            let byte = low[group / 2 * 32 + at];
+            let mut code = if group % 2 == 0 { byte & 15 } else { byte >> 4 };
+            if fifth {
+                code |= (high[at] >> group & 1) << 4;
+            }
+            *out = scale * f32::from(code) - minimum;
+        }
+    }
+}
+
+pub(super) fn from_q6_k(block: &[u8], out: &mut [f32]) {
+    let d = half(block, 208);
+    for (at, out) in out.iter_mut().enumerate() {
+        let (half, quarter, lane) = (at / 128, at / 32 % 4, at % 32);
+        let byte = block[half * 64 + quarter % 2 * 32 + lane];
+        let low = if quarter < 2 { byte & 15 } else { byte >> 4 };
+        let high = block[128 + half * 32 + lane] >> (2 * quarter) & 3;
+        let scale = d * f32::from(block[192 + at / SMALL] as i8);
+        *out = scale * (f32::from(low | high << 4) - 32.0);
+    }
+}

@@ -1,0 +1,312 @@
+//! What becomes of every tensor of a checkpoint, decided from its configuration and headers alone.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
+
+use crate::choose::{Choice, choose};
+use crate::format::quanto;
+use crate::gguf::{FileType, GgufPlan};
+use crate::preset::{Format, Preset};
+use crate::scheme::Scheme;
+use crate::{Architecture, Error};
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct QuantSpec {
+    /// Method, bits, group size.
+    pub preset: Preset,
+    /// The format to write.
+    pub format: Format,
+}
+
+/// What becomes of every tensor.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub architecture: Architecture,
+    pub config: Value,
+    pub scheme: Scheme,
+    /// The type of tensors that are not quantized.
+    pub dtype: Dtype,
+    pub layers: Vec<Layer<'a>>,
+    pub carried: Vec<Carried<'a>>,
+    /// Layer or tensor -> why it is not quantized, or not kept.
+    pub skipped: BTreeMap<String, String>,
+    /// Layers that the format cannot hold.
+    pub kept: Vec<String>,
+    /// What differs from what the preset says, and why.
+    pub notes: Vec<String>,
+    /// Weights that share a scale; `None` for a whole row.
+    pub group_size: Option<usize>,
+}
+
+/// A layer that is quantized.
+#[derive(Debug)]
+pub(crate) struct Layer<'a> {
+    /// Its name: that of its weight without `.weight`.
+    pub name: &'a str,
+    pub tensor: TensorRef<'a>,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// The tensors that it becomes.
+    pub specs: Vec<TensorSpec>,
+}
+
+/// A tensor that is kept, at most in another type.
+#[derive(Debug)]
+pub(crate) struct Carried<'a> {
+    pub tensor: TensorRef<'a>,
+    pub spec: TensorSpec,
+}
+
+impl<'a> Plan<'a> {
+    /// Plans for a checkpoint.
+    ///
+    /// # Errors
+    /// If its architecture is not known, it is quantized already, or its tensors are not those of
+    /// its architecture.
+    pub(crate) fn new(checkpoint: &'a Checkpoint, spec: &QuantSpec) -> Result<Plan<'a>, Error> {
+        let config = checkpoint.config()?;
+        let config_path = checkpoint.root().join("config.json");
+        let quanto = checkpoint.file(quanto::MAP).map(|_| "quanto".to_owned());
+        if let Some(found) = quantized_by(&config).or(quanto) {
+            return Err(Error::AlreadyQuantized {
+                path: checkpoint.root().to_owned(),
+                found,
+            });
+        }
+        let architecture = Architecture::of(&config, &config_path)?;
+        let tensors = model_tensors(checkpoint);
+        let widths = widths(architecture, &tensors);
+        let Choice {
+            scheme,
+            group_size,
+            notes,
+        } = choose(&spec.preset, spec.format, architecture, &widths)?;
+        let dtype = match scheme {
+            Scheme::Half => Dtype::F16,
+            _ => other_dtype(&tensors),
+        };
+        let mut plan = Plan {
+            architecture,
+            config,
+            scheme,
+            dtype,
+            layers: Vec::new(),
+            carried: Vec::new(),
+            skipped: BTreeMap::new(),
+            kept: Vec::new(),
+            notes,
+            group_size,
+        };
+        for tensor in tensors {
+            plan.place(tensor)?;
+        }
+        if plan.layers.is_empty() && !matches!(scheme, Scheme::Half | Scheme::Gguf(_)) {
+            return Err(Error::NoLayers {
+                path: checkpoint.root().to_owned(),
+                architecture: architecture.name(),
+            });
+        }
+        plan.say_what_stays();
+        Ok(plan)
+    }
+
+    fn place(&mut self, tensor: TensorRef<'a>) -> Result<(), Error> {
+        let name = tensor.name();
+        if self.architecture.is_buffer(name) {
+            let reason = "a constant that loaders make themselves: left out";
+            self.skipped.insert(name.to_owned(), reason.to_owned());
+            return Ok(());
+        }
+        if self.architecture.is_head(name) && self.is_tied() {
+            let reason = "tied to the embedding: left out";
+            self.skipped.insert(name.to_owned(), reason.to_owned());
+            return Ok(());
+        }
+        match self.architecture.layer(name) {
+            Some(layer) if !matches!(self.scheme, Scheme::Half | Scheme::Gguf(_)) => {
+                let (rows, cols) = self.layer_shape(&tensor)?;
+                if let Some(obstacle) = self.scheme.obstacle(rows, cols) {
+                    self.skipped.insert(layer.to_owned(), obstacle);
+                    self.kept.push(layer.to_owned());
+                    self.carry(tensor);
+                    return Ok(());
+                }
+                let specs = self.scheme.specs(layer, rows, cols, self.dtype);
+                self.layers.push(Layer {
+                    name: layer,
+                    tensor,
+                    rows,
+                    cols,
+                    specs,
+                });
+            }
+            _ => self.carry(tensor),
+        }
+        Ok(())
+    }
+
+    fn carry(&mut self, tensor: TensorRef<'a>) {
+        let dtype = match tensor.dtype() {
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => self.dtype,
+            other => other,
+        };
+        let spec = TensorSpec::new(tensor.name(), dtype, tensor.shape());
+        self.carried.push(Carried { tensor, spec });
+    }
+
+    /// Outputs and inputs of a layer's weight.
+    fn layer_shape(&self, tensor: &TensorRef<'_>) -> Result<(usize, usize), Error> {
+        let wrong = |found: String| Error::Tensor {
+            path: tensor.shard().full_path().to_owned(),
+            tensor: tensor.name().to_owned(),
+            expected: "a matrix of F16, BF16, F32 or F64".to_owned(),
+            found,
+        };
+        let &[rows, cols] = tensor.shape() else {
+            return Err(wrong(format!("shape {:?}", tensor.shape())));
+        };
+        let known = matches!(
+            tensor.dtype(),
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64
+        );
+        if !known || rows == 0 || cols == 0 {
+            return Err(wrong(format!("{rows} x {cols} of {}", tensor.dtype())));
+        }
+        let (rows, cols) = (rows as usize, cols as usize); // their product is within the file
+        Ok(if self.architecture.transposed() {
+            (cols, rows)
+        } else {
+            (rows, cols)
+        })
+    }
+
+    /// Whether the output head is the embedding.
+    pub(crate) fn is_tied(&self) -> bool {
+        let default = matches!(self.architecture, Architecture::Gpt2 | Architecture::Opt);
+        self.config["tie_word_embeddings"]
+            .as_bool()
+            .unwrap_or(default)
+    }
+
+    fn say_what_stays(&mut self) {
+        if matches!(self.scheme, Scheme::Half | Scheme::Gguf(_)) {
+            return;
+        }
+        for carried in &self.carried {
+            if self.skipped.contains_key(carried.tensor.name()) {
+                continue;
+            }
+            let name = carried.tensor.name();
+            if self.architecture.is_head(name) {
+                let reason = format!("the output head stays {}", carried.spec.dtype);
+                self.skipped.insert(name.to_owned(), reason);
+            } else if carried.tensor.shape().len() == 2 {
+                let reason = format!("an embedding stays {}", carried.spec.dtype);
+                self.skipped.insert(name.to_owned(), reason);
+            }
+        }
+    }
+
+    /// What a GGUF file would hold.
+    ///
+    /// # Errors
+    /// If llama.cpp could not run the model.
+    pub(crate) fn gguf(
+        &self,
+        checkpoint: &Checkpoint,
+        file_type: FileType,
+    ) -> Result<GgufPlan<'a>, Error> {
+        let tensors: Vec<TensorRef<'a>> =
+            self.carried.iter().map(|carried| carried.tensor).collect();
+        GgufPlan::new(
+            checkpoint,
+            self.architecture,
+            &self.config,
+            &tensors,
+            file_type,
+        )
+    }
+
+    /// Everything that is written, layers first.
+    pub(crate) fn specs(&self) -> Vec<TensorSpec> {
+        let layers = self.layers.iter().flat_map(|layer| layer.specs.clone());
+        let carried = self.carried.iter().map(|carried| carried.spec.clone());
+        layers.chain(carried).collect()
+    }
+
+    /// Weights in the layers that are quantized.
+    pub(crate) fn layer_weights(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(|layer| layer.tensor.elements())
+            .sum()
+    }
+
+    /// Weights of the whole model, tied ones counted once.
+    pub(crate) fn parameters(&self) -> u64 {
+        let carried = self.carried.iter().map(|carried| carried.tensor.elements());
+        self.layer_weights() + carried.sum::<u64>()
+    }
+
+    /// Bytes that the quantized layers take.
+    pub(crate) fn layer_bytes(&self) -> u64 {
+        let specs = self.layers.iter().flat_map(|layer| &layer.specs);
+        specs.filter_map(|spec| spec.bytes().ok()).sum()
+    }
+}
+
+/// The tensors of the model itself: those of shards beside `config.json`, each name once.
+fn model_tensors(checkpoint: &Checkpoint) -> Vec<TensorRef<'_>> {
+    let mut tensors: Vec<TensorRef<'_>> = checkpoint
+        .tensors()
+        .filter(|tensor| tensor.shard().path().parent().is_none())
+        .filter_map(|tensor| checkpoint.tensor(tensor.name()))
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    tensors.retain(|tensor| seen.insert(tensor.name().to_owned()));
+    tensors
+}
+
+/// The different numbers of inputs that layers have.
+fn widths(architecture: Architecture, tensors: &[TensorRef<'_>]) -> Vec<usize> {
+    let inputs = usize::from(!architecture.transposed());
+    let mut widths: Vec<usize> = tensors
+        .iter()
+        .filter(|tensor| architecture.layer(tensor.name()).is_some())
+        .filter_map(|tensor| tensor.shape().get(inputs).map(|&width| width as usize))
+        .collect();
+    widths.sort_unstable();
+    widths.dedup();
+    widths
+}
+
+/// 16 bits of the kind that most weights have already.
+fn other_dtype(tensors: &[TensorRef<'_>]) -> Dtype {
+    let weights = |dtype| {
+        let of_type = tensors.iter().filter(move |tensor| tensor.dtype() == dtype);
+        of_type.map(|tensor| tensor.elements()).sum::<u64>()
+    };
+    let others = [Dtype::F16, Dtype::F32, Dtype::F64].map(weights);
+    if weights(Dtype::BF16) > others.iter().sum() {
+        Dtype::BF16
+    } else {
+        Dtype::F16
+    }
+}
+
+/// What a configuration says the checkpoint was quantized by.
+fn quantized_by(config: &Value) -> Option<String> {
+    let found = ["quantization_config", "compression_config"]
+        .iter()
+        .map(|key| &config[*key])
+        .find(|value| !value.is_null())?;
+    let method = found["quant_method"]
+        .as_str()
+        .unwrap_or("by an unnamed method");
+    Some(method.to_owned())
+}

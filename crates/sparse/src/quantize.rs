@@ -1,0 +1,314 @@
+//! `sparse quantize` and `sparse dequantize`: checkpoints in the formats that people's tools load.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sparse_checkpoint::Existing;
+use sparse_quant::{
+    Calibration, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset, QuantSpec,
+};
+
+use crate::context::{Context, Hinted, Outcome};
+use crate::machine::peak_memory_bytes;
+use crate::{resolve, table};
+
+/// What to quantize, and how.
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub struct QuantizeArgs {
+    /// Checkpoint directory or hub id (owner/name[@revision])
+    #[arg(required_unless_present = "list")]
+    model: Option<String>,
+    /// How to quantize; --list shows all
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["list", "estimate"])]
+    preset: Option<String>,
+    /// Folder to write to
+    #[arg(short, long, value_name = "DIR", required_unless_present_any = ["list", "estimate"])]
+    output: Option<PathBuf>,
+    /// Format to write, where a preset has several
+    #[arg(long, value_name = "F")]
+    format: Option<Format>,
+    /// Text to calibrate on; by default one that comes with the program. GGUF presets calibrate
+    /// (an importance matrix) only if it is given
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Windows of the calibration text to use
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SAMPLES as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    samples: u32,
+    /// Which windows
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Most bytes of weights in one file
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SHARD_BYTES)]
+    max_shard_bytes: u64,
+    /// Show all presets
+    #[arg(long, conflicts_with_all = ["model", "preset", "output", "estimate"])]
+    list: bool,
+    /// Say how large the output would be, from configuration and headers alone
+    #[arg(long, conflicts_with = "output")]
+    estimate: bool,
+}
+
+/// What to turn back.
+#[derive(Debug, clap::Args)]
+pub struct DequantizeArgs {
+    /// Checkpoint directory or hub id of a quantized model, or a GGUF file
+    model: String,
+    /// Folder to write the plain checkpoint (f32) to
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+/// Runs `sparse quantize`.
+pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if args.list {
+        return list(context);
+    }
+    let preset = args.preset.as_deref().map(Preset::named).transpose()?;
+    let model = args.model.as_deref().unwrap_or_default();
+    match (preset, &args.output) {
+        (Some(preset), Some(output)) => quantize(model, preset, output, args, context),
+        (preset, _) => estimate(model, preset, args.format, context),
+    }
+}
+
+fn list(context: &Context) -> anyhow::Result<Outcome> {
+    let mut text = format!(
+        "{:16} {:8} {:>4} {:>6}  {:10}  {}\n",
+        "preset", "method", "bits", "group", "calibrated", "formats"
+    );
+    let mut rows: Vec<Value> = Vec::new();
+    for preset in PRESETS {
+        let formats: Vec<String> = preset.formats.iter().map(Format::to_string).collect();
+        let group = preset
+            .group_size
+            .map_or("-".to_owned(), |size| size.to_string());
+        text.push_str(&format!(
+            "{:16} {:8} {:>4} {group:>6}  {:10}  {}\n",
+            preset.name,
+            preset.method.name(),
+            preset.bits,
+            if preset.calibrated { "yes" } else { "no" },
+            formats.join(", ")
+        ));
+        rows.push(json!({
+            "preset": preset.name,
+            "method": preset.method.name(),
+            "bits": preset.bits,
+            "group_size": preset.group_size,
+            "calibrated": preset.calibrated,
+            "formats": formats,
+        }));
+    }
+    context.emit(&json!({ "presets": rows }), &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn quantize(
+    model: &str,
+    preset: Preset,
+    output: &Path,
+    args: &QuantizeArgs,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let format = preset.format(args.format)?;
+    check_output(output, context)?;
+    let checkpoint = resolve::open(model, context)?;
+    check_apart(output, checkpoint.root())?;
+    let options = Options {
+        calibration: calibration(args, &preset)?,
+        ..options(args.max_shard_bytes, context)
+    };
+    let spec = QuantSpec { preset, format };
+    let bar = context.bar();
+    let made = sparse_quant::quantize(&checkpoint, output, &spec, &options, &bar)?;
+    drop(bar);
+    let mut text = table::fields(&[
+        (
+            "written",
+            format!(
+                "{}  {:.2}x smaller, as {format}",
+                table::bytes(made.quantized_bytes),
+                made.ratio()
+            ),
+        ),
+        (
+            "layers",
+            format!(
+                "{}, {:.3} bits per weight with scales",
+                made.layers, made.effective_bits_per_weight
+            ),
+        ),
+        ("took", table::seconds(made.seconds)),
+    ]);
+    for note in &made.notes {
+        text.push_str(&table::wrap(&format!("note: {note}"), 0));
+    }
+    context.emit(
+        &json!({
+            "preset": preset.name,
+            "method": preset.method.name(),
+            "bits": preset.bits,
+            "group_size": made.group_size,
+            "format": format.to_string(),
+            "original_bytes": made.original_bytes,
+            "quantized_bytes": made.quantized_bytes,
+            "ratio": made.ratio(),
+            "parameters": made.parameters,
+            "effective_bits_per_weight": made.effective_bits_per_weight,
+            "layers": made.layers,
+            "skipped": made.skipped,
+            "notes": made.notes,
+            "seconds": made.seconds,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }),
+        &text,
+    )?;
+    Ok(Outcome::Yes)
+}
+
+fn estimate(
+    model: &str,
+    preset: Option<Preset>,
+    format: Option<Format>,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let checkpoint = resolve::open(model, context)?;
+    let presets: Vec<Preset> = preset.map_or(PRESETS.to_vec(), |preset| vec![preset]);
+    let mut rows = Vec::new();
+    let mut text = String::new();
+    let mut parameters = 0;
+    for preset in &presets {
+        let format = match preset.format(format) {
+            Err(_) if presets.len() > 1 => preset.formats[0],
+            format => format?,
+        };
+        let spec = QuantSpec {
+            preset: *preset,
+            format,
+        };
+        let guess = match sparse_quant::estimate(&checkpoint, &spec) {
+            // Of many, those that do not go with this model are left out.
+            Err(sparse_quant::Error::Unsupported { .. }) if presets.len() > 1 => continue,
+            guess => guess?,
+        };
+        parameters = guess.parameters;
+        let (half, full) = (2 * parameters, 4 * parameters);
+        let ratio = |bytes: u64| bytes as f64 / guess.quantized_bytes.max(1) as f64;
+        let savings = 100.0 * (1.0 - guess.quantized_bytes as f64 / half.max(1) as f64);
+        text.push_str(&format!(
+            "{:16} {:>10}  {:6.2}x smaller than fp16  {savings:5.1}% saved\n",
+            preset.name,
+            table::bytes(guess.quantized_bytes),
+            ratio(half),
+        ));
+        rows.push(json!({
+            "preset": preset.name,
+            "format": format.to_string(),
+            "quantized_bytes": guess.quantized_bytes,
+            "ratio_to_fp16": ratio(half),
+            "ratio_to_fp32": ratio(full),
+            "savings_pct": savings,
+        }));
+    }
+    let head = table::fields(&[
+        ("weights", table::count(parameters)),
+        ("as fp32", table::bytes(4 * parameters)),
+        ("as fp16", table::bytes(2 * parameters)),
+    ]);
+    context.emit(
+        &json!({
+            "parameters": parameters,
+            "bytes_fp32": 4 * parameters,
+            "bytes_fp16": 2 * parameters,
+            "presets": rows,
+        }),
+        &format!("{head}\n{text}"),
+    )?;
+    Ok(Outcome::Yes)
+}
+
+/// Runs `sparse dequantize`.
+pub fn dequantize(args: &DequantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
+    check_output(&args.output, context)?;
+    let options = options(DEFAULT_SHARD_BYTES, context);
+    let bar = context.bar();
+    let folder = Path::new(&args.model);
+    let gguf = sparse_quant::gguf::find(folder);
+    let layers = if let Some(file) = gguf {
+        check_apart(&args.output, folder)?;
+        sparse_quant::dequantize_gguf(&file, &args.output, &options, &bar)?
+    } else {
+        let checkpoint = resolve::open(&args.model, context)?;
+        check_apart(&args.output, checkpoint.root())?;
+        sparse_quant::dequantize(&checkpoint, &args.output, &options, &bar)?
+    };
+    drop(bar);
+    context.emit(
+        &json!({ "layers": layers, "peak_memory_bytes": peak_memory_bytes() }),
+        &table::fields(&[("layers", format!("{layers}, as f32"))]),
+    )?;
+    Ok(Outcome::Yes)
+}
+
+fn options(max_shard_bytes: u64, context: &Context) -> Options {
+    let existing = match context.existing() {
+        sparse_delta::Existing::Keep => Existing::Keep,
+        sparse_delta::Existing::Replace => Existing::Replace,
+    };
+    Options {
+        threads: context.threads(),
+        existing,
+        max_shard_bytes,
+        calibration: None,
+    }
+}
+
+/// The calibration text, read before anything slow is done.
+fn calibration(args: &QuantizeArgs, preset: &Preset) -> anyhow::Result<Option<Calibration>> {
+    let text = match &args.calibration {
+        None if !preset.calibrated => return Ok(None),
+        None => None,
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Hinted {
+            message: format!("cannot read {}: {error}", path.display()),
+            hint: "pass a text file in UTF-8".to_owned(),
+        })?),
+    };
+    Ok(Some(Calibration {
+        text,
+        samples: args.samples as usize,
+        seed: args.seed,
+    }))
+}
+
+/// Refuses an output that exists before anything slow is done.
+fn check_output(output: &Path, context: &Context) -> anyhow::Result<()> {
+    let keep = context.existing() == sparse_delta::Existing::Keep;
+    if keep && output.symlink_metadata().is_ok() {
+        return Err(sparse_checkpoint::Error::OutputExists {
+            path: output.to_owned(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Refuses an output that overlaps the input: replacing it would destroy what is read.
+fn check_apart(output: &Path, input: &Path) -> anyhow::Result<()> {
+    let absolute = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
+    let (Ok(out), Ok(path)) = (absolute(output), absolute(input)) else {
+        return Ok(());
+    };
+    if !out.starts_with(&path) && !path.starts_with(&out) {
+        return Ok(());
+    }
+    Err(Hinted {
+        message: format!(
+            "the output {} overlaps {}",
+            output.display(),
+            input.display()
+        ),
+        hint: "choose another output with -o".to_owned(),
+    }
+    .into())
+}
