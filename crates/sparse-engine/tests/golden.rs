@@ -1,6 +1,7 @@
 //! Logits and greedy texts are those of transformers, for every architecture and switch.
 //!
 //! `conformance/engine_golden.py` made the files, and checks them afresh.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

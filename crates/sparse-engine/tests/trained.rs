@@ -1,5 +1,6 @@
 //! Trained checkpoints: logits, two hundred tokens of greedy text, tokenizers and chat templates
 //! are those of transformers.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

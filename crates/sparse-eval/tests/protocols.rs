@@ -1,6 +1,7 @@
 //! Perplexities are those that transformers' logits give, by every protocol.
 //!
 //! `conformance/engine_golden.py` made the file, and checks it afresh.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

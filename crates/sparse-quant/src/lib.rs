@@ -1,7 +1,7 @@
 //! Quantizing checkpoints into the formats that people's tools load.
 //!
 //! [`quantize`] writes a checkpoint anew with its linear layers as codes and scales. Methods
-//! ([`method`]) are pure functions over matrices; formats ([`format`]) say which tensors a layer
+//! ([`method`]) are pure functions over matrices; formats ([`mod@format`]) say which tensors a layer
 //! becomes, and read them back; [`Preset`]s name combinations of the two.
 //!
 //! A layer is in memory at a time, so memory does not grow with the model. Outputs appear only

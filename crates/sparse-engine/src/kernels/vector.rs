@@ -264,11 +264,12 @@ mod tests {
         sum * 2.0 / std::f64::consts::PI.sqrt()
     }
 
+    type Kernel = fn(Level, &mut [f32]);
     type Reference = fn(f64) -> f64;
 
     #[test]
     fn activations_are_those_of_their_definitions_at_every_level() {
-        let cases: [(fn(Level, &mut [f32]), Reference); 5] = [
+        let cases: [(Kernel, Reference); 5] = [
             (gelu_tanh, |x| {
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
                 0.5 * x * (1.0 + inner.tanh())

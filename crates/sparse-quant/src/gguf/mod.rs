@@ -1,6 +1,6 @@
 //! llama.cpp's file: one GGUF with weights, hyperparameters and tokenizer.
 //!
-//! [`plan`] decides from configuration, tokenizer and headers what the file holds, `container` knows its
+//! `plan` decides from configuration, tokenizer and headers what the file holds, `container` knows its
 //! bytes, [`read`](GgufFile) reads any such file back.
 
 mod container;
