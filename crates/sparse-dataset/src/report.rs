@@ -1,6 +1,6 @@
 //! A split's header in a person's terms.
 
-use crate::artifact::SplitHeader;
+use crate::header::SplitHeader;
 use crate::plan::{Fold, Origin, Piece, Predictor};
 use crate::spec::SplitReport;
 

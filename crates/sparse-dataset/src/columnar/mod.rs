@@ -2,6 +2,7 @@
 
 mod build;
 mod output;
+mod pages;
 mod read;
 mod recipe;
 mod render;

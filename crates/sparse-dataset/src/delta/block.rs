@@ -17,6 +17,8 @@ use crate::wire::{Reader, put_bytes, put_number};
 
 /// The most base text given to zstd as a dictionary.
 const DICTIONARY: usize = 1 << 20;
+/// The end of a lesson, which is predicted as if it were to be coded.
+const REHEARSAL: u64 = 128 << 10;
 /// The most new text of one column in one block.
 const MAX_BUFFER: u64 = 1 << 31;
 
@@ -184,6 +186,7 @@ fn teach(setup: &Setup, rows: &mut RowCoder, base: &mut Rows) -> Result<()> {
             break;
         }
         base.read(row as u32, &mut record)?;
+        model.start_row();
         for &cell in record.cells() {
             let bytes = record.bytes(cell);
             if let Some(column) = setup
@@ -191,7 +194,13 @@ fn teach(setup: &Setup, rows: &mut RowCoder, base: &mut Rows) -> Result<()> {
                 .column_like(cell.column)
                 .filter(|_| cell.kind != Kind::Null)
             {
-                model.text(&mut Silent, column, bytes, MAX_RECORD);
+                // What contexts say is learned first, how far to trust them
+                // from the rest.
+                if taught + REHEARSAL < budget {
+                    model.learn(column, bytes);
+                } else {
+                    model.text(&mut Silent, column, bytes, MAX_RECORD);
+                }
                 taught += bytes.len() as u64;
             }
         }

@@ -149,6 +149,7 @@ impl RowCoder {
         if whole {
             self.fill(template, columns, base)?;
         } else {
+            self.texts.start_row();
             let mut shown = false;
             let mut element = 0;
             for place in 0..columns.len() {
@@ -230,6 +231,12 @@ impl RowCoder {
                 predictor, kind, ..
             } = &self.plan.columns[column as usize];
             let model = &self.columns[column as usize];
+            if let (Some(base), Some(source)) = (base, predictor.copied_base()) {
+                let (found, bytes) = base.get(source as usize)?;
+                let kind = if found == Kind::Null { found } else { *kind };
+                own.push(column, kind, bytes);
+                continue;
+            }
             let (kind, bytes) = predictor.predict(*kind, &model.known, base, &own, 0)?;
             // The row may be the source, so it cannot grow while it is read.
             self.scratch.clear();

@@ -145,7 +145,7 @@ impl Plan {
     /// A derivative column that speaks like a base column.
     pub(crate) fn column_like(&self, base: u32) -> Option<usize> {
         self.columns.iter().position(|column| {
-            column.basis == Some(base) || matches!(&column.predictor, Predictor::Concat(pieces) if pieces.as_slice() == [Piece::Cell(Origin::Base(base), Fold::As)])
+            column.basis == Some(base) || column.predictor.copied_base() == Some(base)
         })
     }
 }

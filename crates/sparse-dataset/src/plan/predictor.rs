@@ -183,6 +183,18 @@ impl Predictor {
         }
     }
 
+    /// The base column that this one is a copy of.
+    #[inline]
+    pub(crate) fn copied_base(&self) -> Option<u32> {
+        match self {
+            Self::Concat(pieces) => match pieces.as_slice() {
+                [Piece::Cell(Origin::Base(column), Fold::As)] => Some(*column),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The columns this one is a function of.
     pub(crate) fn origins(&self) -> Vec<Origin> {
         match self {

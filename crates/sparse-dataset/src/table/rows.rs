@@ -51,7 +51,7 @@ impl Rows {
             self.add(Part::Text(Box::new(table)), &path)?;
             return Ok(declared);
         }
-        let mut stored = StoredRows::new();
+        let mut stored = StoredRows::default();
         let mut record = Record::default();
         let mut around: Vec<Option<(Kind, Vec<u8>)>> = Vec::new();
         for row in 0..table.rows() {
