@@ -1,5 +1,6 @@
 //! Tables: rows of cells, read from any supported format.
 
+mod ends;
 mod record;
 mod rows;
 mod source;
@@ -8,6 +9,7 @@ mod spill;
 mod stored;
 mod textual;
 
+pub(crate) use ends::Ends;
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;
 pub(crate) use source::Source;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::ends::Ends;
 use super::record::{Kind, Record};
 use super::source::Source;
 use super::stored::{StoredRows, read_stored};
@@ -14,7 +15,7 @@ enum Part {
     Text(Box<TextTable>),
     Stored {
         source: Source,
-        ends: Vec<u64>,
+        ends: Ends,
         columns: Columns,
         buffer: Vec<u8>,
     },
@@ -122,6 +123,17 @@ impl Rows {
         Ok(())
     }
 
+    /// The bytes of the files, as they are read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(table) => table.source.len,
+                Part::Stored { source, .. } => source.len,
+            })
+            .sum()
+    }
+
     pub(crate) fn len(&self) -> u32 {
         self.starts.last().copied().unwrap_or(0)
     }
@@ -144,12 +156,8 @@ impl Rows {
                 columns,
                 buffer,
             } => {
-                let start = if local == 0 {
-                    0
-                } else {
-                    ends[local as usize - 1]
-                };
-                let bytes = source.read(start, ends[local as usize], buffer)?;
+                let (start, end) = ends.span(local);
+                let bytes = source.read(start, end, buffer)?;
                 // The rows were written by this process a moment ago.
                 if read_stored(bytes, record).is_none() {
                     let error = std::io::Error::other("temporary rows could not be read back");

@@ -1,5 +1,6 @@
 //! Where the records of a text file end, found window by window.
 
+use super::ends::Ends;
 use super::record::{MAX_RECORD, Record};
 use super::source::Source;
 use super::textual::{count_lines, fault_error};
@@ -40,17 +41,33 @@ fn too_large(source: &Source, at: u64) -> Error {
     }
 }
 
+/// Notes where a record ends.
+fn push(source: &Source, ends: &mut Ends, end: u64) -> Result<()> {
+    let found = end - ends.last();
+    if found <= MAX_RECORD as u64 && ends.push(end) {
+        return Ok(());
+    }
+    Err(Error::TooLarge {
+        path: source.path.clone(),
+        what: format!("the record at byte {}", ends.last()),
+        found,
+        limit: MAX_RECORD as u64,
+    })
+}
+
 /// The ends of lines.
-pub(super) fn lines(source: &Source) -> Result<Vec<u64>> {
-    let mut ends = Vec::new();
+pub(super) fn lines(source: &Source) -> Result<Ends> {
+    let mut ends = Ends::default();
     let mut at = 0u64;
     source.chunks(|chunk| {
-        ends.extend(memchr::memchr_iter(b'\n', chunk).map(|offset| at + offset as u64 + 1));
+        for offset in memchr::memchr_iter(b'\n', chunk) {
+            push(source, &mut ends, at + offset as u64 + 1)?;
+        }
         at += chunk.len() as u64;
         Ok(())
     })?;
-    if ends.last().copied().unwrap_or(0) < source.len {
-        ends.push(source.len);
+    if ends.last() < source.len {
+        push(source, &mut ends, source.len)?;
     }
     Ok(ends)
 }
@@ -63,8 +80,8 @@ pub(super) fn survey(source: &Source) -> Result<Survey> {
 }
 
 /// The ends of the records of a JSON document.
-pub(super) fn document(source: &Source, parser: &mut RecordParser) -> Result<Vec<u64>> {
-    let mut ends = Vec::new();
+pub(super) fn document(source: &Source, parser: &mut RecordParser) -> Result<Ends> {
+    let mut ends = Ends::default();
     let mut record = Record::default();
     let reached = windows(source, |at, bytes, last| {
         let mut done = 0;
@@ -73,7 +90,7 @@ pub(super) fn document(source: &Source, parser: &mut RecordParser) -> Result<Vec
                 // What touches the end of the window may go on.
                 Ok(length) if done + length < bytes.len() || last => {
                     done += length.max(1);
-                    ends.push(at + done as u64);
+                    push(source, &mut ends, at + done as u64)?;
                 }
                 Err(fault) if last => {
                     return Err(fault_error(source, at + done as u64, &bytes[done..], fault));
@@ -90,14 +107,14 @@ pub(super) fn document(source: &Source, parser: &mut RecordParser) -> Result<Vec
 }
 
 /// The ends of the records of a delimited file.
-pub(super) fn delimited(source: &Source, dialect: &Dialect) -> Result<Vec<u64>> {
-    let mut ends = Vec::new();
+pub(super) fn delimited(source: &Source, dialect: &Dialect) -> Result<Ends> {
+    let mut ends = Ends::default();
     let reached = windows(source, |at, bytes, last| {
         let mut done = 0;
         while done < bytes.len() {
             match dialect.record_end(bytes, done) {
                 Some(end) if end < bytes.len() || last => {
-                    ends.push(at + end as u64);
+                    push(source, &mut ends, at + end as u64)?;
                     done = end;
                 }
                 None if last => {

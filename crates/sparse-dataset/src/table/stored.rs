@@ -3,16 +3,17 @@
 
 use std::path::Path;
 
-use super::record::{Kind, Record};
+use super::ends::Ends;
+use super::record::{Kind, MAX_RECORD, Record};
 use super::source::Source;
 use super::spill::Spill;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wire::{Reader, put_number};
 
 /// Rows being written.
 #[derive(Default)]
 pub(crate) struct StoredRows {
-    ends: Vec<u64>,
+    ends: Ends,
     bytes: Spill,
 }
 
@@ -30,12 +31,20 @@ impl StoredRows {
                 out.extend_from_slice(bytes);
             }
         })?;
-        ends.push(bytes.len());
-        Ok(())
+        if ends.push(bytes.len()) {
+            Ok(())
+        } else {
+            Err(Error::TooLarge {
+                path: path.to_owned(),
+                what: "a row with what surrounds it".to_owned(),
+                found: bytes.len(),
+                limit: MAX_RECORD as u64,
+            })
+        }
     }
 
     /// Ends the writing and gives the bytes with the end of each row.
-    pub(crate) fn finish(self, path: &Path) -> Result<(Source, Vec<u64>)> {
+    pub(crate) fn finish(self, path: &Path) -> Result<(Source, Ends)> {
         Ok((self.bytes.finish(path)?, self.ends))
     }
 }

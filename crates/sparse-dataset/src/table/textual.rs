@@ -1,6 +1,7 @@
 //! A text file as a table: where its records are, each parsed when asked for.
 
-use super::record::{MAX_RECORD, Record};
+use super::ends::Ends;
+use super::record::Record;
 use super::source::Source;
 use super::spans;
 use crate::error::{Error, Result};
@@ -12,9 +13,9 @@ const SAMPLE: u64 = 4 << 20;
 
 /// An opened text file.
 pub(crate) struct TextTable {
-    source: Source,
+    pub(super) source: Source,
     /// The end of each record.
-    pub(crate) ends: Vec<u64>,
+    pub(crate) ends: Ends,
     pub(crate) parser: RecordParser,
     /// Records before the first row (the header line).
     header: u32,
@@ -40,19 +41,7 @@ impl TextTable {
         }
     }
 
-    fn new(source: Source, ends: Vec<u64>, parser: RecordParser, header: u32) -> Result<Self> {
-        let mut start = 0;
-        for &end in &ends {
-            if end - start > MAX_RECORD as u64 {
-                return Err(Error::TooLarge {
-                    path: source.path,
-                    what: "a record".to_owned(),
-                    found: end - start,
-                    limit: MAX_RECORD as u64,
-                });
-            }
-            start = end;
-        }
+    fn new(source: Source, ends: Ends, parser: RecordParser, header: u32) -> Result<Self> {
         if ends.len() as u64 >= u64::from(u32::MAX) {
             let found = ends.len() as u64;
             return Err(Error::TooLarge {
@@ -139,19 +128,9 @@ impl TextTable {
         self.ends.len() as u32
     }
 
-    /// The place of a record in the file.
-    pub(crate) fn span(&self, row: u32) -> (u64, u64) {
-        let start = if row == 0 {
-            0
-        } else {
-            self.ends[row as usize - 1]
-        };
-        (start, self.ends[row as usize])
-    }
-
     /// Parses a record.
     pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
-        let (start, end) = self.span(row);
+        let (start, end) = self.ends.span(row);
         let bytes = self.source.read(start, end, &mut self.buffer)?;
         let parsed = if row < self.header {
             self.parser.literal(bytes, record)

@@ -2,6 +2,8 @@
 
 /// How many there are.
 pub(super) const CONTEXTS: usize = 15;
+/// The first of them, which say something beyond the row.
+pub(super) const LASTING: usize = 12;
 
 /// Mixes a value and a salt into 64 bits.
 #[inline]
@@ -126,22 +128,22 @@ impl Contexts {
             hash(order(2), 12),
             hash(order(3), 13),
             hash(order(4), 14),
+            hash(order(4) >> 8 | column << 32, 15),
             hash(order(6), 16),
             hash(word, 17),
             hash(word.wrapping_add(before.rotate_left(17)), 18),
-            hash(
-                word.wrapping_add(before.rotate_left(17)).wrapping_add(row),
-                19,
-            ),
-            hash(word.wrapping_add(second.rotate_left(34)), 20),
-            hash(order(3) | self.row << 32, 21),
-            hash(word.wrapping_add(row), 22),
-            hash(self.shape & 0xffff_ffff | order(1) << 32, 23),
+            hash(word.wrapping_add(second.rotate_left(34)), 19),
             hash(
                 word.wrapping_add(self.sentence.min(4) << 8 | u64::from(self.mark)),
+                20,
+            ),
+            hash(self.shape & 0xffff_ffff | order(1) << 32, 21),
+            hash(order(3) | self.row << 32, 22),
+            hash(word.wrapping_add(row), 23),
+            hash(
+                word.wrapping_add(before.rotate_left(17)).wrapping_add(row),
                 24,
             ),
-            hash(order(4) >> 8 | column << 32, 25),
         ];
     }
 }

@@ -10,7 +10,7 @@ mod slots;
 
 use super::range::BitCoder;
 use arithmetic::Arithmetic;
-use contexts::{CONTEXTS, Contexts, hash};
+use contexts::{CONTEXTS, Contexts, LASTING, hash};
 use mixer::{INPUTS, Logistic, Mixer, Refinement};
 use slots::{Lines, Match, Slot};
 
@@ -97,25 +97,32 @@ impl TextModel {
     /// Learns a text of a column without predicting it, which is faster.
     pub(crate) fn learn(&mut self, column: usize, text: &[u8]) {
         self.start_text(column);
-        for &byte in text.iter().chain(&[END]) {
-            let byte = byte.max(u8::from(byte > END));
-            for half in 0..2 {
-                let mut node = 1usize;
-                self.find_lines(if half == 0 {
-                    1
-                } else {
-                    16 | usize::from(byte >> 4)
-                });
-                for index in (0..4).rev() {
-                    let bit = byte >> (4 * (1 - half) + index) & 1 == 1;
-                    for &line in &self.current {
-                        self.lines.learn(line, node, bit, LIMIT);
-                    }
-                    node = node << 1 | usize::from(bit);
-                }
+        for &byte in text {
+            if byte <= ESCAPE {
+                self.learn_byte(ESCAPE);
+                self.learn_byte(byte + 2);
+            } else {
+                self.learn_byte(byte);
             }
-            self.push(byte);
         }
+        self.learn_byte(END);
+    }
+
+    fn learn_byte(&mut self, byte: u8) {
+        let mut node = 1usize;
+        for half in [byte >> 4, byte & 15] {
+            self.find_lines(node, LASTING);
+            let mut place = 1;
+            for index in (0..4).rev() {
+                let bit = half >> index & 1 == 1;
+                for &line in &self.current[..LASTING] {
+                    self.lines.learn(line, place, bit, LIMIT);
+                }
+                place = place << 1 | usize::from(bit);
+            }
+            node = place;
+        }
+        self.push(byte);
     }
 
     /// Codes one text of a column, its end included. A decoder ignores `text`.
@@ -170,7 +177,7 @@ impl TextModel {
         let mut node = 1usize;
         for index in (0..8).rev() {
             if index == 7 || index == 3 {
-                self.find_lines(node);
+                self.find_lines(node, CONTEXTS);
             }
             let bit = byte >> index & 1 == 1;
             node = node << 1 | usize::from(self.bit(coder, node, index, bit));
@@ -184,9 +191,10 @@ impl TextModel {
         byte
     }
 
-    /// Picks each context's line for the coming half byte.
-    fn find_lines(&mut self, node: usize) {
-        for (line, &context) in self.current.iter_mut().zip(&self.contexts.hashes) {
+    /// Picks the line of the first contexts for the coming half byte.
+    fn find_lines(&mut self, node: usize, count: usize) {
+        let current = self.current.iter_mut().take(count);
+        for (line, &context) in current.zip(&self.contexts.hashes) {
             *line = self.lines.find(hash(context, node as u64));
         }
     }
