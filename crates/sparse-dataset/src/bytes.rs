@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::spec::{Progress, step};
 use crate::table::{Source, Spill};
 
 /// Larger files are compressed without the base.
@@ -26,13 +27,20 @@ fn window(file: u64, prefix: usize) -> u32 {
 
 /// Compresses a file given `prefix`, which must be empty for files larger than
 /// [`LARGEST`]. Nothing if that takes more than `most` bytes.
-pub(crate) fn pack(file: &Source, prefix: &[u8], level: i32, most: u64) -> Result<Option<Spill>> {
+pub(crate) fn pack(
+    file: &Source,
+    prefix: &[u8],
+    level: i32,
+    most: u64,
+    progress: &dyn Progress,
+) -> Result<Option<Spill>> {
     let mut out = Limited {
         spill: Spill::default(),
         most,
         path: &file.path,
     };
-    let packed = pack_into(file, prefix, level, &mut out);
+    let packed = pack_into(file, prefix, level, &mut out, progress);
+    // Too much ends in an error of the writer, which is none here.
     if out.spill.len() > most {
         return Ok(None);
     }
@@ -40,13 +48,19 @@ pub(crate) fn pack(file: &Source, prefix: &[u8], level: i32, most: u64) -> Resul
 }
 
 /// The size of a file under a fast setting of the same compressor.
-pub(crate) fn quick_size(file: &Source) -> Result<u64> {
+pub(crate) fn quick_size(file: &Source, progress: &dyn Progress) -> Result<u64> {
     let mut counted = Counted(0);
-    pack_into(file, &[], 3, &mut counted)?;
+    pack_into(file, &[], 3, &mut counted, progress)?;
     Ok(counted.0)
 }
 
-fn pack_into(file: &Source, prefix: &[u8], level: i32, out: &mut dyn Write) -> Result<()> {
+fn pack_into(
+    file: &Source,
+    prefix: &[u8],
+    level: i32,
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<()> {
     let failed = Error::io(&file.path);
     let set_up = |out| {
         let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(out, level, prefix)?;
@@ -56,7 +70,12 @@ fn pack_into(file: &Source, prefix: &[u8], level: i32, out: &mut dyn Write) -> R
         Ok::<_, io::Error>(encoder)
     };
     let mut encoder = set_up(out).map_err(failed)?;
-    file.chunks(|chunk| encoder.write_all(chunk).map_err(Error::io(&file.path)))?;
+    let mut done = 0;
+    file.chunks(|chunk| {
+        step(progress, "comparing with zstd", done, file.len)?;
+        done += chunk.len() as u64;
+        encoder.write_all(chunk).map_err(Error::io(&file.path))
+    })?;
     encoder.finish().map(drop).map_err(Error::io(&file.path))
 }
 
@@ -134,7 +153,7 @@ mod tests {
 
     fn packed(data: &[u8], prefix: &[u8], most: u64) -> Option<Vec<u8>> {
         let file = Source::from_bytes(Path::new("test"), data.to_vec());
-        let packed = pack(&file, prefix, 19, most).unwrap()?;
+        let packed = pack(&file, prefix, 19, most, &()).unwrap()?;
         let packed = packed.finish(Path::new("test")).unwrap();
         Some(
             packed

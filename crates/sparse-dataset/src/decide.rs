@@ -51,7 +51,6 @@ pub(crate) fn decide(
     let samples = sample_rows(&mut base.rows, rows, &references)?;
     let plan = column_plans(&samples, &columns, &base_names);
     let (in_new_rows, in_others) = new_text(rows, &references, &plan, &samples)?;
-    let bytes = in_new_rows + in_others;
     let model = model_size(spec.effort, in_new_rows, in_others, rows.bytes());
     Ok(Decided {
         plan,

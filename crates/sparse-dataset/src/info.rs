@@ -67,7 +67,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
                     Some(_) => "kept",
                 };
                 next = reference.map_or(next, |(at, _)| at + 1);
-                if what != "kept" && found[first..].iter().all(|example| example.what != what) {
+                if found[first..].iter().all(|example| example.what != what) {
                     let cells = differences(
                         &rows.own,
                         reference.map(|(_, base)| base),

@@ -147,7 +147,7 @@ pub struct Info {
 pub struct Example {
     /// The file.
     pub split: String,
-    /// `edited`, `new` or `moved`.
+    /// `kept`, `moved`, `edited` or `new`.
     pub what: &'static str,
     /// The row in the derivative, from 0.
     pub row: u64,

@@ -152,8 +152,7 @@ fn as_bytes(
     if rows <= file.len / CLEARLY_SMALL {
         return Ok(None);
     }
-    step(progress, "comparing with zstd", 0, 1)?;
-    if rows <= bytes::quick_size(file)? / HARDER {
+    if rows <= bytes::quick_size(file, progress)? / HARDER {
         return Ok(None);
     }
     let header = SplitHeader {
@@ -168,7 +167,7 @@ fn as_bytes(
         patch: None,
         ..split.header.clone()
     };
-    let Some(packed) = bytes::pack(file, &base.prefix(file.len)?, 19, rows)? else {
+    let Some(packed) = bytes::pack(file, &base.prefix(file.len)?, 19, rows, progress)? else {
         return Ok(None);
     };
     let blocks = NewBlocks::single(packed).finish(&file.path)?;
@@ -206,7 +205,7 @@ fn columnar_body(
         let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
         let small = header.bytes / 50 + blocks.bytes() / 4;
         let (original, _) = Source::open(file)?;
-        if let Some(patch) = bytes::pack(&original, &again, 19, small)? {
+        if let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
             let patch = patch.finish(file)?;
             header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());
             return Ok(());

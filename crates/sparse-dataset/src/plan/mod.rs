@@ -1,11 +1,14 @@
 //! How each column of a derivative is predicted from its base row and from
 //! columns of the derivative that are known already.
 
+mod guess;
 mod predictor;
+mod sample;
 mod search;
 
 pub(crate) use predictor::{Fold, Known, Origin, Piece, Predictor};
-pub(crate) use search::{Sample, column_plans, missed_bytes, sample_rows};
+pub(crate) use sample::{Sample, missed_bytes, sample_rows};
+pub(crate) use search::column_plans;
 
 use crate::table::Kind;
 use crate::wire::{Reader, put_bytes, put_number};

@@ -9,7 +9,6 @@ mod spill;
 mod stored;
 mod textual;
 
-pub(crate) use ends::Ends;
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;
 pub(crate) use source::Source;

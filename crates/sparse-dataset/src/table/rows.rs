@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::ends::Ends;
 use super::record::{Kind, Record};
-use super::source::Source;
+use super::source::{Source, Window};
 use super::stored::{StoredRows, read_stored};
 use super::textual::{TextOptions, TextTable};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ enum Part {
         source: Source,
         ends: Ends,
         columns: Columns,
-        buffer: Vec<u8>,
+        window: Window,
     },
 }
 
@@ -90,7 +90,7 @@ impl Rows {
                 source,
                 ends,
                 columns,
-                buffer: Vec::new(),
+                window: Window::default(),
             },
             path,
         )
@@ -154,10 +154,10 @@ impl Rows {
                 source,
                 ends,
                 columns,
-                buffer,
+                window,
             } => {
                 let (start, end) = ends.span(local);
-                let bytes = source.read(start, end, buffer)?;
+                let bytes = source.read_row(start, end, window)?;
                 // The rows were written by this process a moment ago.
                 if read_stored(bytes, record).is_none() {
                     let error = std::io::Error::other("temporary rows could not be read back");

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 /// Files up to this size are held in memory.
 const IN_MEMORY: u64 = 192 << 20;
 const CHUNK: usize = 4 << 20;
+/// Bytes read ahead where rows are read in order.
+const AHEAD: u64 = 256 << 10;
 
 #[derive(Clone)]
 enum Held {
@@ -108,6 +110,36 @@ impl Source {
         }
     }
 
+    /// The bytes `start..end` of a row; rows in order are read ahead.
+    #[inline]
+    pub(crate) fn read_row<'a>(
+        &'a self,
+        start: u64,
+        end: u64,
+        window: &'a mut Window,
+    ) -> Result<&'a [u8]> {
+        if let Held::Memory(bytes) = &self.held {
+            let end = end.min(self.len);
+            return Ok(&bytes[start.min(end) as usize..end as usize]);
+        }
+        let held_end = window.start + window.bytes.len() as u64;
+        if start < window.start || end > held_end {
+            let in_order = start >= window.next && start - window.next < AHEAD / 4;
+            let until = if in_order {
+                end.max(start + AHEAD)
+            } else {
+                end
+            };
+            let length = self.read(start, until, &mut window.bytes)?.len();
+            window.bytes.truncate(length);
+            window.start = start;
+        }
+        window.next = end;
+        let (from, to) = (start - window.start, end - window.start);
+        let to = to.min(window.bytes.len() as u64);
+        Ok(&window.bytes[from.min(to) as usize..to as usize])
+    }
+
     /// Reads the bytes `start..end` from the first to the last.
     pub(crate) fn reader(&self, start: u64, end: u64) -> SourceReader<'_> {
         SourceReader {
@@ -128,6 +160,15 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// What was read around the last row.
+#[derive(Default)]
+pub(crate) struct Window {
+    bytes: Vec<u8>,
+    start: u64,
+    /// Where the last row ended.
+    next: u64,
 }
 
 /// A part of a file, read in order.

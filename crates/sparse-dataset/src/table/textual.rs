@@ -2,7 +2,7 @@
 
 use super::ends::Ends;
 use super::record::Record;
-use super::source::Source;
+use super::source::{Source, Window};
 use super::spans;
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -19,7 +19,7 @@ pub(crate) struct TextTable {
     pub(crate) parser: RecordParser,
     /// Records before the first row (the header line).
     header: u32,
-    buffer: Vec<u8>,
+    window: Window,
 }
 
 impl TextTable {
@@ -56,7 +56,7 @@ impl TextTable {
             ends,
             parser,
             header,
-            buffer: Vec::new(),
+            window: Window::default(),
         })
     }
 
@@ -131,7 +131,7 @@ impl TextTable {
     /// Parses a record.
     pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
         let (start, end) = self.ends.span(row);
-        let bytes = self.source.read(start, end, &mut self.buffer)?;
+        let bytes = self.source.read_row(start, end, &mut self.window)?;
         let parsed = if row < self.header {
             self.parser.literal(bytes, record)
         } else if self.parser.is_document() {

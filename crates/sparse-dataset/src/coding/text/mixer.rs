@@ -94,7 +94,7 @@ impl Mixer {
 
     /// Learns fast first and slowly later.
     pub(crate) fn settle(&mut self) {
-        self.rate = (self.rate * 0.9998).max(0.002);
+        self.rate = (self.rate * 0.9998).max(0.003);
     }
 }
 
