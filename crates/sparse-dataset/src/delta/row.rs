@@ -5,7 +5,7 @@ use super::column::{ColumnModel, code_edit};
 use super::edit::{Step, edit};
 use super::texts::Texts;
 use crate::coding::{Bit, BitCoder, Number, Symbol};
-use crate::plan::{ColumnPlan, Plan, Predictor};
+use crate::plan::{ColumnPlan, Origin, Plan, Predictor};
 use crate::table::{Kind, MAX_RECORD, Record};
 use crate::text::Template;
 
@@ -194,7 +194,7 @@ impl RowCoder {
         }
         for &cell in own.cells() {
             let predictor = &self.plan.columns[cell.column as usize].predictor;
-            if matches!(predictor, Predictor::Previous | Predictor::Learned(_)) {
+            if predictor.remembers() {
                 self.columns[cell.column as usize].known.learn(
                     predictor,
                     base,
@@ -241,8 +241,16 @@ impl RowCoder {
                 .as_ref()
                 .is_some_and(|(k, b)| *k == target.0 && *b == *target.1)
         };
+        // Only what differs from the base row counts as edited.
+        let mut of_base = true;
         let old: Option<Vec<u8>> = match &expected {
-            Some((kind, bytes)) if *kind != Kind::Null && !is_element => Some(bytes.clone()),
+            Some((kind, bytes)) if *kind != Kind::Null && !is_element => {
+                let origins = plan.predictor.origins();
+                of_base = origins
+                    .iter()
+                    .any(|origin| matches!(origin, Origin::Base(_)));
+                Some(bytes.clone())
+            }
             _ => plan
                 .basis
                 .and_then(|basis| base?.get(basis as usize))
@@ -322,7 +330,7 @@ impl RowCoder {
                     self.texts
                         .text(coder, column as usize, text, MAX_RECORD, self.writing)?
                 } else {
-                    self.edited_cells += 1;
+                    self.edited_cells += u32::from(of_base);
                     code_edit(
                         coder,
                         model,

@@ -127,7 +127,7 @@ impl Plan {
         for column in &mut self.columns {
             column.basis = column.basis.map(&number);
             match &mut column.predictor {
-                Predictor::Previous => {}
+                Predictor::Previous | Predictor::Next => {}
                 Predictor::Concat(pieces) => {
                     for piece in pieces {
                         if let Piece::Cell(origin, _) = piece {

@@ -1,6 +1,6 @@
 //! A sample of rows, from which plans are made and judged.
 
-use super::{ColumnPlan, Known, Plan};
+use super::{ColumnPlan, Known, Plan, Predictor};
 use crate::error::Result;
 use crate::matching::NEW;
 use crate::table::{Record, Rows};
@@ -10,6 +10,8 @@ const SAMPLE: usize = 384;
 
 /// Rows of the derivative, spread over it, with their base rows.
 pub(crate) struct Sample {
+    /// Its place in the file.
+    pub(crate) row: u32,
     pub(crate) base: Option<Record>,
     pub(crate) own: Record,
 }
@@ -34,7 +36,11 @@ pub(crate) fn sample_rows(
             base.read(references[row], &mut record)?;
             found = Some(record);
         }
-        out.push(Sample { base: found, own });
+        out.push(Sample {
+            row: row as u32,
+            base: found,
+            own,
+        });
     }
     Ok(out)
 }
@@ -55,6 +61,10 @@ pub(crate) fn missed_bytes(plan: &Plan, samples: &[Sample]) -> f64 {
         },
     ) in plan.columns.iter().enumerate()
     {
+        if *predictor == Predictor::Next {
+            // Samples are too far apart to follow it.
+            continue;
+        }
         // Cells that resemble the base's are edits, of which little is new.
         let share = if basis.is_some() { 4 } else { 1 };
         let mut known = Known::default();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::guess::guesses;
+use super::predictor::number;
 use super::sample::Sample;
 use super::{ColumnPlan, Fold, Known, Origin, Piece, Plan, Predictor};
 use crate::table::{Kind, hash_bytes};
@@ -43,6 +44,19 @@ fn rate(predictor: &Predictor, column: u32, kind: Kind, samples: &[Sample]) -> f
         );
     }
     hits as f64 / cells.max(1) as f64
+}
+
+/// The share of a column's cells that count on from the sample before.
+fn counted(column: u32, samples: &[Sample]) -> f64 {
+    let numbers = samples.iter().filter_map(|sample| {
+        let (_, bytes) = sample.own.get(column as usize)?;
+        Some((i64::from(sample.row), number(bytes)?))
+    });
+    let numbers: Vec<(i64, i64)> = numbers.collect();
+    let steps =
+        |pair: &&[(i64, i64)]| pair[1].1.checked_sub(pair[0].1) == Some(pair[1].0 - pair[0].0);
+    let hits = numbers.windows(2).filter(steps).count();
+    hits as f64 / samples.len().max(1) as f64
 }
 
 /// What a column may be made of.
@@ -113,6 +127,10 @@ fn best(column: u32, kind: Kind, samples: &[Sample], sources: &Sources<'_>) -> (
         Predictor::Previous,
         rate(&Predictor::Previous, column, kind, samples),
     );
+    let counted = counted(column, samples);
+    if counted > best.1 {
+        best = (Predictor::Next, counted);
+    }
     for candidate in candidates {
         let rate = rate(&candidate, column, kind, samples);
         if rate > best.1 + 1e-9 {
