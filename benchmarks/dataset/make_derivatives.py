@@ -1,10 +1,11 @@
 """Makes derivatives of the GSM8K training set, the same ones every time.
 
-usage: make_derivatives.py GSM8K_TRAIN.jsonl GSM8K_TEST.jsonl OUT_FOLDER
+usage: make_derivatives.py GSM8K_TRAIN.jsonl GSM8K_TEST.jsonl OUT_FOLDER [SQUAD.parquet]
 
 Python's own random module with a fixed seed; Parquet files need pyarrow.
 """
 
+import csv
 import json
 import random
 import sys
@@ -31,8 +32,6 @@ def one_word_changed(rows, share, rng, words):
 
 def write(path, rows):
     path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-
-
 
 
 def mixed(train, test, rng, words, derived):
@@ -63,6 +62,13 @@ def main():
     rng = random.Random(SEED)
     write(out / "filtered.jsonl", [line for line in train if rng.random() < 0.7])
 
+    # The same with another seed and a column by a rule of another kind.
+    def level(row):
+        return {"steps": str(row["answer"].count("\n")), "origin": "GSM8K"}
+
+    rows = mixed(train, test, random.Random(SEED + 1), vocabulary, level)
+    write(out / "mixed_steps.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
+
     derivations = {
         # The text column that instruction tuning uses.
         "mixed_text": lambda row: {"text": f"Question: {row['question']}\nAnswer: {row['answer']}"},
@@ -87,6 +93,13 @@ def main():
 
         table = pa.Table.from_pylist([json.loads(line) for line in train])
         pq.write_table(table, out / "gsm8k_train.parquet", row_group_size=1000, compression="snappy")
+        if len(sys.argv) > 4:
+            rows = pq.read_table(sys.argv[4], columns=["id", "title", "context", "question"]).to_pylist()
+            random.Random(SEED).shuffle(rows)
+            with (out / "squad_shuffled.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
     except ImportError:
         pass
 

@@ -147,7 +147,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         made = folder / "made"
-        run(sys.executable, HERE / "make_derivatives.py", data / "gsm8k_train.jsonl", data / "gsm8k_test.jsonl", made)
+        run(sys.executable, HERE / "make_derivatives.py", data / "gsm8k_train.jsonl", data / "gsm8k_test.jsonl", made, data / "squad_validation.parquet")
         train, parquet = data / "gsm8k_train.jsonl", made / "gsm8k_train.parquet"
         pairs = [
             ("squad -> xquad_en", data / "squad_validation.parquet", data / "xquad_en.json"),
@@ -157,10 +157,12 @@ def main():
             ("mixed, concatenated column", train, made / "mixed_text.jsonl"),
             ("mixed, extracted column", train, made / "mixed_final.jsonl"),
             ("mixed, lower-case column", train, made / "mixed_lower.jsonl"),
+            ("mixed, another seed, a counted column", train, made / "mixed_steps.jsonl"),
             ("mixed, as Parquet", parquet, made / "mixed_text.parquet"),
             ("mixed lower-case, as Parquet", parquet, made / "mixed_lower.parquet"),
             ("shuffled", train, made / "shuffled.jsonl"),
             ("filtered", train, made / "filtered.jsonl"),
+            ("squad shuffled, as CSV", data / "squad_validation.parquet", made / "squad_shuffled.csv"),
         ]
         results = []
         print("| pair | derivative | zstd -19 | zstd --patch-from | xdelta3 -9 | Parquet CDC | sparse-llm | fast | high | highest | high / best byte tool |")
@@ -187,8 +189,12 @@ def main():
             speeds = [", ".join(f"{row['derivative_bytes'] / tool[key] / 1e6:.1f}" for tool in tools) for key in ("compress_s", "rebuild_s")]
             print("|", row["pair"], "|", " | ".join(speeds), "|")
         if args.json:
-            versions = {tool: run(tool, "-V")[1].strip() if tool == "zstd" else tool for tool in ("zstd",)}
-            args.json.write_text(json.dumps({"machine": platform.processor() or platform.machine(), "tools": versions, "rows": results}, indent=1))
+            about = {
+                "machine": platform.processor() or platform.machine(),
+                "zstd": run("zstd", "-V")[1].strip(),
+                "commit": run("git", "-C", HERE, "rev-parse", "HEAD")[1].strip(),
+            }
+            args.json.write_text(json.dumps({**about, "rows": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

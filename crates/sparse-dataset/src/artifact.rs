@@ -10,15 +10,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::coding::{Decoder, Encoder, TextModel};
-use crate::delta::{Counts, ModelSize};
 use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::header::{MAX_HEADER, SplitHeader};
 use crate::output::hex;
-use crate::plan::Plan;
-use crate::table::TextOptions;
-use crate::text::{Layout, Template};
-use crate::wire::{Reader, put_bytes, put_number};
+use crate::table::{Source, Spill, TextOptions};
+use crate::wire::Reader;
 
 /// The name of the artifact inside its folder.
 pub const FILE_NAME: &str = "dataset.delta";
@@ -37,195 +33,10 @@ pub(crate) const REQUIRED_NO_HEADER: u8 = 8;
 const KNOWN_REQUIRED: u8 =
     REQUIRED_COLUMNAR | REQUIRED_BYTES | REQUIRED_LENIENT | REQUIRED_NO_HEADER;
 const CHECKSUM: usize = 8;
-/// A header larger than this is not read.
-const MAX_HEADER: usize = 256 << 20;
-
-/// How a split is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// Rows of a text file.
-    Text,
-    /// Rows of a columnar file: what is needed to write it again.
-    Columnar(Vec<u8>),
-    /// The bytes of the file, compressed against the base's first bytes.
-    Bytes,
-}
-
-/// Everything about one split but its rows.
-#[derive(Clone, Debug)]
-pub(crate) struct SplitHeader {
-    pub(crate) name: String,
-    pub(crate) format: Format,
-    pub(crate) bytes: u64,
-    pub(crate) sha256: [u8; 32],
-    /// Whether the rebuilt file's bytes are those of the original.
-    pub(crate) byte_exact: bool,
-    pub(crate) body: Body,
-    pub(crate) layout: Option<Layout>,
-    pub(crate) model: Option<ModelSize>,
-    pub(crate) plan: Plan,
-    pub(crate) templates: Vec<Template>,
-    pub(crate) columns: Vec<String>,
-    pub(crate) dropped: Vec<String>,
-    pub(crate) counts: Counts,
-    /// What makes the original of the file that the recipe leads to.
-    pub(crate) patch: Option<Vec<u8>>,
-}
-
-const FORMATS: [Format; 6] = [
-    Format::JsonLines,
-    Format::Json,
-    Format::Csv,
-    Format::Tsv,
-    Format::Parquet,
-    Format::Arrow,
-];
-
-impl SplitHeader {
-    /// The header's bytes: the digest, then the rest through the text model.
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut plain = Vec::new();
-        put_bytes(&mut plain, self.name.as_bytes());
-        let format = FORMATS
-            .iter()
-            .position(|&format| format == self.format)
-            .unwrap_or(0);
-        plain.push(format as u8 | u8::from(self.byte_exact) << 7);
-        put_number(&mut plain, self.bytes);
-        match &self.body {
-            Body::Text => plain.push(0),
-            Body::Columnar(recipe) => {
-                plain.push(1);
-                put_bytes(&mut plain, recipe);
-            }
-            Body::Bytes => plain.push(2),
-        }
-        plain.push(u8::from(self.layout.is_some()));
-        if let Some(layout) = &self.layout {
-            layout.write(&mut plain);
-        }
-        put_number(&mut plain, self.model.map_or(0, |size| size.bytes + 1));
-        put_number(&mut plain, self.model.map_or(0, |size| size.lesson));
-        put_number(&mut plain, self.columns.len() as u64);
-        for name in &self.columns {
-            put_bytes(&mut plain, name.as_bytes());
-        }
-        self.plan.write(&mut plain);
-        put_number(&mut plain, self.templates.len() as u64);
-        for template in &self.templates {
-            put_number(&mut plain, template.columns.len() as u64);
-            for (piece, &column) in template.pieces.iter().zip(&template.columns) {
-                put_bytes(&mut plain, piece);
-                put_number(&mut plain, u64::from(column));
-            }
-            put_bytes(
-                &mut plain,
-                template.pieces.last().map_or(&[][..], Vec::as_slice),
-            );
-        }
-        put_number(&mut plain, self.dropped.len() as u64);
-        for name in &self.dropped {
-            put_bytes(&mut plain, name.as_bytes());
-        }
-        let Counts {
-            rows,
-            referenced,
-            moved,
-            edited,
-            new,
-        } = self.counts;
-        for count in [rows, referenced, moved, edited, new] {
-            put_number(&mut plain, count);
-        }
-        let mut coder = Encoder::new();
-        TextModel::new(1 << 12).text(&mut coder, 0, &plain, MAX_HEADER);
-        let coded = coder.finish();
-        let mut out = self.sha256.to_vec();
-        put_bytes(&mut out, &coded);
-        out.extend_from_slice(self.patch.as_deref().unwrap_or_default());
-        out
-    }
-
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let (sha256, rest) = bytes.split_first_chunk::<32>()?;
-        let mut outer = Reader::new(rest);
-        let coded = outer.sized()?;
-        let patch = outer.bytes(outer.left())?;
-        let plain = TextModel::new(1 << 12).text(&mut Decoder::new(coded), 0, &[], MAX_HEADER)?;
-        let mut reader = Reader::new(&plain);
-        let name = reader.string()?;
-        let format = reader.byte()?;
-        let bytes = reader.number()?;
-        let body = match reader.byte()? {
-            0 => Body::Text,
-            1 => Body::Columnar(reader.sized()?.to_vec()),
-            2 => Body::Bytes,
-            _ => return None,
-        };
-        let layout = if reader.byte()? == 1 {
-            Some(Layout::read(&mut reader)?)
-        } else {
-            None
-        };
-        let (bytes_expected, lesson) = (reader.number()?, reader.number()?);
-        let model = bytes_expected
-            .checked_sub(1)
-            .map(|bytes| ModelSize { bytes, lesson });
-        let mut columns = Vec::new();
-        for _ in 0..reader.count()? {
-            columns.push(reader.string()?);
-        }
-        let plan = Plan::read(&mut reader)?;
-        if plan.columns.len() != columns.len() && body != Body::Bytes {
-            return None;
-        }
-        let mut templates = Vec::new();
-        for _ in 0..reader.count()? {
-            templates.push(read_template(&mut reader, columns.len())?);
-        }
-        let mut dropped = Vec::new();
-        for _ in 0..reader.count()? {
-            dropped.push(reader.string()?);
-        }
-        let counts = Counts {
-            rows: reader.number()?,
-            referenced: reader.number()?,
-            moved: reader.number()?,
-            edited: reader.number()?,
-            new: reader.number()?,
-        };
-        Some(Self {
-            name,
-            format: *FORMATS.get(usize::from(format & 127))?,
-            bytes,
-            sha256: *sha256,
-            byte_exact: format >> 7 == 1,
-            body,
-            layout,
-            model,
-            plan,
-            templates,
-            columns,
-            dropped,
-            counts,
-            patch: (!patch.is_empty()).then(|| patch.to_vec()),
-        })
-    }
-}
-
-fn read_template(reader: &mut Reader<'_>, columns: usize) -> Option<Template> {
-    let mut template = Template::default();
-    for _ in 0..reader.count()? {
-        template.pieces.push(reader.sized()?.to_vec());
-        let column = reader.number()?;
-        if column >= columns as u64 {
-            return None;
-        }
-        template.columns.push(column as u32);
-    }
-    template.pieces.push(reader.sized()?.to_vec());
-    Some(template)
-}
+/// Magic, version, feature bits and the base's digest.
+const HEAD: usize = 43;
+/// The longest number.
+const NUMBER: u64 = 10;
 
 /// The checksum that ends an artifact.
 pub(crate) fn checksum(digest: [u8; 32]) -> [u8; CHECKSUM] {
@@ -234,15 +45,78 @@ pub(crate) fn checksum(digest: [u8; 32]) -> [u8; CHECKSUM] {
     out
 }
 
-/// An artifact read into memory (it is small beside what it describes).
+/// Where the blocks of a split are: for each its rows, and its bytes' place.
+pub(crate) struct Blocks {
+    source: Source,
+    list: Vec<(u32, u64, u64)>,
+}
+
+impl Blocks {
+    /// For each block how many rows it holds.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = u32> + '_ {
+        self.list.iter().map(|block| block.0)
+    }
+
+    /// The bytes of a block, through `buffer` where they are not in memory.
+    pub(crate) fn read<'a>(&'a self, block: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        let (_, at, len) = self.list[block];
+        self.source.read(at, at + len, buffer)
+    }
+
+    /// The blocks' bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.list.iter().map(|block| block.2).sum()
+    }
+
+    /// The place of all bytes, for a split of one block.
+    pub(crate) fn span(&self) -> (&Source, u64, u64) {
+        let (_, at, len) = self.list.first().copied().unwrap_or_default();
+        (&self.source, at, at + len)
+    }
+}
+
+/// Blocks being made.
+#[derive(Default)]
+pub(crate) struct NewBlocks {
+    bytes: Spill,
+    list: Vec<(u32, u64, u64)>,
+}
+
+impl NewBlocks {
+    pub(crate) fn push(&mut self, rows: u32, block: &[u8], path: &Path) -> Result<()> {
+        let at = self.bytes.len();
+        self.bytes.push(path, |out| out.extend_from_slice(block))?;
+        self.list.push((rows, at, block.len() as u64));
+        Ok(())
+    }
+
+    /// Bytes of one block that stand in `bytes`.
+    pub(crate) fn single(bytes: Spill) -> Self {
+        let len = bytes.len();
+        Self {
+            bytes,
+            list: vec![(1, 0, len)],
+        }
+    }
+
+    pub(crate) fn finish(self, path: &Path) -> Result<Blocks> {
+        Ok(Blocks {
+            source: self.bytes.finish(path)?,
+            list: self.list,
+        })
+    }
+}
+
+/// An artifact, open; its checksum is right.
 pub(crate) struct Artifact {
     pub(crate) path: PathBuf,
     pub(crate) base_sha256: [u8; 32],
     /// How the base's text files are to be read.
     pub(crate) base_options: TextOptions,
-    bytes: Vec<u8>,
-    /// Where the splits start.
-    start: usize,
+    source: Source,
+    /// Where the splits start, and where the checksum does.
+    start: u64,
+    end: u64,
     pub(crate) splits: u64,
 }
 
@@ -254,88 +128,163 @@ impl Artifact {
         } else {
             path.to_owned()
         };
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        Self::parse(&path, bytes)
+        Self::parse(Source::unread(&path)?)
     }
 
-    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
-        if !bytes.starts_with(MAGIC) {
-            let found = String::from_utf8_lossy(&bytes[..bytes.len().min(8)]).into_owned();
-            let expected = String::from_utf8_lossy(MAGIC).into_owned();
+    fn parse(source: Source) -> Result<Self> {
+        let path = source.path.clone();
+        let mut buffer = Vec::new();
+        let head = source.read(0, HEAD as u64, &mut buffer)?;
+        if !head.starts_with(MAGIC) {
             return Err(Error::NotADelta {
-                path: path.to_owned(),
-                expected,
-                found,
+                path,
+                expected: String::from_utf8_lossy(MAGIC).into_owned(),
+                found: String::from_utf8_lossy(&head[..head.len().min(8)]).into_owned(),
             });
         }
-        let cut = |found: usize| Error::Damaged {
-            path: path.to_owned(),
+        let cut = || Error::Damaged {
+            path: path.clone(),
             what: "length",
-            expected: format!("more than {found} bytes"),
-            found: format!("{found} bytes"),
-        };
-        let Some(head) = bytes.get(8..43) else {
-            return Err(cut(bytes.len()));
+            expected: format!("more than {} bytes", source.len),
+            found: format!("{} bytes", source.len),
         };
         let unsupported = |what: String| Error::Unsupported {
-            path: path.to_owned(),
+            path: path.clone(),
             what,
         };
-        if head[0] != FORMAT_VERSION {
+        let &[version, required, _, ref base @ ..] = &head[8..] else {
+            return Err(cut());
+        };
+        if version != FORMAT_VERSION {
             return Err(unsupported(format!(
-                "format version {} (this one reads {FORMAT_VERSION})",
-                head[0]
+                "format version {version} (this one reads {FORMAT_VERSION})"
             )));
         }
-        if head[1] & !KNOWN_REQUIRED != 0 {
+        if required & !KNOWN_REQUIRED != 0 {
             return Err(unsupported(format!(
                 "feature bits {:#010b}",
-                head[1] & !KNOWN_REQUIRED
+                required & !KNOWN_REQUIRED
             )));
         }
-        let Some(body) = bytes.len().checked_sub(CHECKSUM).filter(|&body| body >= 43) else {
-            return Err(cut(bytes.len()));
-        };
-        let found = checksum(Sha256::digest(&bytes[..body]).into());
-        if bytes[body..] != found {
+        let base_sha256: [u8; 32] = base.try_into().map_err(|_| cut())?;
+        let end = source
+            .len
+            .checked_sub(CHECKSUM as u64)
+            .filter(|&end| end >= HEAD as u64)
+            .ok_or_else(cut)?;
+        let mut digest = Sha256::new();
+        let mut at = 0;
+        source.chunks(|chunk| {
+            let wanted = chunk.len().min((end - at) as usize);
+            digest.update(&chunk[..wanted]);
+            at += wanted as u64;
+            Ok(())
+        })?;
+        let found = checksum(digest.finalize().into());
+        let stored = source.read(end, source.len, &mut buffer)?;
+        if stored != found {
             return Err(Error::Damaged {
-                path: path.to_owned(),
                 what: "checksum",
-                expected: hex(&bytes[body..]),
+                expected: hex(stored),
                 found: hex(&found),
+                path,
             });
         }
-        let mut base_sha256 = [0; 32];
-        base_sha256.copy_from_slice(&head[3..35]);
-        let mut reader = Reader::new(&bytes[43..body]);
-        let splits = reader.number().ok_or_else(|| cut(bytes.len()))?;
-        let start = body - reader.left();
-        let base_options = TextOptions {
-            lenient: head[1] & REQUIRED_LENIENT != 0,
-            header: head[1] & REQUIRED_NO_HEADER == 0,
-        };
+        let mut start = HEAD as u64;
+        let splits = number(&source, end, &mut start)?.ok_or_else(cut)?;
         Ok(Self {
-            path: path.to_owned(),
             base_sha256,
-            base_options,
+            base_options: TextOptions {
+                lenient: required & REQUIRED_LENIENT != 0,
+                header: required & REQUIRED_NO_HEADER == 0,
+            },
+            path,
+            source,
             start,
+            end,
             splits,
-            bytes,
         })
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.source.len
     }
 
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader::new(&self.bytes[self.start..self.bytes.len() - CHECKSUM])
+    /// Calls `visit` with one split after the other: its header, its blocks
+    /// and its bytes in the artifact.
+    pub(crate) fn each_split(
+        &self,
+        mut visit: impl FnMut(&SplitHeader, &Blocks, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = self.start;
+        for _ in 0..self.splits {
+            let start = at;
+            let header = self
+                .header(&mut at)?
+                .ok_or_else(|| self.damaged("header of a split"))?;
+            let blocks = self
+                .blocks(&mut at)?
+                .ok_or_else(|| self.damaged("list of blocks"))?;
+            visit(&header, &blocks, at - start)?;
+        }
+        if at < self.end {
+            return Err(self.damaged("end"));
+        }
+        Ok(())
+    }
+
+    fn header(&self, at: &mut u64) -> Result<Option<SplitHeader>> {
+        let Some(len) = number(&self.source, self.end, at)? else {
+            return Ok(None);
+        };
+        if len > self.end - *at || len > MAX_HEADER as u64 {
+            return Ok(None);
+        }
+        let mut buffer = Vec::new();
+        let header = SplitHeader::read(self.source.read(*at, *at + len, &mut buffer)?);
+        *at += len;
+        Ok(header)
+    }
+
+    fn blocks(&self, at: &mut u64) -> Result<Option<Blocks>> {
+        let mut list = Vec::new();
+        loop {
+            let rows =
+                number(&self.source, self.end, at)?.and_then(|rows| u32::try_from(rows).ok());
+            match rows {
+                None => return Ok(None),
+                Some(0) => break,
+                Some(rows) => {
+                    let len = match number(&self.source, self.end, at)? {
+                        Some(len) if len <= self.end - *at => len,
+                        _ => return Ok(None),
+                    };
+                    list.push((rows, *at, len));
+                    *at += len;
+                }
+            }
+        }
+        Ok(Some(Blocks {
+            source: self.source.clone(),
+            list,
+        }))
     }
 
     /// A part that makes no sense.
     pub(crate) fn damaged(&self, what: &'static str) -> Error {
         damaged(&self.path, what)
     }
+}
+
+/// Reads a number at `at` and moves behind it; nothing where none ends before
+/// `end`.
+fn number(source: &Source, end: u64, at: &mut u64) -> Result<Option<u64>> {
+    let mut buffer = Vec::new();
+    let bytes = source.read(*at, (*at + NUMBER).min(end), &mut buffer)?;
+    let mut reader = Reader::new(bytes);
+    let number = reader.number();
+    *at += (bytes.len() - reader.left()) as u64;
+    Ok(number)
 }
 
 /// A part of the delta at `path` that makes no sense.

@@ -51,20 +51,33 @@ pub(crate) fn decide(
     let samples = sample_rows(&mut base.rows, rows, &references)?;
     let plan = column_plans(&samples, &columns, &base_names);
     let (in_new_rows, in_others) = new_text(rows, &references, &plan, &samples)?;
-    let bytes = in_new_rows + in_others;
-    // New rows profit from a lesson; beside other rows stands their base row.
-    let (limit, lesson) = match spec.effort {
-        Effort::Fast => (0, 0),
-        Effort::Small => (4 << 20, (in_new_rows * 2).min(256 << 10)),
-        Effort::Smallest => (64 << 20, (in_new_rows * 32).min(4 << 20)),
-    };
-    let model = (bytes <= limit && limit > 0).then_some(ModelSize { bytes, lesson });
+    let model = model_size(spec.effort, in_new_rows, in_others, rows.bytes());
     Ok(Decided {
         plan,
         references,
         columns,
         model,
     })
+}
+
+/// The text model where its time is in proportion; nothing for zstd.
+///
+/// The model takes about two seconds for a megabyte, in either direction, and
+/// a third of that for one it only learns. So it codes 4 MB at most, or what
+/// takes a large file no longer than its referenced rows do. New rows profit
+/// from a lesson; beside other rows stands their base row.
+fn model_size(effort: Effort, in_new_rows: u64, in_others: u64, file: u64) -> Option<ModelSize> {
+    const MEGABYTE: u64 = 1 << 20;
+    let bytes = in_new_rows + in_others;
+    let (most, lesson) = match effort {
+        Effort::Fast => return None,
+        Effort::Small => (
+            (4 * MEGABYTE).max(file / 200),
+            (in_new_rows * 8).min(MEGABYTE),
+        ),
+        Effort::Smallest => (64 * MEGABYTE, (in_new_rows * 32).min(6 * MEGABYTE)),
+    };
+    (bytes <= most).then_some(ModelSize { bytes, lesson })
 }
 
 /// About how many bytes of new text there are in new rows, and in the cells of

@@ -7,7 +7,6 @@ use crate::delta::{BlockDecoder, Setup};
 use crate::error::Result;
 use crate::inputs::Base;
 use crate::output::hex;
-use crate::reconstruct::each_split;
 use crate::report::split_report;
 use crate::spec::{Example, Info};
 use crate::table::Record;
@@ -22,13 +21,8 @@ const SHOWN: usize = 160;
 pub fn info(delta: &Path) -> Result<Info> {
     let artifact = Artifact::open(delta)?;
     let mut splits = Vec::new();
-    each_split(&artifact, |header, blocks| {
-        let bytes = header.write().len()
-            + blocks
-                .iter()
-                .map(|(_, block)| block.len() + 3)
-                .sum::<usize>();
-        splits.push(split_report(header, bytes as u64));
+    artifact.each_split(|header, _, bytes| {
+        splits.push(split_report(header, bytes));
         Ok(())
     })?;
     Ok(Info {
@@ -48,7 +42,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
     let artifact = Artifact::open(delta)?;
     let mut base = Base::open(base, artifact.base_options, Some(artifact.base_sha256))?;
     let mut found: Vec<Example> = Vec::new();
-    each_split(&artifact, |header, blocks| {
+    artifact.each_split(|header, blocks, _| {
         let mut plan = header.plan.clone();
         plan.resolve(&mut base.rows.columns);
         let names = base.rows.columns.names.clone();
@@ -61,7 +55,9 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
         let mut row = 0;
         let mut next = 0;
         let first = found.len();
-        for &(count, block) in blocks {
+        let mut buffer = Vec::new();
+        for (index, count) in blocks.rows().enumerate() {
+            let block = blocks.read(index, &mut buffer)?;
             let complete = decoder.block(block, count, &mut base.rows, |_, rows, reference| {
                 let what = match reference {
                     _ if rows.own.own == 0 => return Ok(()),
@@ -71,7 +67,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
                     Some(_) => "kept",
                 };
                 next = reference.map_or(next, |(at, _)| at + 1);
-                if what != "kept" && found[first..].iter().all(|example| example.what != what) {
+                if found[first..].iter().all(|example| example.what != what) {
                     let cells = differences(
                         &rows.own,
                         reference.map(|(_, base)| base),

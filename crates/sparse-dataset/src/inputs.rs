@@ -100,16 +100,19 @@ impl Base {
         })
     }
 
-    /// The bytes of the base's files, as far as byte-level deltas use them.
-    pub(crate) fn prefix(&self) -> Result<Vec<u8>> {
+    /// The bytes of the base's files, as far as a byte-level delta of a file of
+    /// so many bytes uses them.
+    pub(crate) fn prefix(&self, file: u64) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        for file in &self.files {
+        if file > bytes::LARGEST {
+            return Ok(out);
+        }
+        for path in &self.files {
             let left = bytes::LARGEST - out.len() as u64;
-            let file_handle = File::open(file).map_err(Error::io(file))?;
-            file_handle
-                .take(left)
+            let file = File::open(path).map_err(Error::io(path))?;
+            file.take(left)
                 .read_to_end(&mut out)
-                .map_err(Error::io(file))?;
+                .map_err(Error::io(path))?;
         }
         Ok(out)
     }

@@ -6,11 +6,12 @@ use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
-use crate::artifact::{Body, SplitHeader, damaged};
+use crate::artifact::{Blocks, damaged};
 use crate::bytes;
 use crate::columnar::{ColumnarOutput, Recipe, guarded};
 use crate::delta::{BlockDecoder, RowCoder, Setup};
 use crate::error::{Error, Result};
+use crate::header::{Body, SplitHeader};
 use crate::inputs::Base;
 use crate::output::Output;
 use crate::spec::{Progress, step};
@@ -37,18 +38,24 @@ impl Sink for Check {
     }
 }
 
-/// Keeps what is written.
-struct Keep(Vec<u8>);
+/// Keeps what is written, which a patch then changes.
+struct Keep<'a> {
+    bytes: Vec<u8>,
+    artifact: &'a Path,
+}
 
-impl Sink for Keep {
+impl Sink for Keep<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.extend_from_slice(bytes);
+        if (self.bytes.len() + bytes.len()) as u64 > 2 * bytes::LARGEST {
+            return Err(damaged(
+                self.artifact,
+                "patch (of a file that is too large)",
+            ));
+        }
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 }
-
-/// A block: how many rows, and its bytes.
-pub(crate) type Block<'a> = (u32, &'a [u8]);
 
 /// Hands what a columnar writer writes to a sink; keeps the sink's error.
 struct SinkWriter<'a> {
@@ -74,30 +81,44 @@ impl Write for SinkWriter<'_> {
     }
 }
 
+/// Rebuilds the file of a split into `sink`. `artifact` is named in errors.
 pub(crate) fn rebuild(
     artifact: &Path,
     header: &SplitHeader,
-    blocks: &[Block<'_>],
+    blocks: &Blocks,
     base: &mut Base,
     sink: &mut (dyn Sink + Send),
     progress: &dyn Progress,
 ) -> Result<()> {
     if header.body == Body::Bytes {
-        let packed = blocks.first().map_or(&[][..], |block| block.1);
-        let file = bytes::unpack(packed, &base.prefix()?, header.bytes)
-            .ok_or_else(|| damaged(artifact, "compressed file"))?;
-        return sink.write(&file);
+        let prefix = base.prefix(header.bytes)?;
+        let (source, start, end) = blocks.span();
+        let mut written = 0;
+        let whole = bytes::unpack(source.reader(start, end), &prefix, header.bytes, |piece| {
+            written += piece.len() as u64;
+            step(progress, "rebuilding", written, header.bytes)?;
+            sink.write(piece)
+        })?;
+        return whole
+            .then_some(())
+            .ok_or_else(|| damaged(artifact, "compressed file"));
     }
     if let Some(patch) = &header.patch {
-        let mut plain = Keep(Vec::new());
+        let mut plain = Keep {
+            bytes: Vec::new(),
+            artifact,
+        };
         let unpatched = SplitHeader {
             patch: None,
             ..header.clone()
         };
         rebuild(artifact, &unpatched, blocks, base, &mut plain, progress)?;
-        let file = bytes::unpack(patch, &plain.0, header.bytes)
-            .ok_or_else(|| damaged(artifact, "patch"))?;
-        return sink.write(&file);
+        let whole = bytes::unpack(patch.as_slice(), &plain.bytes, header.bytes, |piece| {
+            sink.write(piece)
+        })?;
+        return whole
+            .then_some(())
+            .ok_or_else(|| damaged(artifact, "patch"));
     }
     let base = &mut base.rows;
     let mut plan = header.plan.clone();
@@ -108,12 +129,14 @@ pub(crate) fn rebuild(
         model: header.model,
     };
     let mut decoder = BlockDecoder::new(setup, base)?;
+    let mut buffer = Vec::new();
     let nonsense = || damaged(artifact, "block of rows");
     match (&header.body, &header.layout) {
         (Body::Text, Some(layout)) => {
             let mut written = 0u64;
             let mut out = Vec::new();
-            for &(count, block) in blocks {
+            for (index, count) in blocks.rows().enumerate() {
+                let block = blocks.read(index, &mut buffer)?;
                 let complete = decoder.block(block, count, base, |setup, rows, _| {
                     write_row(setup, rows, layout, &mut out);
                     if out.len() >= 1 << 18 {
@@ -147,7 +170,8 @@ pub(crate) fn rebuild(
                     path,
                 )?;
                 let mut done = 0;
-                for &(count, block) in blocks {
+                for (index, count) in blocks.rows().enumerate() {
+                    let block = blocks.read(index, &mut buffer)?;
                     let complete = decoder.block(block, count, base, |_, rows, _| {
                         output.push(&rows.own, path)
                     })?;

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::artifact::{Artifact, SplitHeader};
+use crate::artifact::Artifact;
 use crate::error::{Error, Result};
+use crate::header::SplitHeader;
 use crate::inputs::Base;
 use crate::output::{Output, hex};
-use crate::rebuild::{Block, Check, rebuild};
+use crate::rebuild::{Check, rebuild};
 use crate::spec::Progress;
-use crate::wire::Reader;
 
 /// What a reconstruction did.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub fn reconstruct(
         bytes: 0,
         byte_exact: true,
     };
-    each_split(&artifact, |header, blocks| {
+    artifact.each_split(|header, blocks, _| {
         let target = if into_folder {
             output.join(plain_name(&artifact, header)?)
         } else {
@@ -84,7 +84,7 @@ pub fn reconstruct(
 pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Result<()> {
     let artifact = Artifact::open(delta)?;
     let mut base = base.map(|base| open_base(base, &artifact)).transpose()?;
-    each_split(&artifact, |header, blocks| {
+    artifact.each_split(|header, blocks, _| {
         let Some(base) = &mut base else { return Ok(()) };
         let mut check = Check(Sha256::new());
         rebuild(&artifact.path, header, blocks, base, &mut check, progress)?;
@@ -117,34 +117,4 @@ fn check_digest(path: &Path, header: &SplitHeader, found: [u8; 32]) -> Result<()
         expected: hex(&header.sha256),
         found: hex(&found),
     })
-}
-
-/// Reads the splits of an artifact one after the other.
-pub(crate) fn each_split(
-    artifact: &Artifact,
-    mut visit: impl FnMut(&SplitHeader, &[Block<'_>]) -> Result<()>,
-) -> Result<()> {
-    let mut reader = artifact.reader();
-    for _ in 0..artifact.splits {
-        let header = reader
-            .sized()
-            .and_then(SplitHeader::read)
-            .ok_or_else(|| artifact.damaged("header of a split"))?;
-        let blocks = read_blocks(&mut reader).ok_or_else(|| artifact.damaged("list of blocks"))?;
-        visit(&header, &blocks)?;
-    }
-    if reader.left() > 0 {
-        return Err(artifact.damaged("end"));
-    }
-    Ok(())
-}
-
-fn read_blocks<'a>(reader: &mut Reader<'a>) -> Option<Vec<Block<'a>>> {
-    let mut blocks = Vec::new();
-    loop {
-        match u32::try_from(reader.number()?).ok()? {
-            0 => return Some(blocks),
-            rows => blocks.push((rows, reader.sized()?)),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! A split's header in a person's terms.
 
-use crate::artifact::SplitHeader;
+use crate::header::SplitHeader;
 use crate::plan::{Fold, Origin, Piece, Predictor};
 use crate::spec::SplitReport;
 
@@ -59,6 +59,7 @@ fn rules(header: &SplitHeader) -> Vec<String> {
     };
     let say = |predictor: &Predictor| match predictor {
         Predictor::Previous => "the value of the row before".to_owned(),
+        Predictor::Next => "one more than in the row before".to_owned(),
         Predictor::Concat(pieces) => pieces
             .iter()
             .map(|piece| match piece {

@@ -9,7 +9,8 @@ use crate::table::TextOptions;
 pub enum Effort {
     /// zstd at a low level.
     Fast,
-    /// The text model while new text is a few megabytes, zstd -19 beyond.
+    /// The text model while new text is a few megabytes or a small part of a
+    /// large file, zstd -19 beyond.
     #[default]
     Small,
     /// The text model up to 64 MB of new text, taught by the base first.
@@ -146,7 +147,7 @@ pub struct Info {
 pub struct Example {
     /// The file.
     pub split: String,
-    /// `edited`, `new` or `moved`.
+    /// `kept`, `moved`, `edited` or `new`.
     pub what: &'static str,
     /// The row in the derivative, from 0.
     pub row: u64,

@@ -26,6 +26,10 @@ impl<'a> Reader<'a> {
         Self { rest }
     }
 
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn left(&self) -> usize {
         self.rest.len()
     }

@@ -36,6 +36,7 @@ enum Operation {
     Upper(usize),
     Concat(usize, usize),
     Map(usize),
+    Number(i32),
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +83,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         any::<usize>().prop_map(Operation::Upper),
         (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Operation::Concat(a, b)),
         any::<usize>().prop_map(Operation::Map),
+        any::<i32>().prop_map(Operation::Number),
     ]
 }
 
@@ -161,6 +163,14 @@ fn apply(table: &mut Table, operation: &Operation) {
                     text(&row[b % columns])
                 ))
             });
+        }
+        Operation::Number(first) => {
+            let mut numbers = i64::from(*first)..;
+            let numbers: Vec<i64> = table.rows.iter().filter_map(|_| numbers.next()).collect();
+            table.names.push(format!("added{}", table.names.len()));
+            for (row, number) in table.rows.iter_mut().zip(numbers) {
+                row.push(Value::Number(number));
+            }
         }
         Operation::Map(column) => add(table, |row| {
             Value::Number(text(&row[column % columns]).len() as i64 % 3)

@@ -4,13 +4,12 @@
 //! the bit it was given, the decoder returns the bit it read. Encoding and
 //! decoding therefore cannot drift apart.
 
-mod mixer;
 mod number;
 mod permutation;
 mod range;
-mod text_model;
+mod text;
 
 pub(crate) use number::{Bit, Number, Symbol};
 pub(crate) use permutation::Remaining;
 pub(crate) use range::{BitCoder, Decoder, Encoder, Silent};
-pub(crate) use text_model::TextModel;
+pub(crate) use text::TextModel;

@@ -2,9 +2,12 @@
 
 mod build;
 mod output;
+mod pages;
 mod read;
 mod recipe;
 mod render;
+mod values;
+mod writer;
 
 pub(crate) use output::ColumnarOutput;
 pub(crate) use read::{batches as batches_as_written, equal_files, read_rows};

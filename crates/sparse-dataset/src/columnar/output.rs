@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use super::build::BatchBuilder;
-use super::recipe::{FileWriter, Recipe};
+use super::recipe::Recipe;
+use super::writer::FileWriter;
 use crate::error::{Error, Result};
 use crate::table::Record;
 

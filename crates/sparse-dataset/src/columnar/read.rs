@@ -9,10 +9,11 @@ use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::leaves;
+use super::pages::check_pages;
 use super::render::{is_null, kind_of, render};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::table::{Kind, Record, StoredRows};
+use crate::table::{Kind, MAX_RECORD, Record, Source, StoredRows};
 use crate::text::Columns;
 
 const BATCH_ROWS: usize = 1024;
@@ -27,6 +28,7 @@ pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
             ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(Error::columnar(path))?;
         // The reader's own schema lacks the metadata.
         let schema = builder.schema().clone();
+        check_pages(&Source::unread(path)?, builder.metadata())?;
         let reader = builder
             .with_batch_size(BATCH_ROWS)
             .build()
@@ -56,7 +58,7 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
         }
         columns.intern(&name);
     }
-    let mut rows = StoredRows::new();
+    let mut rows = StoredRows::default();
     let mut record = Record::default();
     for batch in reader {
         let batch = batch.map_err(Error::columnar(path))?;
@@ -73,6 +75,14 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
                     &mut record,
                     path,
                 )?;
+            }
+            if record.len() > MAX_RECORD {
+                return Err(Error::TooLarge {
+                    path: path.to_owned(),
+                    what: "a row".to_owned(),
+                    found: record.len() as u64,
+                    limit: MAX_RECORD as u64,
+                });
             }
             rows.push(&record, path)?;
         }

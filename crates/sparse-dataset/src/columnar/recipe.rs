@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter as IpcFileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{Schema, SchemaRef};
@@ -17,6 +16,7 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
 use super::batches_as_written;
+use super::writer::FileWriter;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::wire::{Reader, put_bytes, put_number};
@@ -320,42 +320,4 @@ fn ipc_codec(path: &Path, stream: bool) -> Result<u8> {
         at += 8 + length + message.bodyLength().max(0) as usize;
     }
     Ok(0)
-}
-
-/// A columnar file being written.
-pub(crate) enum FileWriter<W: Write + Send> {
-    Parquet(Box<ArrowWriter<W>>),
-    Ipc(Box<IpcFileWriter<W>>),
-    Stream(Box<StreamWriter<W>>),
-}
-
-impl<W: Write + Send> FileWriter<W> {
-    /// Writes rows; `ends` says that they end a row group.
-    pub(crate) fn write(&mut self, batch: &RecordBatch, ends: bool, path: &Path) -> Result<()> {
-        match self {
-            Self::Parquet(writer) => {
-                writer.write(batch).map_err(Error::columnar(path))?;
-                if ends {
-                    writer.flush().map_err(Error::columnar(path))
-                } else {
-                    Ok(())
-                }
-            }
-            Self::Ipc(writer) => writer.write(batch).map_err(Error::columnar(path)),
-            Self::Stream(writer) => writer.write(batch).map_err(Error::columnar(path)),
-        }
-    }
-
-    /// Whether a row group may be written in pieces.
-    pub(crate) fn takes_pieces(&self) -> bool {
-        matches!(self, Self::Parquet(_))
-    }
-
-    pub(crate) fn finish(self, path: &Path) -> Result<()> {
-        match self {
-            Self::Parquet(writer) => writer.close().map(drop).map_err(Error::columnar(path)),
-            Self::Ipc(mut writer) => writer.finish().map_err(Error::columnar(path)),
-            Self::Stream(mut writer) => writer.finish().map_err(Error::columnar(path)),
-        }
-    }
 }

@@ -2,23 +2,17 @@
 //! apart. Models live on from block to block; the range coder starts anew, so
 //! that a block is written as soon as it is full.
 
-use std::io::Read;
-
+use super::lesson::{dictionary, pack, teach, unpack};
 use super::references::References;
 use super::row::RowCoder;
 use super::texts::Texts;
-use crate::coding::{Decoder, Encoder, Silent};
+use crate::coding::{Decoder, Encoder};
 use crate::error::Result;
 use crate::matching::NEW;
 use crate::plan::Plan;
-use crate::table::{Kind, MAX_RECORD, Record, Rows};
+use crate::table::{Record, Rows};
 use crate::text::Template;
 use crate::wire::{Reader, put_bytes, put_number};
-
-/// The most base text given to zstd as a dictionary.
-const DICTIONARY: usize = 1 << 20;
-/// The most new text of one column in one block.
-const MAX_BUFFER: u64 = 1 << 31;
 
 /// What encoder and decoder of a file must agree on.
 pub(crate) struct Setup {
@@ -151,104 +145,6 @@ impl BlockEncoder {
         counts.edited += u64::from(self.rows.edited_cells > 0);
         self.next = reference + 1;
     }
-}
-
-/// Teaches the text model the base's language: rows spread over the base, so
-/// that encoder and decoder see the same.
-fn teach(setup: &Setup, rows: &mut RowCoder, base: &mut Rows) -> Result<()> {
-    let (Some(ModelSize { lesson: budget, .. }), Texts::Model(model)) =
-        (setup.model, &mut rows.texts)
-    else {
-        return Ok(());
-    };
-    if budget == 0 {
-        return Ok(());
-    }
-    let mut record = Record::default();
-    let mut taught = 0u64;
-    let count = u64::from(base.len());
-    // About as many rows as the budget holds, judged by the first ones.
-    let mut sampled = 0u64;
-    for row in 0..count.min(32) {
-        base.read(row as u32, &mut record)?;
-        sampled += record
-            .cells()
-            .iter()
-            .map(|&cell| record.bytes(cell).len() as u64)
-            .sum::<u64>();
-    }
-    let wanted = (budget * count.min(32) / sampled.max(1)).max(1);
-    let stride = (count / wanted).max(1);
-    for row in (0..count).step_by(stride as usize) {
-        if taught >= budget {
-            break;
-        }
-        base.read(row as u32, &mut record)?;
-        for &cell in record.cells() {
-            let bytes = record.bytes(cell);
-            if let Some(column) = setup
-                .plan
-                .column_like(cell.column)
-                .filter(|_| cell.kind != Kind::Null)
-            {
-                model.text(&mut Silent, column, bytes, MAX_RECORD);
-                taught += bytes.len() as u64;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Base text of the rows of a block, as zstd's dictionary for its new text.
-fn dictionary(references: &[u32], base: &mut Rows) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let mut record = Record::default();
-    for &row in references.iter().filter(|&&row| row != NEW) {
-        if out.len() > DICTIONARY {
-            break;
-        }
-        base.read(row, &mut record)?;
-        for &cell in record.cells() {
-            if cell.kind != Kind::Null {
-                out.extend_from_slice(record.bytes(cell));
-            }
-        }
-    }
-    out.truncate(DICTIONARY);
-    Ok(out)
-}
-
-/// Compresses a buffer; the first byte says how.
-fn pack(buffer: &[u8], dictionary: &[u8], level: i32) -> Vec<u8> {
-    let packed =
-        zstd::bulk::Compressor::with_dictionary(level, dictionary).and_then(|mut compressor| {
-            // Our own frame is checked already: drop what it need not repeat.
-            compressor.include_contentsize(false)?;
-            compressor.include_checksum(false)?;
-            compressor.include_dictid(false)?;
-            compressor.compress(buffer)
-        });
-    match packed {
-        Ok(packed) if packed.len() < buffer.len() => [&[1], packed.as_slice()].concat(),
-        _ => [&[0], buffer].concat(),
-    }
-}
-
-fn unpack(packed: &[u8], length: u64, dictionary: &[u8]) -> Option<Vec<u8>> {
-    if length > MAX_BUFFER {
-        return None;
-    }
-    let (&how, packed) = packed.split_first()?;
-    let mut out = Vec::new();
-    match how {
-        0 => out.extend_from_slice(packed),
-        1 => {
-            let decoder = zstd::stream::read::Decoder::with_dictionary(packed, dictionary).ok()?;
-            decoder.take(length + 1).read_to_end(&mut out).ok()?;
-        }
-        _ => return None,
-    }
-    (out.len() as u64 == length).then_some(out)
 }
 
 /// Decodes the blocks of one file.

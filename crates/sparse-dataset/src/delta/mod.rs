@@ -1,7 +1,9 @@
 //! The delta of one file: references, rows, cells and edits as coded streams.
 
 mod block;
+mod column;
 mod edit;
+mod lesson;
 mod references;
 mod row;
 mod texts;

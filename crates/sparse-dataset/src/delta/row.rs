@@ -1,12 +1,11 @@
 //! One row: its template, then each cell as predicted, edited, known or new.
 //! Encoder and decoder run the same code over the same models.
 
-use std::collections::HashMap;
-
+use super::column::{ColumnModel, code_edit};
 use super::edit::{Step, edit};
 use super::texts::Texts;
 use crate::coding::{Bit, BitCoder, Number, Symbol};
-use crate::plan::{ColumnPlan, Known, Plan, Predictor};
+use crate::plan::{ColumnPlan, Origin, Plan, Predictor};
 use crate::table::{Kind, MAX_RECORD, Record};
 use crate::text::Template;
 
@@ -15,57 +14,6 @@ const EDIT: usize = 1;
 const TEXT: usize = 2;
 const PREVIOUS: usize = 3;
 const KNOWN: usize = 4;
-
-/// Values of a column that are told by number: at most so many, so long.
-const VALUES: usize = 256;
-const VALUE_LENGTH: usize = 48;
-const MOST_STEPS: u64 = 1 << 20;
-
-struct ColumnModel {
-    known: Known,
-    state: [Symbol<8>; 16],
-    last_state: usize,
-    kind: [Symbol<4>; 5],
-    element: [Symbol<16>; 17],
-    values: Vec<Vec<u8>>,
-    numbers: HashMap<Vec<u8>, usize>,
-    value: Symbol<VALUES>,
-    steps: Number,
-    moved: Bit,
-    skip: Number,
-    to_end: [Bit; 2],
-    keep: Number,
-}
-
-impl ColumnModel {
-    fn new() -> Self {
-        Self {
-            known: Known::default(),
-            state: std::array::from_fn(|_| Symbol::new()),
-            last_state: 0,
-            kind: std::array::from_fn(|_| Symbol::new()),
-            element: std::array::from_fn(|_| Symbol::new()),
-            values: Vec::new(),
-            numbers: HashMap::new(),
-            value: Symbol::new(),
-            steps: Number::new(),
-            moved: Bit::new(),
-            skip: Number::new(),
-            to_end: [Bit::new(); 2],
-            keep: Number::new(),
-        }
-    }
-
-    fn note_value(&mut self, bytes: &[u8]) {
-        if self.values.len() < VALUES
-            && bytes.len() <= VALUE_LENGTH
-            && !self.numbers.contains_key(bytes)
-        {
-            self.numbers.insert(bytes.to_vec(), self.values.len());
-            self.values.push(bytes.to_vec());
-        }
-    }
-}
 
 /// The models of the rows of one file.
 pub(crate) struct RowCoder {
@@ -149,6 +97,7 @@ impl RowCoder {
         if whole {
             self.fill(template, columns, base)?;
         } else {
+            self.texts.start_row();
             let mut shown = false;
             let mut element = 0;
             for place in 0..columns.len() {
@@ -230,6 +179,12 @@ impl RowCoder {
                 predictor, kind, ..
             } = &self.plan.columns[column as usize];
             let model = &self.columns[column as usize];
+            if let (Some(base), Some(source)) = (base, predictor.copied_base()) {
+                let (found, bytes) = base.get(source as usize)?;
+                let kind = if found == Kind::Null { found } else { *kind };
+                own.push(column, kind, bytes);
+                continue;
+            }
             let (kind, bytes) = predictor.predict(*kind, &model.known, base, &own, 0)?;
             // The row may be the source, so it cannot grow while it is read.
             self.scratch.clear();
@@ -239,7 +194,7 @@ impl RowCoder {
         }
         for &cell in own.cells() {
             let predictor = &self.plan.columns[cell.column as usize].predictor;
-            if matches!(predictor, Predictor::Previous | Predictor::Learned(_)) {
+            if predictor.remembers() {
                 self.columns[cell.column as usize].known.learn(
                     predictor,
                     base,
@@ -286,8 +241,16 @@ impl RowCoder {
                 .as_ref()
                 .is_some_and(|(k, b)| *k == target.0 && *b == *target.1)
         };
+        // Only what differs from the base row counts as edited.
+        let mut of_base = true;
         let old: Option<Vec<u8>> = match &expected {
-            Some((kind, bytes)) if *kind != Kind::Null && !is_element => Some(bytes.clone()),
+            Some((kind, bytes)) if *kind != Kind::Null && !is_element => {
+                let origins = plan.predictor.origins();
+                of_base = origins
+                    .iter()
+                    .any(|origin| matches!(origin, Origin::Base(_)));
+                Some(bytes.clone())
+            }
             _ => plan
                 .basis
                 .and_then(|basis| base?.get(basis as usize))
@@ -367,7 +330,7 @@ impl RowCoder {
                     self.texts
                         .text(coder, column as usize, text, MAX_RECORD, self.writing)?
                 } else {
-                    self.edited_cells += 1;
+                    self.edited_cells += u32::from(of_base);
                     code_edit(
                         coder,
                         model,
@@ -388,51 +351,4 @@ impl RowCoder {
         self.own.push(column, kind, &bytes);
         Some(())
     }
-}
-
-fn code_edit<C: BitCoder>(
-    coder: &mut C,
-    model: &mut ColumnModel,
-    texts: &mut Texts,
-    column: usize,
-    old: &[u8],
-    steps: &[Step<'_>],
-    writing: bool,
-) -> Option<Vec<u8>> {
-    let count = model
-        .steps
-        .code(coder, (steps.len() as u64).saturating_sub(1));
-    if count > MOST_STEPS {
-        return None;
-    }
-    let mut out = Vec::new();
-    let mut at = 0i64;
-    for index in 0..=count as usize {
-        let step = steps.get(index).cloned().unwrap_or_default();
-        // The first step inserts only where nothing is kept at the start.
-        let inserts = index > 0 || model.to_end[1].code(coder, !step.insert.is_empty());
-        if inserts {
-            texts.remember_before(&out);
-            let inserted = texts.text(coder, column, step.insert, MAX_RECORD, writing)?;
-            out.extend_from_slice(&inserted);
-        }
-        if model.moved.code(coder, step.skip != 0) {
-            let zigzag = ((step.skip << 1) ^ (step.skip >> 63)) as u64;
-            let zigzag = model.skip.code(coder, zigzag);
-            at = at.checked_add((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))?;
-        }
-        let start = usize::try_from(at).ok()?;
-        let rest = old.get(start..)?;
-        let keep = if model.to_end[0].code(coder, step.keep == rest.len()) {
-            rest.len()
-        } else {
-            usize::try_from(model.keep.code(coder, step.keep as u64)).ok()?
-        };
-        out.extend_from_slice(rest.get(..keep)?);
-        at += keep as i64;
-        if out.len() > MAX_RECORD || coder.overrun() {
-            return None;
-        }
-    }
-    Some(out)
 }

@@ -54,6 +54,13 @@ impl Texts {
         }
     }
 
+    /// Tells the model that a row starts.
+    pub(crate) fn start_row(&mut self) {
+        if let Self::Model(model) = self {
+            model.start_row();
+        }
+    }
+
     /// Shows the model the base row beside which new text stands.
     pub(crate) fn remember_row(&mut self, base: &Record) {
         if let Self::Model(model) = self {

@@ -11,6 +11,9 @@ const SAMPLE: usize = 2048;
 /// Rows looked at among those that share one cell.
 const CANDIDATES: usize = 16;
 
+/// Rows of all indexes by key, at about 16 bytes a row.
+const INDEX_ROWS: usize = 32 << 20;
+
 /// A derivative column whose values occur in a base column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
@@ -122,7 +125,9 @@ impl Matcher {
             };
             rounded(a).cmp(&rounded(b))
         });
-        selective.truncate(3);
+        // Tables larger than memory are matched by fewer keys.
+        let most = INDEX_ROWS / base.rows.max(1);
+        selective.truncate(most.clamp(1, 3));
         let keys = selective
             .into_iter()
             .map(|pair| (pair, RowsByHash::of(&base.columns[pair.base])))

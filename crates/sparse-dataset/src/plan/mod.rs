@@ -1,11 +1,14 @@
 //! How each column of a derivative is predicted from its base row and from
 //! columns of the derivative that are known already.
 
+mod guess;
 mod predictor;
+mod sample;
 mod search;
 
 pub(crate) use predictor::{Fold, Known, Origin, Piece, Predictor};
-pub(crate) use search::{Sample, column_plans, missed_bytes, sample_rows};
+pub(crate) use sample::{Sample, missed_bytes, sample_rows};
+pub(crate) use search::column_plans;
 
 use crate::table::Kind;
 use crate::wire::{Reader, put_bytes, put_number};
@@ -124,7 +127,7 @@ impl Plan {
         for column in &mut self.columns {
             column.basis = column.basis.map(&number);
             match &mut column.predictor {
-                Predictor::Previous => {}
+                Predictor::Previous | Predictor::Next => {}
                 Predictor::Concat(pieces) => {
                     for piece in pieces {
                         if let Piece::Cell(origin, _) = piece {
@@ -145,7 +148,7 @@ impl Plan {
     /// A derivative column that speaks like a base column.
     pub(crate) fn column_like(&self, base: u32) -> Option<usize> {
         self.columns.iter().position(|column| {
-            column.basis == Some(base) || matches!(&column.predictor, Predictor::Concat(pieces) if pieces.as_slice() == [Piece::Cell(Origin::Base(base), Fold::As)])
+            column.basis == Some(base) || column.predictor.copied_base() == Some(base)
         })
     }
 }

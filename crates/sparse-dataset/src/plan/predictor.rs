@@ -57,9 +57,11 @@ pub(crate) enum Predictor {
     Element(Origin),
     /// The value last seen with the same value of the origin (a mapping).
     Learned(Origin),
+    /// One more than in the row before (row numbers).
+    Next,
 }
 
-/// What a [`Predictor::Learned`] or [`Predictor::Previous`] remembers.
+/// What a predictor remembers of the rows before.
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) previous: Option<(Kind, Vec<u8>)>,
@@ -104,6 +106,12 @@ impl Known {
     }
 }
 
+/// An integer that is written the usual way.
+pub(super) fn number(bytes: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    (itoa::Buffer::new().format(number).as_bytes() == bytes).then_some(number)
+}
+
 fn fetch<'a>(
     origin: Origin,
     base: Option<&'a Record>,
@@ -138,6 +146,11 @@ impl Predictor {
                 .previous
                 .as_ref()
                 .map(|(kind, bytes)| (*kind, Cow::Borrowed(bytes.as_slice()))),
+            Self::Next => {
+                let (kind, bytes) = known.previous.as_ref()?;
+                let next = number(bytes)?.checked_add(1)?;
+                Some((*kind, Cow::Owned(next.to_string().into_bytes())))
+            }
             Self::Concat(pieces) => {
                 if let [Piece::Cell(origin, fold)] = pieces.as_slice() {
                     let (found, bytes) = fetch(*origin, base, own)?;
@@ -183,10 +196,28 @@ impl Predictor {
         }
     }
 
+    /// Whether it remembers cells of rows before.
+    #[inline]
+    pub(crate) fn remembers(&self) -> bool {
+        matches!(self, Self::Previous | Self::Learned(_) | Self::Next)
+    }
+
+    /// The base column that this one is a copy of.
+    #[inline]
+    pub(crate) fn copied_base(&self) -> Option<u32> {
+        match self {
+            Self::Concat(pieces) => match pieces.as_slice() {
+                [Piece::Cell(Origin::Base(column), Fold::As)] => Some(*column),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The columns this one is a function of.
     pub(crate) fn origins(&self) -> Vec<Origin> {
         match self {
-            Self::Previous => Vec::new(),
+            Self::Previous | Self::Next => Vec::new(),
             Self::Concat(pieces) => pieces
                 .iter()
                 .filter_map(|piece| match piece {
@@ -237,6 +268,7 @@ impl Predictor {
                 out.push(5);
                 write_origin(*origin, out);
             }
+            Self::Next => out.push(6),
         }
     }
 
@@ -260,6 +292,7 @@ impl Predictor {
             3 => Self::Before(read_origin(reader)?, reader.sized()?.to_vec()),
             4 => Self::Element(read_origin(reader)?),
             5 => Self::Learned(read_origin(reader)?),
+            6 => Self::Next,
             _ => return None,
         })
     }

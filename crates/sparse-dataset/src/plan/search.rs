@@ -2,50 +2,18 @@
 
 use std::collections::HashMap;
 
+use super::guess::guesses;
+use super::predictor::number;
+use super::sample::Sample;
 use super::{ColumnPlan, Fold, Known, Origin, Piece, Plan, Predictor};
-use crate::error::Result;
-use crate::matching::NEW;
-use crate::table::{Kind, Record, Rows, hash_bytes};
+use crate::table::{Kind, hash_bytes};
 
-/// Rows looked at.
-const SAMPLE: usize = 384;
 /// Rows from which functions are guessed.
 const GUESSES: usize = 6;
 /// A function must give this share of the cells.
 const WORTHWHILE: f64 = 0.2;
 /// A copy of a base column this good is not looked behind.
 const GOOD_COPY: f64 = 0.5;
-
-/// Rows of the derivative, spread over it, with their base rows.
-pub(crate) struct Sample {
-    pub(crate) base: Option<Record>,
-    pub(crate) own: Record,
-}
-
-/// Reads the sample.
-pub(crate) fn sample_rows(
-    base: &mut Rows,
-    derivative: &mut Rows,
-    references: &[u32],
-) -> Result<Vec<Sample>> {
-    let mut out = Vec::new();
-    let stride = (references.len() / SAMPLE).max(1);
-    for row in (0..references.len()).step_by(stride) {
-        let mut own = Record::default();
-        derivative.read(row as u32, &mut own)?;
-        if own.own == 0 {
-            continue;
-        }
-        let mut found = None;
-        if references[row] != NEW {
-            let mut record = Record::default();
-            base.read(references[row], &mut record)?;
-            found = Some(record);
-        }
-        out.push(Sample { base: found, own });
-    }
-    Ok(out)
-}
 
 /// The share of a column's cells that a predictor gives.
 fn rate(predictor: &Predictor, column: u32, kind: Kind, samples: &[Sample]) -> f64 {
@@ -78,6 +46,19 @@ fn rate(predictor: &Predictor, column: u32, kind: Kind, samples: &[Sample]) -> f
     hits as f64 / cells.max(1) as f64
 }
 
+/// The share of a column's cells that count on from the sample before.
+fn counted(column: u32, samples: &[Sample]) -> f64 {
+    let numbers = samples.iter().filter_map(|sample| {
+        let (_, bytes) = sample.own.get(column as usize)?;
+        Some((i64::from(sample.row), number(bytes)?))
+    });
+    let numbers: Vec<(i64, i64)> = numbers.collect();
+    let steps =
+        |pair: &&[(i64, i64)]| pair[1].1.checked_sub(pair[0].1) == Some(pair[1].0 - pair[0].0);
+    let hits = numbers.windows(2).filter(steps).count();
+    hits as f64 / samples.len().max(1) as f64
+}
+
 /// What a column may be made of.
 struct Sources<'a> {
     base: &'a [u32],
@@ -108,86 +89,6 @@ impl Sources<'_> {
 
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-/// Functions that explain one sampled cell.
-fn guesses(target: &[u8], cells: &[(Origin, Kind, &[u8])], out: &mut Vec<Predictor>) {
-    let mut add = |predictor: Predictor| {
-        if !out.contains(&predictor) {
-            out.push(predictor);
-        }
-    };
-    for &(origin, kind, bytes) in cells {
-        if bytes == target {
-            add(Predictor::Concat(vec![Piece::Cell(origin, Fold::As)]));
-            continue;
-        }
-        for fold in [Fold::Lower, Fold::Upper] {
-            if bytes.len() >= 2 && *fold.apply(bytes) == *target {
-                add(Predictor::Concat(vec![Piece::Cell(origin, fold)]));
-            }
-        }
-        if kind == Kind::Nested {
-            add(Predictor::Element(origin));
-        }
-        if !target.is_empty() && target.len() < bytes.len() {
-            if bytes.ends_with(target) {
-                let before = &bytes[..bytes.len() - target.len()];
-                for length in [1, 2, 3, 5, 8] {
-                    if let Some(at) = before.len().checked_sub(length) {
-                        add(Predictor::After(origin, before[at..].to_vec()));
-                    }
-                }
-            }
-            if bytes.starts_with(target) {
-                let after = &bytes[target.len()..];
-                for length in [1, 2, 3, 5, 8] {
-                    if length <= after.len() {
-                        add(Predictor::Before(origin, after[..length].to_vec()));
-                    }
-                }
-            }
-        }
-    }
-    // A concatenation: the longest cell that fits here, else a literal byte.
-    let mut pieces: Vec<Piece> = Vec::new();
-    let mut at = 0;
-    let mut covered = 0;
-    while at < target.len() && pieces.len() < 32 {
-        let longest = cells
-            .iter()
-            .filter(|(_, kind, bytes)| {
-                *kind != Kind::Null && bytes.len() >= 3 && target[at..].starts_with(bytes)
-            })
-            .max_by_key(|(_, _, bytes)| bytes.len());
-        match longest {
-            Some((origin, _, bytes)) => {
-                pieces.push(Piece::Cell(*origin, Fold::As));
-                at += bytes.len();
-                covered += 1;
-            }
-            None => {
-                match pieces.last_mut() {
-                    Some(Piece::Literal(literal)) => literal.push(target[at]),
-                    _ => pieces.push(Piece::Literal(vec![target[at]])),
-                }
-                at += 1;
-            }
-        }
-    }
-    let literal: usize = pieces
-        .iter()
-        .map(|piece| {
-            if let Piece::Literal(bytes) = piece {
-                bytes.len()
-            } else {
-                0
-            }
-        })
-        .sum();
-    if covered > 0 && at == target.len() && literal <= 4096 && pieces.len() < 32 {
-        add(Predictor::Concat(pieces));
-    }
 }
 
 /// The best predictor of a column, with the share of cells it gives.
@@ -226,6 +127,10 @@ fn best(column: u32, kind: Kind, samples: &[Sample], sources: &Sources<'_>) -> (
         Predictor::Previous,
         rate(&Predictor::Previous, column, kind, samples),
     );
+    let counted = counted(column, samples);
+    if counted > best.1 {
+        best = (Predictor::Next, counted);
+    }
     for candidate in candidates {
         let rate = rate(&candidate, column, kind, samples);
         if rate > best.1 + 1e-9 {
@@ -380,45 +285,4 @@ fn keep_used(plan: &mut Plan) {
         .iter()
         .map(|&column| plan.base_columns[column as usize].clone())
         .collect();
-}
-
-/// The mean number of bytes of a row with a base row that the plan misses.
-pub(crate) fn missed_bytes(plan: &Plan, samples: &[Sample]) -> f64 {
-    let with_base: Vec<&Sample> = samples
-        .iter()
-        .filter(|sample| sample.base.is_some())
-        .collect();
-    let mut missed = 0usize;
-    for (
-        column,
-        ColumnPlan {
-            predictor,
-            kind,
-            basis,
-        },
-    ) in plan.columns.iter().enumerate()
-    {
-        // Cells that resemble the base's are edits, of which little is new.
-        let share = if basis.is_some() { 4 } else { 1 };
-        let mut known = Known::default();
-        for sample in &with_base {
-            let Some((own_kind, bytes)) = sample.own.get(column) else {
-                continue;
-            };
-            let hit = predictor
-                .predict(*kind, &known, sample.base.as_ref(), &sample.own, 0)
-                .is_some_and(|(kind, expected)| kind == own_kind && *expected == *bytes);
-            if !hit {
-                missed += bytes.len() / share;
-            }
-            known.learn(
-                predictor,
-                sample.base.as_ref(),
-                &sample.own,
-                own_kind,
-                bytes,
-            );
-        }
-    }
-    missed as f64 / with_base.len().max(1) as f64
 }

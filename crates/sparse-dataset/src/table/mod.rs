@@ -1,13 +1,17 @@
 //! Tables: rows of cells, read from any supported format.
 
+mod ends;
 mod record;
 mod rows;
 mod source;
+mod spans;
+mod spill;
 mod stored;
 mod textual;
 
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;
 pub(crate) use source::Source;
+pub(crate) use spill::Spill;
 pub(crate) use stored::StoredRows;
 pub(crate) use textual::TextOptions;

@@ -41,8 +41,8 @@ pub(crate) struct Record {
     bytes: Vec<u8>,
 }
 
-/// The most bytes a record may have, so that offsets fit in 32 bits.
-pub(crate) const MAX_RECORD: usize = 1 << 31;
+/// The most bytes a record may have: several copies of one are in memory.
+pub(crate) const MAX_RECORD: usize = 128 << 20;
 
 impl Record {
     pub(crate) fn clear(&mut self) {
@@ -74,6 +74,11 @@ impl Record {
         let own = self.own;
         self.push(column, kind, bytes);
         self.own = own;
+    }
+
+    /// The bytes of all cells.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(crate) fn cells(&self) -> &[Cell] {

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::ends::Ends;
 use super::record::{Kind, Record};
-use super::source::Source;
+use super::source::{Source, Window};
 use super::stored::{StoredRows, read_stored};
 use super::textual::{TextOptions, TextTable};
 use crate::error::{Error, Result};
@@ -14,9 +15,9 @@ enum Part {
     Text(Box<TextTable>),
     Stored {
         source: Source,
-        ends: Vec<u64>,
+        ends: Ends,
         columns: Columns,
-        buffer: Vec<u8>,
+        window: Window,
     },
 }
 
@@ -51,7 +52,7 @@ impl Rows {
             self.add(Part::Text(Box::new(table)), &path)?;
             return Ok(declared);
         }
-        let mut stored = StoredRows::new();
+        let mut stored = StoredRows::default();
         let mut record = Record::default();
         let mut around: Vec<Option<(Kind, Vec<u8>)>> = Vec::new();
         for row in 0..table.rows() {
@@ -89,7 +90,7 @@ impl Rows {
                 source,
                 ends,
                 columns,
-                buffer: Vec::new(),
+                window: Window::default(),
             },
             path,
         )
@@ -122,6 +123,17 @@ impl Rows {
         Ok(())
     }
 
+    /// The bytes of the files, as they are read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(table) => table.source.len,
+                Part::Stored { source, .. } => source.len,
+            })
+            .sum()
+    }
+
     pub(crate) fn len(&self) -> u32 {
         self.starts.last().copied().unwrap_or(0)
     }
@@ -142,14 +154,10 @@ impl Rows {
                 source,
                 ends,
                 columns,
-                buffer,
+                window,
             } => {
-                let start = if local == 0 {
-                    0
-                } else {
-                    ends[local as usize - 1]
-                };
-                let bytes = source.read(start, ends[local as usize], buffer)?;
+                let (start, end) = ends.span(local);
+                let bytes = source.read_row(start, end, window)?;
                 // The rows were written by this process a moment ago.
                 if read_stored(bytes, record).is_none() {
                     let error = std::io::Error::other("temporary rows could not be read back");

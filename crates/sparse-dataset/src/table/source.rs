@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -12,13 +13,17 @@ use crate::error::{Error, Result};
 /// Files up to this size are held in memory.
 const IN_MEMORY: u64 = 192 << 20;
 const CHUNK: usize = 4 << 20;
+/// Bytes read ahead where rows are read in order.
+const AHEAD: u64 = 256 << 10;
 
+#[derive(Clone)]
 enum Held {
-    Memory(Vec<u8>),
-    File(File),
+    Memory(Arc<Vec<u8>>),
+    File(Arc<File>),
 }
 
-/// A file opened for reads at any place.
+/// A file opened for reads at any place; copies share it.
+#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
@@ -37,7 +42,7 @@ impl Source {
             file.read_to_end(&mut bytes).map_err(Error::io(path))?;
             digest.update(&bytes);
             read += bytes.len() as u64;
-            Held::Memory(bytes)
+            Held::Memory(Arc::new(bytes))
         } else {
             let mut buffer = vec![0; CHUNK];
             loop {
@@ -48,7 +53,7 @@ impl Source {
                 digest.update(&buffer[..count]);
                 read += count as u64;
             }
-            Held::File(file)
+            Held::File(Arc::new(file))
         };
         Ok((
             Self {
@@ -60,12 +65,19 @@ impl Source {
         ))
     }
 
+    /// Opens a file whose digest does not matter, to be read in place.
+    pub(crate) fn unread(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let len = file.metadata().map_err(Error::io(path))?.len();
+        Ok(Self::from_file(path, file, len))
+    }
+
     /// Keeps bytes that are in memory already.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Self {
         Self {
             path: path.to_owned(),
             len: bytes.len() as u64,
-            held: Held::Memory(bytes),
+            held: Held::Memory(Arc::new(bytes)),
         }
     }
 
@@ -74,7 +86,7 @@ impl Source {
         Self {
             path: path.to_owned(),
             len,
-            held: Held::File(file),
+            held: Held::File(Arc::new(file)),
         }
     }
 
@@ -98,11 +110,42 @@ impl Source {
         }
     }
 
-    /// The file's bytes, when it is held in memory.
-    pub(crate) fn in_memory(&self) -> Option<&[u8]> {
-        match &self.held {
-            Held::Memory(bytes) => Some(bytes),
-            Held::File(_) => None,
+    /// The bytes `start..end` of a row; rows in order are read ahead.
+    #[inline]
+    pub(crate) fn read_row<'a>(
+        &'a self,
+        start: u64,
+        end: u64,
+        window: &'a mut Window,
+    ) -> Result<&'a [u8]> {
+        if let Held::Memory(bytes) = &self.held {
+            let end = end.min(self.len);
+            return Ok(&bytes[start.min(end) as usize..end as usize]);
+        }
+        let held_end = window.start + window.bytes.len() as u64;
+        if start < window.start || end > held_end {
+            let in_order = start >= window.next && start - window.next < AHEAD / 4;
+            let until = if in_order {
+                end.max(start + AHEAD)
+            } else {
+                end
+            };
+            let length = self.read(start, until, &mut window.bytes)?.len();
+            window.bytes.truncate(length);
+            window.start = start;
+        }
+        window.next = end;
+        let (from, to) = (start - window.start, end - window.start);
+        let to = to.min(window.bytes.len() as u64);
+        Ok(&window.bytes[from.min(to) as usize..to as usize])
+    }
+
+    /// Reads the bytes `start..end` from the first to the last.
+    pub(crate) fn reader(&self, start: u64, end: u64) -> SourceReader<'_> {
+        SourceReader {
+            source: self,
+            at: start,
+            end,
         }
     }
 
@@ -116,5 +159,35 @@ impl Source {
             at = end;
         }
         Ok(())
+    }
+}
+
+/// What was read around the last row.
+#[derive(Default)]
+pub(crate) struct Window {
+    bytes: Vec<u8>,
+    start: u64,
+    /// Where the last row ended.
+    next: u64,
+}
+
+/// A part of a file, read in order.
+pub(crate) struct SourceReader<'a> {
+    source: &'a Source,
+    at: u64,
+    end: u64,
+}
+
+impl Read for SourceReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let wanted = (self.end.min(self.source.len).saturating_sub(self.at)).min(out.len() as u64);
+        let mut buffer = Vec::new();
+        let found = self
+            .source
+            .read(self.at, self.at + wanted, &mut buffer)
+            .map_err(std::io::Error::other)?;
+        out[..found.len()].copy_from_slice(found);
+        self.at += wanted;
+        Ok(found.len())
     }
 }

@@ -1,80 +1,51 @@
-//! Rows kept in a compact form of their own, in memory or in an unlinked
-//! temporary file: for formats whose rows cannot be read one at a time.
+//! Rows kept in a compact form of their own: for formats whose rows cannot be
+//! read one at a time.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
-use super::record::{Kind, Record};
+use super::ends::Ends;
+use super::record::{Kind, MAX_RECORD, Record};
 use super::source::Source;
+use super::spill::Spill;
 use crate::error::{Error, Result};
 use crate::wire::{Reader, put_number};
 
-const IN_MEMORY: usize = 192 << 20;
-
 /// Rows being written.
+#[derive(Default)]
 pub(crate) struct StoredRows {
-    ends: Vec<u64>,
-    pending: Vec<u8>,
-    spilled: Option<(File, u64)>,
+    ends: Ends,
+    bytes: Spill,
 }
 
 impl StoredRows {
-    pub(crate) fn new() -> Self {
-        Self {
-            ends: Vec::new(),
-            pending: Vec::new(),
-            spilled: None,
-        }
-    }
-
     pub(crate) fn push(&mut self, record: &Record, path: &Path) -> Result<()> {
-        let out = &mut self.pending;
-        put_number(out, u64::from(record.template));
-        put_number(out, record.own as u64);
-        put_number(out, record.cells().len() as u64);
-        for &cell in record.cells() {
-            let bytes = record.bytes(cell);
-            put_number(out, u64::from(cell.column) << 2 | cell.kind as u64);
-            put_number(out, bytes.len() as u64);
-            out.extend_from_slice(bytes);
-        }
-        let before = self.spilled.as_ref().map_or(0, |spilled| spilled.1);
-        self.ends.push(before + self.pending.len() as u64);
-        let limit = if self.spilled.is_some() {
-            8 << 20
+        let Self { ends, bytes } = self;
+        bytes.push(path, |out| {
+            put_number(out, u64::from(record.template));
+            put_number(out, record.own as u64);
+            put_number(out, record.cells().len() as u64);
+            for &cell in record.cells() {
+                let bytes = record.bytes(cell);
+                put_number(out, u64::from(cell.column) << 2 | cell.kind as u64);
+                put_number(out, bytes.len() as u64);
+                out.extend_from_slice(bytes);
+            }
+        })?;
+        if ends.push(bytes.len()) {
+            Ok(())
         } else {
-            IN_MEMORY
-        };
-        if self.pending.len() > limit {
-            self.spill(path)?;
+            Err(Error::TooLarge {
+                path: path.to_owned(),
+                what: "a row with what surrounds it".to_owned(),
+                found: bytes.len(),
+                limit: MAX_RECORD as u64,
+            })
         }
-        Ok(())
-    }
-
-    fn spill(&mut self, path: &Path) -> Result<()> {
-        if self.spilled.is_none() {
-            self.spilled = Some((crate::output::unlinked_file().map_err(Error::io(path))?, 0));
-        }
-        if let Some((file, written)) = &mut self.spilled {
-            file.write_all(&self.pending).map_err(Error::io(path))?;
-            *written += self.pending.len() as u64;
-            self.pending.clear();
-            self.pending.shrink_to(16 << 20);
-        }
-        Ok(())
     }
 
     /// Ends the writing and gives the bytes with the end of each row.
-    pub(crate) fn finish(mut self, path: &Path) -> Result<(Source, Vec<u64>)> {
-        if self.spilled.is_some() {
-            self.spill(path)?;
-        }
-        let source = match self.spilled {
-            Some((file, len)) => Source::from_file(path, file, len),
-            None => Source::from_bytes(path, self.pending),
-        };
-        Ok((source, self.ends))
+    pub(crate) fn finish(self, path: &Path) -> Result<(Source, Ends)> {
+        Ok((self.bytes.finish(path)?, self.ends))
     }
 }
 

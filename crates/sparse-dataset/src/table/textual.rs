@@ -1,25 +1,25 @@
 //! A text file as a table: where its records are, each parsed when asked for.
 
-use std::path::Path;
-
-use super::record::{MAX_RECORD, Record};
-use super::source::Source;
+use super::ends::Ends;
+use super::record::Record;
+use super::source::{Source, Window};
+use super::spans;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::text::{Columns, Dialect, JsonScanner, RecordParser, Spelling, survey, value_end};
+use crate::text::{Columns, Dialect, Fault, JsonScanner, RecordParser, Spelling, value_end};
 
 /// The sample from which the habits of a writer are read.
 const SAMPLE: u64 = 4 << 20;
 
 /// An opened text file.
 pub(crate) struct TextTable {
-    source: Source,
+    pub(super) source: Source,
     /// The end of each record.
-    pub(crate) ends: Vec<u64>,
+    pub(crate) ends: Ends,
     pub(crate) parser: RecordParser,
     /// Records before the first row (the header line).
     header: u32,
-    buffer: Vec<u8>,
+    window: Window,
 }
 
 impl TextTable {
@@ -35,36 +35,13 @@ impl TextTable {
             _ => {
                 let spelling = Spelling::detect(sample);
                 let parser = RecordParser::json(spelling, JsonScanner::lines(), options.lenient);
-                let mut ends = Vec::new();
-                let mut at = 0u64;
-                source.chunks(|chunk| {
-                    ends.extend(
-                        memchr::memchr_iter(b'\n', chunk).map(|offset| at + offset as u64 + 1),
-                    );
-                    at += chunk.len() as u64;
-                    Ok(())
-                })?;
-                if ends.last().copied().unwrap_or(0) < source.len {
-                    ends.push(source.len);
-                }
+                let ends = spans::lines(&source)?;
                 Self::new(source, ends, parser, 0)
             }
         }
     }
 
-    fn new(source: Source, ends: Vec<u64>, parser: RecordParser, header: u32) -> Result<Self> {
-        let mut start = 0;
-        for &end in &ends {
-            if end - start > MAX_RECORD as u64 {
-                return Err(Error::TooLarge {
-                    path: source.path,
-                    what: "a record".to_owned(),
-                    found: end - start,
-                    limit: MAX_RECORD as u64,
-                });
-            }
-            start = end;
-        }
+    fn new(source: Source, ends: Ends, parser: RecordParser, header: u32) -> Result<Self> {
         if ends.len() as u64 >= u64::from(u32::MAX) {
             let found = ends.len() as u64;
             return Err(Error::TooLarge {
@@ -79,43 +56,18 @@ impl TextTable {
             ends,
             parser,
             header,
-            buffer: Vec::new(),
+            window: Window::default(),
         })
     }
 
     fn document(source: Source, spelling: Spelling, options: TextOptions) -> Result<Self> {
-        let Some(bytes) = source.in_memory() else {
-            let (path, found) = (source.path.clone(), source.len);
-            return Err(Error::TooLarge {
-                path,
-                what: "a .json document".to_owned(),
-                found,
-                limit: 192 << 20,
-            });
-        };
-        let (walked, path) = survey(bytes);
+        let (walked, path) = spans::survey(&source)?.finish();
         let mut parser = RecordParser::json(
             spelling,
             JsonScanner::document(walked, path),
             options.lenient,
         );
-        let mut ends = Vec::new();
-        let mut record = Record::default();
-        let mut at = 0usize;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            let length = parser.step(rest, at == 0, &mut record).map_err(|fault| {
-                malformed(
-                    &source.path,
-                    bytes,
-                    at + fault.at,
-                    fault.expected,
-                    fault.duplicate,
-                )
-            })?;
-            at += length.max(1);
-            ends.push(at as u64);
-        }
+        let ends = spans::document(&source, &mut parser)?;
         Self::new(source, ends, parser, 0)
     }
 
@@ -163,7 +115,7 @@ impl TextTable {
             names.len(),
             &records[(header as usize).min(records.len())..],
         );
-        let ends = record_ends(&source, &dialect)?;
+        let ends = spans::delimited(&source, &dialect)?;
         let parser = RecordParser::delimited(dialect, &names, options.lenient);
         Self::new(source, ends, parser, header)
     }
@@ -176,20 +128,10 @@ impl TextTable {
         self.ends.len() as u32
     }
 
-    /// The place of a record in the file.
-    pub(crate) fn span(&self, row: u32) -> (u64, u64) {
-        let start = if row == 0 {
-            0
-        } else {
-            self.ends[row as usize - 1]
-        };
-        (start, self.ends[row as usize])
-    }
-
     /// Parses a record.
     pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
-        let (start, end) = self.span(row);
-        let bytes = self.source.read(start, end, &mut self.buffer)?;
+        let (start, end) = self.ends.span(row);
+        let bytes = self.source.read_row(start, end, &mut self.window)?;
         let parsed = if row < self.header {
             self.parser.literal(bytes, record)
         } else if self.parser.is_document() {
@@ -197,24 +139,24 @@ impl TextTable {
         } else {
             self.parser.line(bytes, record)
         };
-        parsed.map_err(|fault| {
-            if let Some(column) = fault.duplicate {
-                return Error::DuplicateColumn {
-                    path: self.source.path.clone(),
-                    column,
-                };
-            }
-            let mut line = 1;
-            let found = excerpt(bytes, fault.at);
-            line += count_lines(&self.source, start).unwrap_or(0)
-                + lines(&bytes[..fault.at.min(bytes.len().saturating_sub(1))]);
-            Error::Malformed {
-                path: self.source.path.clone(),
-                line,
-                expected: fault.expected.to_owned(),
-                found,
-            }
-        })
+        parsed.map_err(|fault| fault_error(&self.source, start, bytes, fault))
+    }
+}
+
+/// The error for what is wrong in the record `bytes` that starts at `start`.
+pub(super) fn fault_error(source: &Source, start: u64, bytes: &[u8], fault: Fault) -> Error {
+    let path = source.path.clone();
+    if let Some(column) = fault.duplicate {
+        return Error::DuplicateColumn { path, column };
+    }
+    let before = &bytes[..fault.at.min(bytes.len().saturating_sub(1))];
+    // A file that cannot be read again gets the line within the record.
+    let line = 1 + count_lines(source, start).unwrap_or(0) + lines(before);
+    Error::Malformed {
+        path,
+        line,
+        expected: fault.expected.to_owned(),
+        found: excerpt(bytes, fault.at),
     }
 }
 
@@ -253,7 +195,7 @@ fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-fn count_lines(source: &Source, end: u64) -> Result<u64> {
+pub(super) fn count_lines(source: &Source, end: u64) -> Result<u64> {
     let (mut count, mut at) = (0, 0);
     source.chunks(|chunk| {
         let wanted = end.saturating_sub(at).min(chunk.len() as u64) as usize;
@@ -270,70 +212,4 @@ fn excerpt(bytes: &[u8], at: usize) -> String {
         return "the end".to_owned();
     }
     format!("{:?}", String::from_utf8_lossy(&rest[..rest.len().min(40)]))
-}
-
-fn malformed(
-    path: &Path,
-    bytes: &[u8],
-    at: usize,
-    expected: &str,
-    duplicate: Option<String>,
-) -> Error {
-    if let Some(column) = duplicate {
-        return Error::DuplicateColumn {
-            path: path.to_owned(),
-            column,
-        };
-    }
-    let line = 1 + lines(&bytes[..at.min(bytes.len())]);
-    Error::Malformed {
-        path: path.to_owned(),
-        line,
-        expected: expected.to_owned(),
-        found: excerpt(bytes, at),
-    }
-}
-
-/// The end of each record of a delimited file, read window by window.
-fn record_ends(source: &Source, dialect: &Dialect) -> Result<Vec<u64>> {
-    let mut ends = Vec::new();
-    let mut buffer = Vec::new();
-    let mut start = 0u64;
-    let mut window = 8u64 << 20;
-    while start < source.len {
-        let stop = (start + window).min(source.len);
-        let bytes = source.read(start, stop, &mut buffer)?;
-        let mut at = 0usize;
-        let mut open = false;
-        while at < bytes.len() {
-            match dialect.record_end(bytes, at) {
-                // A record that reaches the end of the window may go on.
-                Some(end) if end < bytes.len() || stop == source.len => {
-                    ends.push(start + end as u64);
-                    at = end;
-                }
-                Some(_) => break,
-                None => {
-                    open = true;
-                    break;
-                }
-            }
-        }
-        if at == 0 {
-            if stop == source.len && open || window > MAX_RECORD as u64 {
-                let line = 1 + count_lines(source, start)?;
-                return Err(Error::Malformed {
-                    path: source.path.clone(),
-                    line,
-                    expected: "a closing quote".to_owned(),
-                    found: "the end of the file".to_owned(),
-                });
-            }
-            window *= 2;
-        } else {
-            window = 8 << 20;
-        }
-        start += at as u64;
-    }
-    Ok(ends)
 }

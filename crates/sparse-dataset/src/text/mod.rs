@@ -9,9 +9,9 @@ mod survey;
 mod template;
 
 pub(crate) use delimited::Dialect;
-pub(crate) use json::JsonScanner;
+pub(crate) use json::{Fault, JsonScanner};
 pub(crate) use leaf::{elements, members, value_end};
 pub(crate) use parser::{Layout, RecordParser};
 pub(crate) use spelling::{Spelling, unescape};
-pub(crate) use survey::survey;
+pub(crate) use survey::Survey;
 pub(crate) use template::{Columns, Template};

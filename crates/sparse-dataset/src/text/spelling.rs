@@ -11,6 +11,9 @@ const DELETE: u8 = 16;
 const LONG: u8 = 32;
 const SEPARATORS: u8 = 64;
 
+/// Bytes of a string that are looked at together.
+const PIECE: usize = 32;
+
 /// The habits of one writer of JSON.
 #[derive(Clone, Debug)]
 pub(crate) struct Spelling {
@@ -118,10 +121,32 @@ impl Spelling {
     /// The length of the leading bytes that are spelled as they are.
     #[inline]
     pub(crate) fn plain_prefix(&self, bytes: &[u8]) -> usize {
-        bytes
+        // Comparisons that the compiler does on many bytes at once; a piece
+        // that may hold something else is looked at byte by byte.
+        let wide = if self.flags & (ASCII | SEPARATORS) != 0 {
+            128
+        } else {
+            0
+        };
+        let mut at = 0;
+        if self.flags & (SLASH | HTML | DELETE) == 0 {
+            for piece in bytes.chunks_exact(PIECE) {
+                let odd = piece.iter().fold(0u8, |odd, &byte| {
+                    odd | u8::from(byte < 32)
+                        | u8::from(byte == b'"')
+                        | u8::from(byte == b'\\')
+                        | (byte & wide)
+                });
+                if odd != 0 {
+                    break;
+                }
+                at += PIECE;
+            }
+        }
+        bytes[at..]
             .iter()
             .position(|&byte| !self.plain[usize::from(byte)])
-            .unwrap_or(bytes.len())
+            .map_or(bytes.len(), |found| at + found)
     }
 
     /// Spells a string, with its quotes.
@@ -266,6 +291,23 @@ mod tests {
             let mut out = Vec::new();
             spelling.string(&text, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), literal);
+        }
+    }
+
+    #[test]
+    fn pieces_and_bytes_agree_on_what_is_plain() {
+        for flags in [0, ASCII, SLASH, HTML, SEPARATORS, DELETE] {
+            let spelling = Spelling::new(flags, b",", b":");
+            for odd in 0..=255u8 {
+                for at in [0, 31, 32, 70] {
+                    let mut text = [b'a'; 99];
+                    text[at] = odd;
+                    let plain = text
+                        .iter()
+                        .position(|&byte| !spelling.plain[usize::from(byte)]);
+                    assert_eq!(spelling.plain_prefix(&text), plain.unwrap_or(99));
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! tables instead of library functions.
 
 /// Inputs of one mixer, a multiple of the lanes summed side by side.
-pub(crate) const INPUTS: usize = 24;
+pub(crate) const INPUTS: usize = 40;
 
 /// `ln(p / (1 - p))` scaled by 256 and clamped to +-2047, and its inverse.
 pub(crate) struct Logistic {
@@ -94,7 +94,7 @@ impl Mixer {
 
     /// Learns fast first and slowly later.
     pub(crate) fn settle(&mut self) {
-        self.rate = (self.rate * 0.9998).max(0.002);
+        self.rate = (self.rate * 0.9998).max(0.003);
     }
 }
 

@@ -1,0 +1,217 @@
+//! What a Parquet file's pages say they unfold to, checked before the reader
+//! believes it: a page of a few bytes may claim, or hold, gigabytes.
+
+use std::io::Read;
+use std::path::Path;
+
+use parquet::basic::Compression;
+use parquet::file::metadata::ParquetMetaData;
+
+use crate::error::{Error, Result};
+use crate::table::Source;
+
+/// Pages that unfold to more are refused. Writers end pages at about 1 MB; only
+/// a single large value makes them longer.
+pub(super) const MAX_PAGE: u64 = 512 << 20;
+/// A page's header with its statistics is not longer than this.
+const MAX_HEADER: u64 = 1 << 20;
+const MAX_DEPTH: usize = 16;
+
+/// What a page's header says.
+#[derive(Debug, Default, PartialEq)]
+struct PageHeader {
+    unfolded: u64,
+    stored: u64,
+    /// Leading bytes that are not compressed (levels of a version 2 page).
+    plain: u64,
+}
+
+/// Goes through the page headers of all column chunks.
+pub(super) fn check_pages(file: &Source, metadata: &ParquetMetaData) -> Result<()> {
+    let mut buffer = Vec::new();
+    for column in metadata
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns())
+    {
+        let (start, length) = column.byte_range();
+        let end = start.checked_add(length).filter(|&end| end <= file.len);
+        let end = end.ok_or_else(|| damaged(&file.path, "a column chunk beyond the file's end"))?;
+        let mut at = start;
+        while at < end {
+            let head = file.read(at, (at + MAX_HEADER).min(end), &mut buffer)?;
+            let mut input = head;
+            let page = read_header(&mut input)
+                .ok_or_else(|| damaged(&file.path, "a page header that makes no sense"))?;
+            at += (head.len() - input.len()) as u64;
+            if page.unfolded > MAX_PAGE {
+                return Err(Error::TooLarge {
+                    path: file.path.clone(),
+                    what: format!("a page of column {}", column.column_path()),
+                    found: page.unfolded,
+                    limit: MAX_PAGE,
+                });
+            }
+            if page.stored > end - at || page.plain > page.stored {
+                return Err(damaged(&file.path, "a page beyond its column chunk"));
+            }
+            let packed = file.reader(at + page.plain, at + page.stored);
+            // These decoders do not stop at the size they are told.
+            let whole = match column.compression() {
+                Compression::GZIP(_) => fits(flate2::read::MultiGzDecoder::new(packed), &page),
+                Compression::BROTLI(_) => fits(brotli::Decompressor::new(packed, 1 << 16), &page),
+                _ => true,
+            };
+            if !whole {
+                return Err(damaged(&file.path, "a page that is larger than it says"));
+            }
+            at += page.stored;
+        }
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    Error::Columnar {
+        path: path.to_owned(),
+        message: format!("damaged: {what}"),
+    }
+}
+
+/// Whether a decoder gives no more than the page says; other damage is left to
+/// the reader.
+fn fits(mut decoder: impl Read, page: &PageHeader) -> bool {
+    let mut buffer = [0; 1 << 14];
+    let mut unfolded = page.plain;
+    while let Ok(read @ 1..) = decoder.read(&mut buffer) {
+        unfolded += read as u64;
+        if unfolded > page.unfolded {
+            return false;
+        }
+    }
+    true
+}
+
+/// Reads a header in Thrift's compact protocol and moves behind it.
+fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
+    let mut page = PageHeader::default();
+    fields(input, |field, kind, input| {
+        match (field, kind) {
+            (2, 5) => page.unfolded = size(input)?,
+            (3, 5) => page.stored = size(input)?,
+            (8, 12) => fields(input, |field, kind, input| {
+                if matches!((field, kind), (5 | 6, 5)) {
+                    page.plain += size(input)?;
+                    return Some(());
+                }
+                skip(kind, input, 1)
+            })?,
+            _ => skip(kind, input, 0)?,
+        }
+        Some(())
+    })?;
+    Some(page)
+}
+
+/// Calls `visit` with the number and type of each field of a structure.
+fn fields(
+    input: &mut &[u8],
+    mut visit: impl FnMut(i64, u8, &mut &[u8]) -> Option<()>,
+) -> Option<()> {
+    let mut field = 0i64;
+    loop {
+        let head = byte(input)?;
+        let kind = head & 15;
+        if kind == 0 {
+            return Some(());
+        }
+        field = match head >> 4 {
+            0 => zigzag(input)?,
+            step => field + i64::from(step),
+        };
+        visit(field, kind, input)?;
+    }
+}
+
+fn byte(input: &mut &[u8]) -> Option<u8> {
+    let (&first, rest) = input.split_first()?;
+    *input = rest;
+    Some(first)
+}
+
+fn varint(input: &mut &[u8]) -> Option<u64> {
+    let mut reader = crate::wire::Reader::new(input);
+    let number = reader.number()?;
+    *input = reader.rest();
+    Some(number)
+}
+
+fn zigzag(input: &mut &[u8]) -> Option<i64> {
+    let value = varint(input)?;
+    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+/// A 32-bit size that is not negative.
+fn size(input: &mut &[u8]) -> Option<u64> {
+    i32::try_from(zigzag(input)?).ok()?.try_into().ok()
+}
+
+fn skip(kind: u8, input: &mut &[u8], depth: usize) -> Option<()> {
+    if depth > MAX_DEPTH {
+        return None;
+    }
+    match kind {
+        1 | 2 => {}
+        3 => drop(byte(input)?),
+        4..=6 => drop(varint(input)?),
+        7 => *input = input.get(8..)?,
+        8 => {
+            let length = usize::try_from(varint(input)?).ok()?;
+            *input = input.get(length..)?;
+        }
+        9 | 10 => {
+            let head = byte(input)?;
+            let count = match head >> 4 {
+                15 => varint(input)?,
+                count => u64::from(count),
+            };
+            for _ in 0..count {
+                // Booleans in a list take a byte each.
+                match head & 15 {
+                    1 | 2 => drop(byte(input)?),
+                    kind => skip(kind, input, depth + 1)?,
+                }
+            }
+        }
+        12 => fields(input, |_, kind, input| skip(kind, input, depth + 1))?,
+        // Page headers hold no maps.
+        _ => return None,
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_with_what_they_do_not_need() {
+        // type 3 (data page v2), 300 unfolded, 100 stored, a header with levels
+        // of 4 and 2 bytes, is_compressed, statistics with a binary minimum.
+        let bytes = [
+            0x15, 6, 0x15, 0xd8, 4, 0x15, 0xc8, 1, 0x5c, 0x15, 2, 0x15, 0, 0x15, 2, 0x15, 0, 0x15,
+            8, 0x15, 4, 0x11, 0x1c, 0x18, 1, b'x', 0, 0, 0, 99,
+        ];
+        let mut input = bytes.as_slice();
+        let found = read_header(&mut input);
+        let expected = PageHeader {
+            unfolded: 300,
+            stored: 100,
+            plain: 6,
+        };
+        assert_eq!((found, input), (Some(expected), [99].as_slice()));
+        for cut in 0..bytes.len() - 1 {
+            assert_eq!(read_header(&mut &bytes[..cut]), None);
+        }
+    }
+}

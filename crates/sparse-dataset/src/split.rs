@@ -1,0 +1,217 @@
+//! One file of a derivative as a split of the artifact.
+
+use std::path::Path;
+
+use crate::artifact::{Blocks, NewBlocks};
+use crate::bytes;
+use crate::columnar::{Recipe, equal_files, guarded};
+use crate::decide::decide;
+use crate::delta::{BlockEncoder, Setup};
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::header::{Body, SplitHeader};
+use crate::inputs::{Base, add_file};
+use crate::matching::HashMatrix;
+use crate::output::Output;
+use crate::plan::Plan;
+use crate::rebuild::rebuild;
+use crate::spec::{CompressSpec, Effort, Progress, step};
+use crate::table::{Rows, Source};
+use crate::text::Template;
+use crate::wire::{put_bytes, put_number};
+
+/// Rows of a block.
+const BLOCK_ROWS: usize = 1 << 15;
+/// A split below this part of its file is not compared with byte compressors.
+const CLEARLY_SMALL: u64 = 50;
+/// zstd at its highest levels makes files smaller than at a fast one, but not
+/// by more than this factor.
+const HARDER: u64 = 2;
+
+/// A split, ready to be written.
+pub(crate) struct Split {
+    pub(crate) header: SplitHeader,
+    blocks: Blocks,
+}
+
+impl Split {
+    /// Its bytes in the artifact, about.
+    fn len(&self) -> u64 {
+        self.header.write().len() as u64
+            + self.blocks.bytes()
+            + 4 * self.blocks.rows().count() as u64
+    }
+
+    pub(crate) fn write(&self, artifact: &mut Output) -> Result<()> {
+        let mut out = Vec::new();
+        put_bytes(&mut out, &self.header.write());
+        let mut buffer = Vec::new();
+        for (index, rows) in self.blocks.rows().enumerate() {
+            let block = self.blocks.read(index, &mut buffer)?;
+            put_number(&mut out, u64::from(rows));
+            put_bytes(&mut out, block);
+            artifact.write(&out)?;
+            out.clear();
+        }
+        put_number(&mut out, 0);
+        artifact.write(&out)
+    }
+}
+
+/// Compresses the file at `path`, beside the artifact that it goes into.
+pub(crate) fn compress_split(
+    base: &mut Base,
+    base_hashes: &HashMatrix,
+    path: &Path,
+    spec: &CompressSpec,
+    artifact: &Output,
+    progress: &dyn Progress,
+) -> Result<Split> {
+    let (source, sha256) = Source::open(path)?;
+    let file = source.clone();
+    let mut rows = Rows::default();
+    add_file(&mut rows, source, spec.text(), false)?;
+    let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
+    let dropped = base
+        .rows
+        .columns
+        .names
+        .iter()
+        .filter(|name| rows.columns.find(name).is_none())
+        .cloned()
+        .collect();
+    let (layout, templates) = match rows.text() {
+        Some(table) => (
+            Some(table.parser.layout.clone()),
+            table.parser.templates.list.clone(),
+        ),
+        None => (None, vec![Template::columnar(decided.columns.len())]),
+    };
+    let mut resolved = decided.plan.clone();
+    resolved.resolve(&mut base.rows.columns);
+    let setup = Setup {
+        plan: resolved,
+        templates: templates.clone(),
+        model: decided.model,
+    };
+    let level = if spec.effort == Effort::Fast { 3 } else { 19 };
+    let mut encoder = BlockEncoder::new(setup, &mut base.rows, level)?;
+    let mut blocks = NewBlocks::default();
+    let total = decided.references.len() as u64;
+    let mut first = 0u32;
+    for references in decided.references.chunks(BLOCK_ROWS) {
+        step(progress, "writing", u64::from(first), total)?;
+        let block = encoder.block(first, references, &mut rows, &mut base.rows)?;
+        blocks.push(references.len() as u32, &block, path)?;
+        first += references.len() as u32;
+    }
+    let header = SplitHeader {
+        name: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        format: Format::of(path)?,
+        bytes: file.len,
+        sha256,
+        byte_exact: true,
+        body: Body::Text,
+        layout,
+        model: decided.model,
+        plan: decided.plan,
+        templates,
+        columns: decided.columns,
+        dropped,
+        counts: encoder.counts,
+        patch: None,
+    };
+    drop(rows);
+    let mut split = Split {
+        header,
+        blocks: blocks.finish(path)?,
+    };
+    if !split.header.format.is_text() {
+        columnar_body(&mut split, path, base, spec, artifact, progress)?;
+    }
+    match as_bytes(&split, &file, sha256, base, progress)? {
+        Some(smaller) => Ok(smaller),
+        None => Ok(split),
+    }
+}
+
+/// The file as bytes where that is smaller than its rows: a delta is never much
+/// larger than what a byte compressor makes of the file.
+fn as_bytes(
+    split: &Split,
+    file: &Source,
+    sha256: [u8; 32],
+    base: &Base,
+    progress: &dyn Progress,
+) -> Result<Option<Split>> {
+    let rows = split.len();
+    if rows <= file.len / CLEARLY_SMALL {
+        return Ok(None);
+    }
+    if rows <= bytes::quick_size(file, progress)? / HARDER {
+        return Ok(None);
+    }
+    let header = SplitHeader {
+        body: Body::Bytes,
+        sha256,
+        byte_exact: true,
+        layout: None,
+        model: None,
+        plan: Plan::default(),
+        templates: Vec::new(),
+        columns: Vec::new(),
+        patch: None,
+        ..split.header.clone()
+    };
+    let Some(packed) = bytes::pack(file, &base.prefix(file.len)?, 19, rows, progress)? else {
+        return Ok(None);
+    };
+    let blocks = NewBlocks::single(packed).finish(&file.path)?;
+    let other = Split { header, blocks };
+    Ok((other.len() < rows).then_some(other))
+}
+
+/// Finds how a columnar file is rebuilt, by rebuilding it: with its bytes, by
+/// a patch with its bytes, or with its content.
+fn columnar_body(
+    split: &mut Split,
+    file: &Path,
+    base: &mut Base,
+    spec: &CompressSpec,
+    artifact: &Output,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let Split { header, blocks } = split;
+    let recipe = guarded(file, || Recipe::of(file)?.write(file))?;
+    header.body = Body::Columnar(recipe);
+    let mut rebuilt = Output::create(&artifact.beside(&header.name))?;
+    rebuild(file, header, blocks, base, &mut rebuilt, progress)?;
+    let found = rebuilt.digest();
+    if found == header.sha256 {
+        return Ok(());
+    }
+    let rebuilt_path = rebuilt.flushed()?;
+    if !guarded(file, || equal_files(file, rebuilt_path, header.format))? {
+        return Err(Error::Columnar {
+            path: file.to_owned(),
+            message: "the content could not be rebuilt; please report the file's schema".to_owned(),
+        });
+    }
+    if !spec.logical && header.bytes <= bytes::LARGEST {
+        let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
+        let small = header.bytes / 50 + blocks.bytes() / 4;
+        let (original, _) = Source::open(file)?;
+        if let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
+            let patch = patch.finish(file)?;
+            header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());
+            return Ok(());
+        }
+    }
+    header.byte_exact = false;
+    header.sha256 = found;
+    Ok(())
+}
