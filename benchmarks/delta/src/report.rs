@@ -129,7 +129,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "\nOne thread; median of up to {} rounds in turn, fewer where one takes seconds.",
+            "\nOne thread, time on the CPU; median of up to {} rounds in turn, fewer where one takes seconds.",
             self.repeats
         );
         text

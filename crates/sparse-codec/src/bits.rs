@@ -13,12 +13,12 @@ pub(crate) struct BitWriter {
 }
 
 impl BitWriter {
-    /// Appends the low `count` bits of `value`; `count` is at most 32 and `value` has no others.
+    /// Appends the low `count` bits of `value`; `count` is at most 56 and `value` has no others.
     ///
     /// No branch depends on the count: eight bytes are written and as many kept as are whole.
     #[inline(always)]
-    pub(crate) fn put(&mut self, value: u32, count: u32) {
-        self.held |= u64::from(value) << self.count;
+    pub(crate) fn put(&mut self, value: u64, count: u32) {
+        self.held |= value << self.count;
         self.count += count;
         match self.out.get_mut(self.len..self.len + 8) {
             Some(place) => place.copy_from_slice(&self.held.to_le_bytes()),
@@ -151,7 +151,7 @@ mod tests {
         fn bits_round_trip(values in proptest::collection::vec((any::<u32>(), 0u32..=32), 0..200)) {
             let mut writer = BitWriter::default();
             for &(value, count) in &values {
-                writer.put((u64::from(value) & ((1 << count) - 1)) as u32, count);
+                writer.put(u64::from(value) & ((1 << count) - 1), count);
             }
             let bytes = writer.finish();
             let mut reader = BitReader::new(&bytes);

@@ -51,18 +51,22 @@ impl Contexts {
     #[inline(always)]
     pub(crate) fn low_bits(self, context: u8) -> u32 {
         let expected = i32::from(context) + LOWEST;
-        let most = (self.layout.mantissa() as i32 - 3).max(0);
+        let most = self.most_low_bits() as i32;
         ((expected - RAW_FROM).div_euclid(4) + 1).clamp(0, most) as u32
     }
 
     /// What [`Contexts::low_bits`] computes with: the count is `(context - from) / 4` rounded
     /// down, from 0 to `most`.
     #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
     pub(crate) fn low_bits_rule(self) -> (i32, i32) {
-        (
-            RAW_FROM - LOWEST - 4,
-            (self.layout.mantissa() as i32 - 3).max(0),
-        )
+        (RAW_FROM - LOWEST - 4, self.most_low_bits() as i32)
+    }
+
+    /// The most low bits that any context has.
+    #[inline(always)]
+    pub(crate) fn most_low_bits(self) -> u32 {
+        (self.layout.mantissa() as i32 - 3).max(0) as u32
     }
 
     /// The first context with low bits, or the number of contexts.

@@ -8,6 +8,9 @@ use crate::tables::BIT;
 pub(crate) const CANDIDATES: usize = 16;
 pub(crate) const CENTRE: usize = 8;
 
+/// Weights in a run of which every other is looked at.
+const LONG_RUN: usize = 192;
+
 /// Classes of |difference|: 0 to 7, then two per octave.
 pub(crate) const BUCKETS: usize = 66;
 
@@ -119,6 +122,15 @@ impl Scorer {
         Self { rows }
     }
 
+    /// As [`Scorer::run`], from every other weight of a long run: where the run is a row of a
+    /// chunk, half of it says enough of its scale.
+    pub(crate) fn run_half(&self, contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
+        if contexts.len() < LONG_RUN {
+            return self.run(contexts, buckets);
+        }
+        sum_half(&self.rows, contexts, buckets).map(|cost| 2 * cost)
+    }
+
     /// Cost of each candidate over a run of weights, relative to the scale that `contexts` has.
     pub(crate) fn run(&self, contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
         sum_run(&self.rows, contexts, buckets)
@@ -154,6 +166,26 @@ vectorised! {
             let mut part = [0i16; CANDIDATES];
             for (&context, &bucket) in contexts.iter().zip(buckets) {
                 let row = &rows[usize::from(context) * BUCKETS + usize::from(bucket)];
+                for (sum, &cost) in part.iter_mut().zip(row) {
+                    *sum += cost;
+                }
+            }
+            for (sum, &part) in sums.iter_mut().zip(&part) {
+                *sum += i32::from(part);
+            }
+        }
+        sums
+    }
+}
+
+vectorised! {
+    fn sum_half(rows: &[[i16; CANDIDATES]], contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
+        let mut sums = [0i32; CANDIDATES];
+        for (contexts, buckets) in contexts.chunks(128).zip(buckets.chunks(128)) {
+            let mut part = [0i16; CANDIDATES];
+            let (contexts, buckets) = (contexts.as_chunks::<2>().0, buckets.as_chunks::<2>().0);
+            for (context, bucket) in contexts.iter().zip(buckets) {
+                let row = &rows[usize::from(context[0]) * BUCKETS + usize::from(bucket[0])];
                 for (sum, &cost) in part.iter_mut().zip(row) {
                     *sum += cost;
                 }

@@ -1,6 +1,8 @@
 //! `compress`: a fine-tune as a delta of its base.
 
 mod blobs;
+mod encoders;
+mod entries;
 mod jobs;
 mod tensors;
 
@@ -18,7 +20,8 @@ use crate::output::{Existing, OutputDir};
 use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
 
-pub(crate) use tensors::{Encoders, count_changed, full, model_bytes};
+pub(crate) use encoders::{Encoders, count_changed, full};
+pub(crate) use entries::model_bytes;
 
 /// How to make a delta.
 #[derive(Debug, Clone)]

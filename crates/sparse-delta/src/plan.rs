@@ -5,7 +5,7 @@ mod lowrank;
 use std::collections::HashMap;
 
 use sparse_checkpoint::{Checkpoint, TensorRef};
-use sparse_codec::{Fit, Fitter, Layout, Scales};
+use sparse_codec::{Fit, Fitter, Layout, Sampling, Scales};
 
 use crate::Error;
 use crate::index::{common_weights, width};
@@ -17,17 +17,13 @@ use crate::words::{Words, layout};
 use lowrank::Budget;
 pub(crate) use lowrank::Prediction;
 
-/// Weights sampled, over all tensors, to fit tables and scales to.
-const SAMPLE: u64 = 1 << 21;
-/// Weights sampled at least in each tensor that has as many.
-const SAMPLE_EACH: u64 = 1 << 12;
 /// Bytes that low-rank searches hold at a time.
 const SEARCH_BYTES: u64 = 512 << 20;
 
 /// How hard to look for what makes a delta smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effort {
-    /// No low-rank predictions.
+    /// No low-rank predictions, and scales and tables from a small sample.
     Fast,
     /// Low-rank predictions, found by a search that takes several times as long as the rest:
     /// merged LoRAs become ten times smaller, ordinary fine-tunes a fifth where training was
@@ -115,10 +111,14 @@ pub(crate) fn plan<'a>(
         },
     )?;
     let total = tensors.iter().map(|t| t.fine.elements()).sum();
+    let sampling = match effort {
+        Effort::Fast => Sampling::quick(total),
+        Effort::High => Sampling::thorough(total),
+    };
     let mut fitters = Fitters::default();
     for tensor in &mut tensors {
         if let Kind::Delta(delta) = &mut tensor.kind {
-            sample(tensor.fine, delta, total, &mut fitters)?;
+            sample(tensor.fine, delta, sampling, &mut fitters)?;
         }
     }
     let (fits, mut scales) = fitters.fit();
@@ -191,7 +191,7 @@ fn plan_delta<'a>(
 fn sample(
     fine: TensorRef<'_>,
     delta: &mut DeltaPlan<'_>,
-    total: u64,
+    sampling: Sampling,
     fitters: &mut Fitters,
 ) -> Result<(), Error> {
     let width = width(fine.shape());
@@ -199,7 +199,7 @@ fn sample(
     let (number, fitter) = fitters.get(delta.layout, delta.low_rank.is_some());
     delta.fit = number;
     let mut runs = Vec::new();
-    for start in sample_starts(delta.common, segment, total) {
+    for start in sampling.starts(delta.common, width) {
         let len = segment.min(delta.common - start);
         let fine_words = read_words(&fine, start, len)?;
         let base_words = read_cast(&delta.base, start, len, fine.dtype())?;
@@ -230,17 +230,6 @@ fn add_runs(fitter: &mut Fitter, width: usize, total: u64, runs: &[(usize, Words
         Some((_, Words::W32(_), _)) => add!(Words::W32),
         _ => add!(Words::W16),
     }
-}
-
-/// Starts of segments spread evenly over a tensor's first `common` weights.
-fn sample_starts(common: u64, segment: u64, total: u64) -> impl Iterator<Item = u64> {
-    let segments = common.div_ceil(segment);
-    let share = u128::from(common) * u128::from(SAMPLE) / u128::from(total.max(1));
-    let wanted = (share as u64)
-        .max(SAMPLE_EACH)
-        .div_ceil(segment)
-        .min(segments);
-    (0..wanted).map(move |i| ((2 * i + 1) * segments / (2 * wanted)) * segment)
 }
 
 /// The layout without the low bits that are zero throughout both tensors.

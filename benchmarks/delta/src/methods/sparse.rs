@@ -6,16 +6,14 @@
 use anyhow::{Context, Result};
 use safetensors::Dtype;
 use sparse_codec::{
-    Encoder, Fitter, Layout as Format, LowRank, Model, Reader, Scales, Scratch, TableSet, Word,
-    decode, encode_full, put_varint,
+    Encoder, Fitter, Layout as Format, LowRank, Model, Reader, Sampling, Scales, Scratch, TableSet,
+    Word, decode, encode_full, put_varint,
 };
 
 use crate::method::Method;
 use crate::pair::{Layout, TensorSpan};
 
-/// Weights sampled to fit tables and scales to, as `sparse delta compress` does.
-const SAMPLE: usize = 1 << 21;
-const SAMPLE_EACH: usize = 1 << 12;
+/// Weights in a chunk, at most.
 const CHUNK: usize = 1 << 18;
 /// Most components of a prediction that is not exact.
 const MOST: usize = 32;
@@ -134,7 +132,12 @@ fn encode<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     for tensor in &layout.tensors {
         predictions.push(predict(format, dtype, high, tensor, base, fine));
     }
-    let total = layout.weights();
+    let total = layout.weights() as u64;
+    let sampling = if high {
+        Sampling::thorough(total)
+    } else {
+        Sampling::quick(total)
+    };
     let mut fitters = [Fitter::new(format), Fitter::new(format)];
     for (tensor, predicted) in layout.tensors.iter().zip(&predictions) {
         let Some(range) = tensor.base.clone().filter(|_| is_coded(tensor, dtype)) else {
@@ -146,14 +149,8 @@ fn encode<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
         );
         let b = predicted.as_ref().map_or(&*b, |p| &p.1);
         let segment = Scales::segment_for(width(tensor));
-        let segments = b.len().div_ceil(segment);
-        let share = b.len() as u128 * SAMPLE as u128 / total.max(1) as u128;
-        let wanted = (share as usize)
-            .max(SAMPLE_EACH)
-            .div_ceil(segment)
-            .min(segments);
-        let runs = (0..wanted).map(|i| {
-            let start = ((2 * i + 1) * segments / (2 * wanted)) * segment;
+        let runs = sampling.starts(b.len() as u64, width(tensor)).map(|start| {
+            let start = start as usize;
             let end = (start + segment).min(b.len());
             (start, &b[start..end], &f[start..end])
         });

@@ -86,7 +86,17 @@ impl Hub<'_> {
             self.client.endpoint(),
             self.repo.id()
         );
-        let mut answer = self.checked(&url, self.client.send(&url, Request::GetFrom(0))?)?;
+        // The first question to the hub: without an answer, the name may as well be a mistyped path.
+        let sent = self.client.send(&url, Request::GetFrom(0));
+        let answer = sent.map_err(|error| match error {
+            HubError::Transport { url, message } => HubError::Unreachable {
+                repo: self.repo.to_string(),
+                url,
+                message,
+            },
+            error => error,
+        })?;
+        let mut answer = self.checked(&url, answer)?;
         let mut text = Vec::new();
         let mut body = answer.body_mut().as_reader().take(MAX_LISTING_BYTES);
         body.read_to_end(&mut text)

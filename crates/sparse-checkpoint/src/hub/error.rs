@@ -78,6 +78,18 @@ pub enum HubError {
         /// What happened.
         message: String,
     },
+    /// Nothing by that name is here, and the hub cannot be reached.
+    #[error(
+        "{repo} is neither a folder here nor in the cache, and the hub does not answer: {url}: {message}"
+    )]
+    Unreachable {
+        /// The repository.
+        repo: String,
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        message: String,
+    },
     /// An answer with an unexpected status.
     #[error("{url}: the server answered HTTP {status}")]
     Status {
@@ -148,6 +160,9 @@ impl HubError {
             HubError::Transport { .. } => {
                 "check the network and HF_ENDPOINT, then run again: the download goes on where it \
                  stopped"
+            }
+            HubError::Unreachable { .. } => {
+                "check the path; for a model on the hub, the network and HF_ENDPOINT"
             }
             HubError::WrongDigest { .. } | HubError::WrongSize { .. } => {
                 "run again; if it stays, a proxy or mirror alters the file"

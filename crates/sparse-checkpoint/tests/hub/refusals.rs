@@ -44,7 +44,13 @@ fn a_hub_that_is_down_is_named() {
         error.to_string().contains("http://127.0.0.1:1/api"),
         "{error}"
     );
-    assert!(error.hint().unwrap().contains("HF_ENDPOINT"));
+    let message = error.to_string();
+    assert!(
+        message.starts_with("o/n is neither a folder here"),
+        "{message}"
+    );
+    let hint = error.hint().unwrap();
+    assert!(hint.starts_with("check the path") && hint.contains("HF_ENDPOINT"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::bits::BitReader;
 use crate::context::{Contexts, ESCAPE, join};
 use crate::rans::Decoder;
+use crate::simd::Level;
 use crate::{Layout, Word};
 
 /// What decoding needs to know of the contexts.
@@ -33,10 +34,12 @@ impl Rule {
     }
 
     /// Decodes symbols and rebuilds weights in one loop, for the whole groups at the start of a
-    /// block where the CPU is one for that; returns how many weights that was.
+    /// block where `level`, which the CPU must have, has code for that; returns how many weights
+    /// that was.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn decode<W: Word>(
         &self,
+        level: Level,
         decoder: &mut Decoder<'_>,
         base: &[W],
         symbols: &mut [u8],
@@ -45,16 +48,20 @@ impl Rule {
         out: &mut [W],
         escapes: &mut Vec<u32>,
     ) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        if crate::simd::level() >= crate::simd::Level::Avx512 {
-            // SAFETY: the level was just detected.
-            return unsafe {
-                super::apply_avx512::decode(
-                    self, decoder, base, symbols, contexts, low, out, escapes,
-                )
-            };
+        assert!(level <= crate::simd::level());
+        match level {
+            // SAFETY: the level was just compared with the CPU's.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe {
+                super::fused::avx512(self, decoder, base, symbols, contexts, low, out, escapes)
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe {
+                super::fused::avx2(self, decoder, base, symbols, contexts, low, out, escapes)
+            },
+            _ => 0,
         }
-        0
     }
 
     /// Rebuilds a block from weight number `first` on; the places of escapes, whose weights are
@@ -132,7 +139,8 @@ impl Rule {
 mod tests {
     use super::*;
     use crate::bits::BitWriter;
-    use crate::context::UNCHANGED;
+    use crate::context::{BLOCK, UNCHANGED};
+    use crate::rans::{self, DecodeTables, EncodeTables, Lanes, PROB_SCALE};
     use proptest::prelude::*;
 
     fn check<W: Word + std::fmt::Debug>(layout: Layout, picks: &[(u32, u8, u8)], bytes: &[u8]) {
@@ -188,6 +196,95 @@ mod tests {
             check::<u8>(Layout::F8_E4M3, &picks, &bytes);
             if let Some(shifted) = Layout::F32.with_shift(16) {
                 check::<u32>(shifted, &picks, &bytes);
+            }
+        }
+    }
+
+    /// What fused decoding at `level`, and one weight at a time after it, makes of a stream.
+    fn rebuild(
+        level: Level,
+        tables: &DecodeTables,
+        stream: &[u8],
+        base: &[u16],
+        contexts: &[u8],
+        low: &[u8],
+    ) -> (usize, Vec<u16>, Vec<u32>) {
+        let rule = Rule::new(Layout::BF16);
+        let mut decoder = Decoder::at_level(tables, stream, Lanes::ThirtyTwo, level).unwrap();
+        let mut low = BitReader::new(low);
+        let (mut out, mut escapes) = (vec![0u16; base.len()], Vec::new());
+        let mut symbols = vec![0u8; base.len()];
+        let done = rule.decode(
+            level,
+            &mut decoder,
+            base,
+            &mut symbols,
+            contexts,
+            &mut low,
+            &mut out,
+            &mut escapes,
+        );
+        decoder.decode_rest(done, contexts, &mut symbols).unwrap();
+        let mut rest = Vec::new();
+        rule.apply_plain(
+            &base[done..],
+            &symbols[done..],
+            &contexts[done..],
+            &mut low,
+            &mut out[done..],
+            &mut rest,
+        );
+        escapes.extend(rest.iter().map(|at| at + done as u32));
+        decoder.finish().unwrap();
+        (done, out, escapes)
+    }
+
+    #[test]
+    fn decoding_while_applying_agrees_at_every_level() {
+        let mut state = 3u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let mut frequencies = [0u16; 256];
+        frequencies[usize::from(ESCAPE)] = 40;
+        for symbol in 100..140 {
+            frequencies[symbol] = 25;
+        }
+        frequencies[usize::from(UNCHANGED)] += PROB_SCALE as u16 - 40 - 40 * 25;
+        let count = Contexts::new(Layout::BF16).count();
+        let tables = vec![frequencies; count];
+        let len = BLOCK - 5;
+        let contexts: Vec<u8> = (0..len).map(|_| (next() as usize % count) as u8).collect();
+        let base: Vec<u16> = (0..len).map(|_| next() as u16).collect();
+        let symbols: Vec<u8> = (0..len)
+            .map(|_| match next() % 50 {
+                0 => ESCAPE,
+                pick => 95 + pick as u8 % 40 + 5,
+            })
+            .collect();
+        let low: Vec<u8> = (0..4 * len).map(|_| next() as u8).collect();
+        let mut stream = Vec::new();
+        rans::encode(
+            &EncodeTables::new(&tables),
+            &contexts,
+            &symbols,
+            Lanes::ThirtyTwo,
+            &mut Vec::new(),
+            &mut stream,
+        );
+        let tables = DecodeTables::new(&tables);
+        let plain = rebuild(Level::Plain, &tables, &stream, &base, &contexts, &low);
+        assert_eq!(plain.0, 0);
+        for level in [Level::Avx2, Level::Avx512] {
+            if level > crate::simd::level() {
+                continue;
+            }
+            let fused = rebuild(level, &tables, &stream, &base, &contexts, &low);
+            assert!(fused.0 > BLOCK / 2, "{level:?} decodes little");
+            assert_eq!(fused.2, plain.2, "{level:?}");
+            for at in (0..len).filter(|&at| !plain.2.contains(&(at as u32))) {
+                assert_eq!(fused.1[at], plain.1[at], "{level:?}, weight {at}");
             }
         }
     }

@@ -1,17 +1,14 @@
 //! Encoding of DELTA and SPARSE chunks: the steps from the base, given how many are expected.
 
-use super::masks::at_least;
+use super::symbols::SymbolCoder;
 use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
 use crate::Word;
-use crate::bits::BitWriter;
-use crate::bytes::{put_varint, zigzag};
+use crate::bytes::put_varint;
 use crate::chunk::ChunkMode;
-use crate::context::{Contexts, ESCAPE, UNCHANGED, split};
+use crate::context::{ESCAPE, UNCHANGED};
 use crate::fit::REACH;
-use crate::rans::{self, Lanes};
 use crate::score::{CANDIDATES, Scorer, best, bucket};
 use crate::simd::vectorised;
-use crate::tables::BIT;
 
 pub(super) fn encode<W: Word>(
     model: &Model<'_>,
@@ -22,16 +19,56 @@ pub(super) fn encode<W: Word>(
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) -> ChunkMode {
-    let len = base.len();
-    scratch.steps.resize(len, 0);
-    scratch.buckets.resize(model.scales.segment().min(len), 0);
+    let (len, segment) = (base.len(), model.scales.segment());
+    let sparse = is_sparse(base, fine);
+    // Where every step gets a symbol, that is done segment by segment, while the steps are in the
+    // first-level cache; otherwise all are needed to choose which get one.
+    scratch
+        .steps
+        .resize(if sparse { len } else { segment.min(len) }, 0);
+    scratch.buckets.resize(segment.min(len), 0);
     scratch.contexts.resize(len, 0);
-    let (rows, changed) = choose_rows(model, scorer, start, base, fine, scratch);
-    let skip = if changed * 2 < len {
-        choose_skip(model, scratch)
-    } else {
-        0
-    };
+    scratch.symbols.resize(len, 0);
+    model.scales.tile(segment.min(len), &mut scratch.tile);
+    let mut coder = SymbolCoder::new(model);
+    let mut rows: Vec<i32> = Vec::with_capacity(len.div_ceil(segment));
+    for at in (0..len).step_by(segment) {
+        let range = at..(at + segment).min(len);
+        let here = if sparse {
+            range.clone()
+        } else {
+            0..range.len()
+        };
+        let columns = model
+            .scales
+            .columns_at(&scratch.tile, start + at, range.len());
+        let contexts = &mut scratch.contexts[range.clone()];
+        let steps = &mut scratch.steps[here];
+        let buckets = &mut scratch.buckets[..range.len()];
+        let words = &base[range.clone()];
+        measure(
+            model.layout.shift(),
+            words,
+            &fine[range.clone()],
+            steps,
+            buckets,
+        );
+        let last = rows.last().copied().unwrap_or(0);
+        rows.push(choose_row(
+            model, scorer, words, columns, buckets, last, contexts,
+        ));
+        if !sparse {
+            coder.push(contexts, steps, &mut scratch.symbols[range]);
+        }
+    }
+    if !sparse {
+        out.push(TAG_DELTA);
+        coder
+            .finish(scratch)
+            .write(model, scratch, &rows::encode(&rows), out);
+        return ChunkMode::Delta;
+    }
+    let skip = choose_skip(model, scratch);
     let mut exceptions = Vec::new();
     if skip == 0 {
         out.push(TAG_DELTA);
@@ -39,11 +76,13 @@ pub(super) fn encode<W: Word>(
         out.extend_from_slice(&[TAG_SPARSE, skip]);
         exceptions = keep_expected(skip, scratch);
     }
-    let coded = Coded::new(model, scratch);
+    coder.push(&scratch.contexts, &scratch.steps, &mut scratch.symbols);
     if scratch.contexts.is_empty() {
         out.push(0);
     } else {
-        coded.write(model, scratch, &rows::encode(&rows), out);
+        coder
+            .finish(scratch)
+            .write(model, scratch, &rows::encode(&rows), out);
     }
     if skip > 0 {
         put_varint(out, exceptions.len() as u64);
@@ -53,69 +92,65 @@ pub(super) fn encode<W: Word>(
     ChunkMode::Delta
 }
 
+/// Weights that are looked at together to tell whether a chunk is sparse, and how many are passed
+/// over between them.
+const LOOK: usize = 64;
+const PASS: usize = 1024;
+
+/// Whether most weights seem unchanged.
+fn is_sparse<W: Word>(base: &[W], fine: &[W]) -> bool {
+    let (mut seen, mut changed) = (0, 0);
+    for (base, fine) in base.chunks(PASS).zip(fine.chunks(PASS)) {
+        let (base, fine) = (&base[..LOOK.min(base.len())], &fine[..LOOK.min(fine.len())]);
+        seen += base.len();
+        changed += base.iter().zip(fine).filter(|(b, f)| b != f).count();
+    }
+    changed * 2 < seen
+}
+
 vectorised! {
-    /// Steps and their classes; returns how many weights changed.
-    fn measure<W: Word>(shift: u32, base: &[W], fine: &[W], steps: &mut [i32], buckets: &mut [u8]) -> usize {
-        let mut same = 0u32;
+    /// Steps and their classes.
+    fn measure<W: Word>(shift: u32, base: &[W], fine: &[W], steps: &mut [i32], buckets: &mut [u8]) {
         for ((step, &b), &f) in steps.iter_mut().zip(base).zip(fine) {
             *step = b.steps_to(f, shift);
-            same += u32::from(*step == 0);
         }
         for (bucket_, &step) in buckets.iter_mut().zip(steps.iter()) {
             *bucket_ = bucket(step);
         }
-        steps.len() - same as usize
     }
 }
 
-/// Finds each segment's scale and counts the weights that changed; leaves steps and contexts in
-/// `scratch`.
-fn choose_rows<W: Word>(
+/// Finds a segment's scale, given that of the segment before, and the contexts that follow from it.
+fn choose_row<W: Word>(
     model: &Model<'_>,
     scorer: &Scorer,
-    start: usize,
-    base: &[W],
-    fine: &[W],
-    scratch: &mut Scratch,
-) -> (Vec<i32>, usize) {
+    words: &[W],
+    columns: &[i8],
+    buckets: &[u8],
+    last: i32,
+    out: &mut [u8],
+) -> i32 {
     let contexts = model.contexts();
-    let segment = model.scales.segment();
-    model
-        .scales
-        .tile(segment.min(base.len()), &mut scratch.tile);
-    let mut last = 0i32;
-    let mut changed = 0;
-    let mut rows = Vec::with_capacity(base.len().div_ceil(segment));
-    for at in (0..base.len()).step_by(segment) {
-        let range = at..(at + segment).min(base.len());
-        let words = &base[range.clone()];
-        let columns = model
-            .scales
-            .columns_at(&scratch.tile, start + at, words.len());
-        let out = &mut scratch.contexts[range.clone()];
-        let buckets = &mut scratch.buckets[..range.len()];
-        let steps = &mut scratch.steps[range.clone()];
-        changed += measure(model.layout.shift(), words, &fine[range], steps, buckets);
-        let mut row = last;
-        // A scale at the edge of the candidates may lie beyond: look again from there.
-        for _ in 0..4 {
-            contexts.fill(words, i32::from(model.scales.base) + row, columns, out);
-            let costs: [i32; CANDIDATES] = scorer.run(out, buckets);
-            let offset = best(&costs, row - last);
-            let moved = (row + offset).clamp(-REACH, REACH);
-            if moved == row {
-                break;
-            }
-            row = moved;
-            contexts.fill(words, i32::from(model.scales.base) + row, columns, out);
-            if (-7..7).contains(&offset) {
-                break;
-            }
+    let fill = |row: i32, out: &mut [u8]| {
+        contexts.fill(words, i32::from(model.scales.base) + row, columns, out);
+    };
+    let mut row = last;
+    // A scale at the edge of the candidates may lie beyond: look again from there.
+    for _ in 0..4 {
+        fill(row, out);
+        let costs: [i32; CANDIDATES] = scorer.run_half(out, buckets);
+        let offset = best(&costs, row - last);
+        let moved = (row + offset).clamp(-REACH, REACH);
+        if moved == row {
+            break;
         }
-        rows.push(row);
-        last = row;
+        row = moved;
+        fill(row, out);
+        if (-7..7).contains(&offset) {
+            break;
+        }
     }
-    (rows, changed)
+    row
 }
 
 /// The context below which changes are so rare that gaps cost less than symbols; 0 for none.
@@ -160,120 +195,6 @@ fn keep_expected(skip: u8, scratch: &mut Scratch) -> Vec<(u32, i32)> {
     }
     scratch.contexts.truncate(kept);
     scratch.steps.truncate(kept);
+    scratch.symbols.truncate(kept);
     exceptions
-}
-
-/// The parts of a chunk beside its symbols.
-struct Coded {
-    low: Vec<u8>,
-    escapes: Vec<u8>,
-    lanes: Lanes,
-}
-
-impl Coded {
-    /// Turns steps into symbols, low bits and escapes.
-    fn new(model: &Model<'_>, scratch: &mut Scratch) -> Self {
-        let contexts = model.contexts();
-        let held: &[[u8; 256]; 256] = model.tables.held();
-        let first_raw = contexts.first_raw();
-        let mut low = BitWriter::default();
-        let mut escapes = Vec::new();
-        scratch.symbols.resize(scratch.contexts.len(), 0);
-        let mut rests = [0u32; GROUP];
-        let mut counts = [0u8; GROUP];
-        for ((symbols, here), steps) in scratch
-            .symbols
-            .chunks_mut(GROUP)
-            .zip(scratch.contexts.chunks(GROUP))
-            .zip(scratch.steps.chunks(GROUP))
-        {
-            let mut raw = at_least(here, first_raw);
-            if raw != 0 {
-                split_all(contexts, here, steps, symbols, &mut rests, &mut counts);
-            } else {
-                split_plain(steps, symbols);
-            }
-            for (symbol, &context) in symbols.iter_mut().zip(here) {
-                *symbol = held[usize::from(context)][usize::from(*symbol)];
-            }
-            let kept = at_least(symbols, ESCAPE + 1);
-            let mut lost = !kept & (u64::MAX >> (GROUP - here.len()));
-            while lost != 0 {
-                let i = lost.trailing_zeros() as usize;
-                put_varint(&mut escapes, u64::from(zigzag(steps[i])));
-                lost &= lost - 1;
-            }
-            raw &= kept;
-            while raw != 0 {
-                let i = raw.trailing_zeros() as usize;
-                low.put(rests[i], u32::from(counts[i]));
-                raw &= raw - 1;
-            }
-        }
-        Self {
-            low: low.finish(),
-            escapes,
-            lanes: Lanes::for_size(about_bytes(model, scratch)),
-        }
-    }
-
-    fn write(&self, model: &Model<'_>, scratch: &mut Scratch, rows: &[u8], out: &mut Vec<u8>) {
-        let mut stream = std::mem::take(&mut scratch.stream);
-        stream.clear();
-        rans::encode(
-            model.tables.encoder(),
-            &scratch.contexts,
-            &scratch.symbols,
-            self.lanes,
-            &mut scratch.words,
-            &mut stream,
-        );
-        out.push(self.lanes.count() as u8);
-        for part in [rows, &stream, &self.low, &self.escapes] {
-            put_varint(out, part.len() as u64);
-        }
-        for part in [rows, &stream, &self.low, &self.escapes] {
-            out.extend_from_slice(part);
-        }
-        scratch.stream = stream;
-    }
-}
-
-/// Weights whose escapes and low bits are told apart by the bits of one mask.
-const GROUP: usize = 64;
-
-vectorised! {
-    /// Symbols of weights without low bits.
-    fn split_plain(steps: &[i32], symbols: &mut [u8]) {
-        for (symbol, &steps) in symbols.iter_mut().zip(steps) {
-            *symbol = split(steps, 0).0;
-        }
-    }
-}
-
-vectorised! {
-    /// Symbols, low bits and how many there are.
-    fn split_all(contexts: Contexts, here: &[u8], steps: &[i32], symbols: &mut [u8], rests: &mut [u32; GROUP], counts: &mut [u8; GROUP]) {
-        let parts = symbols.iter_mut().zip(rests).zip(counts);
-        for (((symbol, rest), count), (&context, &steps)) in parts.zip(here.iter().zip(steps)) {
-            let bits = contexts.low_bits(context);
-            (*symbol, *rest) = split(steps, bits);
-            *count = bits as u8;
-        }
-    }
-}
-
-/// About how long the symbols will be, from one in eight of them where there are many.
-fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
-    let costs = model.tables.costs();
-    let step = if scratch.symbols.len() < 1 << 14 {
-        1
-    } else {
-        8
-    };
-    let sampled = scratch.symbols.iter().zip(&scratch.contexts).step_by(step);
-    let cost: usize = sampled
-        .map(|(&symbol, &context)| usize::from(costs[usize::from(context)][usize::from(symbol)]))
-        .sum();
-    cost * step / (8 * BIT as usize)
 }

@@ -58,7 +58,10 @@ pub(super) fn encode<W: Word>(layout: Layout, segment: usize, fine: &[W], out: &
             symbols.push(symbol);
             if symbol != ZERO {
                 let bits = word >> layout.shift();
-                low.put((bits & ((1 << raw) - 1)) << 1 | bits >> sign_at, raw + 1);
+                low.put(
+                    u64::from((bits & ((1 << raw) - 1)) << 1 | bits >> sign_at),
+                    raw + 1,
+                );
             }
         }
     }

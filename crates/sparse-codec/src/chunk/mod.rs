@@ -6,13 +6,14 @@
 mod apply;
 #[cfg(target_arch = "x86_64")]
 mod apply_avx2;
-#[cfg(target_arch = "x86_64")]
-mod apply_avx512;
 mod delta;
 mod full;
+#[cfg(target_arch = "x86_64")]
+mod fused;
 mod gaps;
 mod masks;
 mod rows;
+mod symbols;
 mod undelta;
 
 use crate::context::Contexts;

@@ -61,7 +61,8 @@ impl<'a> Sections<'a> {
     ) -> Result<(), CodecError> {
         places.clear();
         let low = &mut self.low;
-        let done = rule.decode(decoder, base, symbols, contexts, low, out, places);
+        let level = crate::simd::level();
+        let done = rule.decode(level, decoder, base, symbols, contexts, low, out, places);
         if done == 0 {
             decoder.decode(contexts, symbols)?;
         } else {

@@ -106,20 +106,43 @@ impl<'a> Decoder<'a> {
         enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
     )]
     #[inline]
-    pub(crate) unsafe fn decode_groups(
+    pub(crate) unsafe fn groups_avx512(
         &mut self,
         contexts: &[u8],
         symbols: &mut [u8],
         each: impl FnMut(usize, std::arch::x86_64::__m256i),
     ) -> usize {
         self.check(contexts, symbols);
-        if self.lanes != 32 || self.level < Level::Avx512 {
+        if self.lanes != 32 {
             return 0;
         }
         let entries = self.tables.entries();
         let (states, words) = (&mut self.states, &mut self.words);
         // SAFETY: the caller vouches for the CPU, and the contexts were just checked.
         unsafe { super::decode_avx512::decode(entries, contexts, symbols, states, words, each) }
+    }
+
+    /// As [`Decoder::groups_avx512`].
+    ///
+    /// # Safety
+    /// The CPU must have what [`Level::Avx2`] stands for.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    #[inline]
+    pub(crate) unsafe fn groups_avx2(
+        &mut self,
+        contexts: &[u8],
+        symbols: &mut [u8],
+        each: impl FnMut(usize, std::arch::x86_64::__m256i),
+    ) -> usize {
+        self.check(contexts, symbols);
+        if self.lanes != 32 {
+            return 0;
+        }
+        let entries = self.tables.entries();
+        let (states, words) = (&mut self.states, &mut self.words);
+        // SAFETY: the caller vouches for the CPU, and the contexts were just checked.
+        unsafe { super::decode_avx2::decode_32(entries, contexts, symbols, states, words, each) }
     }
 
     fn check(&self, contexts: &[u8], symbols: &[u8]) {
@@ -170,11 +193,11 @@ impl<'a> Decoder<'a> {
             },
             // SAFETY: as above.
             (32, Level::Avx2) => unsafe {
-                super::decode_avx2::decode::<4>(entries, contexts, symbols, states, words)
+                super::decode_avx2::decode_32(entries, contexts, symbols, states, words, |_, _| ())
             },
             // SAFETY: as above; the levels are ordered.
             (8, Level::Avx2 | Level::Avx512) => unsafe {
-                super::decode_avx2::decode::<1>(entries, contexts, symbols, states, words)
+                super::decode_avx2::decode_8(entries, contexts, symbols, states, words)
             },
             _ => 0,
         }

@@ -2,11 +2,12 @@
 //! packed against those written before by a permutation looked up from the comparison mask.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_loadl_epi64, _mm_packus_epi32, _mm_storeu_si128, _mm256_add_epi32,
-    _mm256_and_si256, _mm256_blend_epi32, _mm256_blendv_epi8, _mm256_castsi256_ps,
-    _mm256_castsi256_si128, _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_extracti128_si256,
-    _mm256_i32gather_epi32, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_mul_epu32,
-    _mm256_mullo_epi32, _mm256_or_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi32,
+    __m128i, __m256, __m256i, _mm_loadl_epi64, _mm_packus_epi32, _mm_storeu_si128,
+    _mm256_add_epi32, _mm256_and_si256, _mm256_blend_epi32, _mm256_blendv_epi8,
+    _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmpgt_epi32,
+    _mm256_cvtepu8_epi32, _mm256_extracti128_si256, _mm256_i32gather_epi64, _mm256_loadu_si256,
+    _mm256_movemask_ps, _mm256_mul_epu32, _mm256_mullo_epi32, _mm256_or_si256,
+    _mm256_permute4x64_epi64, _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_shuffle_ps,
     _mm256_slli_epi32, _mm256_srli_epi32, _mm256_srli_epi64, _mm256_srlv_epi32,
     _mm256_storeu_si256, _mm256_sub_epi32,
 };
@@ -33,6 +34,13 @@ static PACK: [[u32; 8]; 256] = {
     pack
 };
 
+/// Undoes the order in which shuffles within 128 bits leave eight numbers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_order(numbers: __m256) -> __m256i {
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(numbers))
+}
+
 /// Encodes whole groups of `N` symbols, `N` a multiple of 8.
 ///
 /// # Safety
@@ -47,7 +55,7 @@ pub(super) unsafe fn encode<const N: usize>(
     words: &mut [u16],
     at: &mut usize,
 ) {
-    let entries = tables.symbols().as_ptr().cast::<i32>();
+    let entries = tables.symbols().as_ptr().cast::<i64>();
     let scale = _mm256_set1_epi32(PROB_SCALE as i32);
     let field = _mm256_set1_epi32(0xfff);
     let low_half = _mm256_set1_epi32(0xffff);
@@ -70,13 +78,17 @@ pub(super) unsafe fn encode<const N: usize>(
                 )
             };
             let index = _mm256_or_si256(_mm256_slli_epi32::<8>(context), symbol);
+            // One load for each entry, both its halves at once: loads are what a gather costs.
             // SAFETY: indices have 16 bits, and there are 2^16 entries of eight bytes.
-            let (reciprocal, packed) = unsafe {
+            let (first, second) = unsafe {
                 (
-                    _mm256_i32gather_epi32::<8>(entries, index),
-                    _mm256_i32gather_epi32::<8>(entries.add(1), index),
+                    _mm256_i32gather_epi64::<8>(entries, _mm256_castsi256_si128(index)),
+                    _mm256_i32gather_epi64::<8>(entries, _mm256_extracti128_si256::<1>(index)),
                 )
             };
+            let (first, second) = (_mm256_castsi256_ps(first), _mm256_castsi256_ps(second));
+            let reciprocal = in_order(_mm256_shuffle_ps::<0x88>(first, second));
+            let packed = in_order(_mm256_shuffle_ps::<0xdd>(first, second));
             let complement = _mm256_and_si256(packed, field);
             let limit =
                 _mm256_slli_epi32::<{ 31 - PROB_BITS as i32 }>(_mm256_sub_epi32(scale, complement));

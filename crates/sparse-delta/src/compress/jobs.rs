@@ -34,19 +34,38 @@ enum Piece {
     Gap(Range<u64>),
 }
 
+/// The bytes of a shard that belong to no tensor, one gap after the other.
+pub(super) fn gap_bytes(shard: &Shard) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
+    for gap in shard.gaps() {
+        let at = all.len();
+        all.resize(at + (gap.end - gap.start) as usize, 0);
+        shard.read_at(shard.data_start() + gap.start, &mut all[at..])?;
+    }
+    Ok(all)
+}
+
 /// Reads a shard once from start to end.
 pub(super) struct ShardReader<'a> {
     shard: &'a Shard,
     plans: &'a [TensorPlan<'a>],
+    /// What of [`gap_bytes`] has not been passed yet.
+    gaps: &'a [u8],
     sha: sha2::Sha256,
 }
 
 impl<'a> ShardReader<'a> {
-    pub(super) fn new(shard: &'a Shard, plans: &'a [TensorPlan<'a>]) -> Self {
+    /// `gaps` is what [`gap_bytes`] has read of the shard.
+    pub(super) fn new(shard: &'a Shard, plans: &'a [TensorPlan<'a>], gaps: &'a [u8]) -> Self {
         let mut sha = sha2::Sha256::new();
         sha.update((shard.header_text().len() as u64).to_le_bytes());
         sha.update(shard.header_text().as_bytes());
-        Self { shard, plans, sha }
+        Self {
+            shard,
+            plans,
+            gaps,
+            sha,
+        }
     }
 
     /// The digest of the whole file, once everything has been read.
@@ -58,7 +77,12 @@ impl<'a> ShardReader<'a> {
     pub(super) fn run(&mut self, job: &mut dyn FnMut(Result<Job, Error>) -> bool) {
         for piece in self.pieces() {
             let done = match piece {
-                Piece::Gap(range) => self.gap(range).map(|()| true),
+                Piece::Gap(range) => {
+                    let (gap, rest) = self.gaps.split_at((range.end - range.start) as usize);
+                    self.sha.update(gap);
+                    self.gaps = rest;
+                    Ok(true)
+                }
                 Piece::Tensor(number) => self.tensor(number, &mut |next| job(Ok(next))),
             };
             match done {
@@ -88,14 +112,6 @@ impl<'a> ShardReader<'a> {
             .collect();
         pieces.sort_by_key(|p| p.0);
         pieces.into_iter().map(|p| p.1).collect()
-    }
-
-    fn gap(&mut self, range: Range<u64>) -> Result<(), Error> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.shard
-            .read_at(self.shard.data_start() + range.start, &mut bytes)?;
-        self.sha.update(&bytes);
-        Ok(())
     }
 
     fn tensor(&mut self, number: usize, job: &mut dyn FnMut(Job) -> bool) -> Result<bool, Error> {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::mpsc;
 
 use sha2::Digest as _;
 use sparse_codec::Scratch;
@@ -15,6 +16,10 @@ use crate::index::{Blob, BlobSource, Content, File, RAW_CHUNK_BYTES, Shard};
 use crate::output::OutputDir;
 use crate::progress::{Progress, step};
 use crate::raw::{self, MAX_DICTIONARY};
+use crate::words::Words;
+
+/// Pieces of a file that may wait to be hashed.
+const UNHASHED: usize = 4;
 
 /// Where the bytes of a file go, in order.
 pub(crate) trait Sink {
@@ -66,19 +71,38 @@ pub(crate) fn rebuild(
     sink: &mut dyn Sink,
 ) -> Result<(), Error> {
     let file = &decoders.artifact.index().files[number];
-    let mut sha = sha2::Sha256::new();
     let mut written = 0;
-    let mut put = |bytes: &[u8]| {
-        step(progress, bytes.len() as u64)?;
-        sha.update(bytes);
-        written += bytes.len() as u64;
-        sink.put(bytes)
-    };
-    match &file.content {
-        Content::Shard(shard) => rebuild_shard(decoders, number, shard, threads, &mut put)?,
-        Content::Blob(blob) => rebuild_blob(decoders, number, file, blob, &mut put)?,
-    }
-    let found = FileDigest(sha.finalize().into());
+    // Hashing takes as long as writing: a thread of its own does it meanwhile.
+    let (sender, receiver) = mpsc::sync_channel::<Words>(UNHASHED);
+    let found = std::thread::scope(|scope| {
+        let hasher = scope.spawn(move || {
+            let mut sha = sha2::Sha256::new();
+            for words in receiver {
+                sha.update(words.bytes());
+            }
+            FileDigest(sha.finalize().into())
+        });
+        let mut put = |words: Words| {
+            let len = words.bytes().len() as u64;
+            step(progress, len)?;
+            written += len;
+            sink.put(words.bytes())?;
+            // The hasher is there until the sender is dropped, unless it panicked; joining tells.
+            let _ = sender.send(words);
+            Ok(())
+        };
+        let done = match &file.content {
+            Content::Shard(shard) => rebuild_shard(decoders, number, shard, threads, &mut put),
+            Content::Blob(blob) => rebuild_blob(decoders, number, file, blob, &mut put),
+        };
+        drop(sender);
+        let found = hasher.join();
+        done?;
+        match found {
+            Ok(found) => Ok::<_, Error>(found),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })?;
     if written != file.size || found != file.digest {
         return Err(Error::Mismatch {
             what: format!("file {}", file.path),
@@ -100,11 +124,11 @@ fn rebuild_shard(
     number: usize,
     shard: &Shard,
     threads: usize,
-    put: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    put: &mut dyn FnMut(Words) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let text = shard.header.text();
-    put(&(text.len() as u64).to_le_bytes())?;
-    put(text.as_bytes())?;
+    put(Words::W8((text.len() as u64).to_le_bytes().to_vec()))?;
+    put(Words::W8(text.as_bytes().to_vec()))?;
     let artifact = decoders.artifact;
     let mut gaps: Box<dyn Read> = Box::new(std::io::empty());
     if shard.gaps > 0 {
@@ -158,10 +182,10 @@ fn rebuild_shard(
         parts,
         Scratch::default,
         |scratch, part| match part {
-            Part::Bytes(bytes) => Ok(crate::words::Words::W8(bytes)),
+            Part::Bytes(bytes) => Ok(Words::W8(bytes)),
             Part::Chunk(decoder, chunk) => decoder.decode(artifact, &chunk, scratch),
         },
-        |words| put(words.bytes()),
+        put,
     )
 }
 
@@ -181,7 +205,7 @@ fn rebuild_blob(
     number: usize,
     file: &File,
     blob: &Blob,
-    put: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    put: &mut dyn FnMut(Words) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let base = match &blob.source {
         BlobSource::Packed => Vec::new(),
@@ -198,7 +222,7 @@ fn rebuild_blob(
         }
     };
     if let BlobSource::Copy(_) = blob.source {
-        return put(&base);
+        return put(Words::W8(base));
     }
     let artifact = decoders.artifact;
     let stored = artifact.stream(artifact.file_offset(number), blob.stored);
@@ -219,6 +243,6 @@ fn rebuild_blob(
             part: name.clone(),
             reason: format!("it unpacks to more than {} bytes", file.size),
         })?;
-        put(&buffer[..len])?;
+        put(Words::W8(buffer[..len].to_vec()))?;
     }
 }

@@ -1,0 +1,227 @@
+//! From steps to the sections of a chunk: symbols, low bits, escapes.
+
+use super::masks::at_least;
+use super::{Model, Scratch};
+use crate::bits::BitWriter;
+use crate::bytes::{put_varint, zigzag};
+use crate::context::{Contexts, ESCAPE, split};
+use crate::rans::{self, Lanes};
+use crate::simd::vectorised;
+use crate::tables::BIT;
+
+/// Weights whose escapes and low bits are told apart by the bits of one mask.
+const GROUP: usize = 64;
+
+/// Turns steps into symbols, low bits and escapes.
+pub(super) struct SymbolCoder<'a> {
+    contexts: Contexts,
+    model: Model<'a>,
+    held: &'a [[u8; 256]; 256],
+    first_raw: u8,
+    low: BitWriter,
+    escapes: Vec<u8>,
+}
+
+impl<'a> SymbolCoder<'a> {
+    pub(super) fn new(model: &Model<'a>) -> Self {
+        let contexts = model.contexts();
+        Self {
+            contexts,
+            model: *model,
+            held: model.tables.held(),
+            first_raw: contexts.first_raw(),
+            low: BitWriter::default(),
+            escapes: Vec::new(),
+        }
+    }
+
+    /// The symbols of the next weights, given their contexts and steps.
+    pub(super) fn push(&mut self, contexts: &[u8], steps: &[i32], symbols: &mut [u8]) {
+        let rule = self.contexts;
+        let narrow = rule.most_low_bits() <= 7;
+        let (mut rests, mut masks) = ([0u32; GROUP], [0u32; GROUP]);
+        let (mut rest_bytes, mut mask_bytes) = ([0u8; GROUP], [0u8; GROUP]);
+        let groups = symbols.chunks_mut(GROUP).zip(contexts.chunks(GROUP));
+        for ((symbols, here), steps) in groups.zip(steps.chunks(GROUP)) {
+            let len = here.len();
+            let raw = at_least(here, self.first_raw) != 0;
+            if !raw {
+                split_plain(steps, symbols);
+            } else if narrow {
+                let (rests, masks) = (&mut rest_bytes[..len], &mut mask_bytes[..len]);
+                split_narrow(rule, here, steps, symbols, rests, masks);
+            } else {
+                let (rests, masks) = (&mut rests[..len], &mut masks[..len]);
+                split_wide(rule, here, steps, symbols, rests, masks);
+            }
+            for (symbol, &context) in symbols.iter_mut().zip(here) {
+                *symbol = self.held[usize::from(context)][usize::from(*symbol)];
+            }
+            let mut lost = !at_least(symbols, ESCAPE + 1) & (u64::MAX >> (GROUP - len));
+            while lost != 0 {
+                let i = lost.trailing_zeros() as usize;
+                put_varint(&mut self.escapes, u64::from(zigzag(steps[i])));
+                (masks[i], mask_bytes[i]) = (0, 0);
+                lost &= lost - 1;
+            }
+            if raw && narrow {
+                mask_bytes[len..].fill(0);
+                put_narrow(&rest_bytes, &mask_bytes, &mut self.low);
+            } else if raw {
+                for (&rest, &mask) in rests[..len].iter().zip(&masks) {
+                    self.low.put(u64::from(rest & mask), mask.count_ones());
+                }
+            }
+        }
+    }
+
+    /// What there is beside the symbols in the scratch.
+    pub(super) fn finish(self, scratch: &Scratch) -> Coded {
+        Coded {
+            low: self.low.finish(),
+            escapes: self.escapes,
+            lanes: Lanes::for_size(about_bytes(&self.model, scratch)),
+        }
+    }
+}
+
+/// The parts of a chunk beside its symbols, which stay in the scratch.
+pub(super) struct Coded {
+    low: Vec<u8>,
+    escapes: Vec<u8>,
+    lanes: Lanes,
+}
+
+impl Coded {
+    /// Appends all sections; `rows` is the first of them.
+    pub(super) fn write(
+        &self,
+        model: &Model<'_>,
+        scratch: &mut Scratch,
+        rows: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let mut stream = std::mem::take(&mut scratch.stream);
+        stream.clear();
+        rans::encode(
+            model.tables.encoder(),
+            &scratch.contexts,
+            &scratch.symbols,
+            self.lanes,
+            &mut scratch.words,
+            &mut stream,
+        );
+        out.push(self.lanes.count() as u8);
+        for part in [rows, &stream, &self.low, &self.escapes] {
+            put_varint(out, part.len() as u64);
+        }
+        for part in [rows, &stream, &self.low, &self.escapes] {
+            out.extend_from_slice(part);
+        }
+        scratch.stream = stream;
+    }
+}
+
+vectorised! {
+    /// Symbols of weights without low bits.
+    fn split_plain(steps: &[i32], symbols: &mut [u8]) {
+        for (symbol, &steps) in symbols.iter_mut().zip(steps) {
+            *symbol = split(steps, 0).0;
+        }
+    }
+}
+
+vectorised! {
+    /// Symbols, low bits and a one for each of these.
+    fn split_wide(contexts: Contexts, here: &[u8], steps: &[i32], symbols: &mut [u8], rests: &mut [u32], masks: &mut [u32]) {
+        let parts = symbols.iter_mut().zip(rests).zip(masks);
+        for (((symbol, rest), mask), (&context, &steps)) in parts.zip(here.iter().zip(steps)) {
+            let bits = contexts.low_bits(context);
+            (*symbol, *rest) = split(steps, bits);
+            *mask = (1 << bits) - 1;
+        }
+    }
+}
+
+vectorised! {
+    /// As [`split_wide`], for contexts with at most seven low bits.
+    fn split_narrow(contexts: Contexts, here: &[u8], steps: &[i32], symbols: &mut [u8], rests: &mut [u8], masks: &mut [u8]) {
+        let parts = symbols.iter_mut().zip(rests).zip(masks);
+        for (((symbol, rest), mask), (&context, &steps)) in parts.zip(here.iter().zip(steps)) {
+            let bits = contexts.low_bits(context);
+            let low;
+            (*symbol, low) = split(steps, bits);
+            *rest = low as u8;
+            *mask = ((1u32 << bits) - 1) as u8;
+        }
+    }
+}
+
+/// Appends the bits of each of 64 bytes that its mask has: at most the lowest seven.
+fn put_narrow(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::has_avx2() {
+        // SAFETY: the features were just detected.
+        return unsafe { put_eights(rests, masks, low) };
+    }
+    put_bytes(rests, masks, low);
+}
+
+/// As [`put_narrow`], a byte at a time.
+fn put_bytes(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
+    for (&rest, &mask) in rests.iter().zip(masks) {
+        low.put(u64::from(rest & mask), mask.count_ones());
+    }
+}
+
+/// As [`put_narrow`], eight bytes at a time.
+///
+/// # Safety
+/// The CPU must have AVX2 and the bit instructions that come with it.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn put_eights(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
+    let eights = rests
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .zip(masks.as_chunks::<8>().0);
+    for (rests, masks) in eights {
+        let mask = u64::from_le_bytes(*masks);
+        let bits = std::arch::x86_64::_pext_u64(u64::from_le_bytes(*rests), mask);
+        low.put(bits, mask.count_ones());
+    }
+}
+
+/// About how long the symbols will be, from one in eight of them where there are many.
+fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
+    let costs = model.tables.costs();
+    let step = if scratch.symbols.len() < 1 << 14 {
+        1
+    } else {
+        8
+    };
+    let sampled = scratch.symbols.iter().zip(&scratch.contexts).step_by(step);
+    let cost: usize = sampled
+        .map(|(&symbol, &context)| usize::from(costs[usize::from(context)][usize::from(symbol)]))
+        .sum();
+    cost * step / (8 * BIT as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn low_bits_are_packed_alike_by_both_codes(pairs in proptest::collection::vec((any::<u8>(), 0u32..8), GROUP)) {
+            let rests: [u8; GROUP] = std::array::from_fn(|i| pairs[i].0);
+            let masks: [u8; GROUP] = std::array::from_fn(|i| ((1u32 << pairs[i].1) - 1) as u8);
+            let (mut fast, mut slow) = (BitWriter::default(), BitWriter::default());
+            put_narrow(&rests, &masks, &mut fast);
+            put_bytes(&rests, &masks, &mut slow);
+            prop_assert_eq!(fast.finish(), slow.finish());
+        }
+    }
+}
