@@ -13,12 +13,15 @@ use crate::text::Columns;
 
 enum Part {
     Text(Box<TextTable>),
-    Stored {
-        source: Source,
-        ends: Ends,
-        columns: Columns,
-        window: Window,
-    },
+    Stored(Box<StoredTable>),
+}
+
+/// Rows that this process stored a moment ago.
+struct StoredTable {
+    source: Source,
+    ends: Ends,
+    columns: Columns,
+    window: Window,
 }
 
 /// Rows that can be read in any order.
@@ -85,21 +88,19 @@ impl Rows {
         path: &Path,
     ) -> Result<()> {
         let (source, ends) = stored.finish(path)?;
-        self.add(
-            Part::Stored {
-                source,
-                ends,
-                columns,
-                window: Window::default(),
-            },
-            path,
-        )
+        let table = StoredTable {
+            source,
+            ends,
+            columns,
+            window: Window::default(),
+        };
+        self.add(Part::Stored(Box::new(table)), path)
     }
 
     fn add(&mut self, part: Part, path: &Path) -> Result<()> {
         let rows = match &part {
             Part::Text(table) => table.ends.len() as u64,
-            Part::Stored { ends, .. } => ends.len() as u64,
+            Part::Stored(table) => table.ends.len() as u64,
         };
         if self.starts.is_empty() {
             self.starts.push(0);
@@ -129,7 +130,7 @@ impl Rows {
             .iter()
             .map(|part| match part {
                 Part::Text(table) => table.source.len,
-                Part::Stored { source, .. } => source.len,
+                Part::Stored(table) => table.source.len,
             })
             .sum()
     }
@@ -150,20 +151,15 @@ impl Rows {
                 table.read(local, record)?;
                 &table.parser.columns.names
             }
-            Part::Stored {
-                source,
-                ends,
-                columns,
-                window,
-            } => {
-                let (start, end) = ends.span(local);
-                let bytes = source.read_row(start, end, window)?;
+            Part::Stored(table) => {
+                let (start, end) = table.ends.span(local);
+                let bytes = table.source.read_row(start, end, &mut table.window)?;
                 // The rows were written by this process a moment ago.
                 if read_stored(bytes, record).is_none() {
                     let error = std::io::Error::other("temporary rows could not be read back");
-                    return Err(Error::io(&source.path)(error));
+                    return Err(Error::io(&table.source.path)(error));
                 }
-                &columns.names
+                &table.columns.names
             }
         };
         let numbers = &mut self.numbers[which];

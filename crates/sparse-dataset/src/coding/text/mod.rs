@@ -207,7 +207,7 @@ impl TextModel {
         };
         let mut inputs = [0f32; INPUTS];
         let mut judged = [0usize; CONTEXTS];
-        for context in 0..CONTEXTS {
+        for (context, place) in judged.iter_mut().enumerate() {
             let slot = self.lines.slot(self.current[context], half);
             let seen = slot.seen();
             let count = if seen < 8 {
@@ -217,7 +217,7 @@ impl TextModel {
                     .min(COUNTS - 1)
             };
             let at = (context * COUNTS + count) * STEPS + usize::from(slot.p() >> 10);
-            judged[context] = at;
+            *place = at;
             if seen > 0 {
                 inputs[2 * context] = self.logistic.stretch(slot.p());
                 inputs[2 * context + 1] = self.logistic.stretch(self.judged[at].p());
@@ -278,9 +278,9 @@ impl TextModel {
         for refinement in &mut self.refinements {
             refinement.update(bit);
         }
-        for context in 0..CONTEXTS {
-            self.judged[judged[context]].learn(bit, LIMIT);
-            self.lines.learn(self.current[context], half, bit, LIMIT);
+        for (&place, &line) in judged.iter().zip(&self.current) {
+            self.judged[place].learn(bit, LIMIT);
+            self.lines.learn(line, half, bit, LIMIT);
         }
         for (model, expected) in self.matches.iter_mut().zip(expected) {
             if let Some(expected) = expected {

@@ -38,7 +38,7 @@ impl Slot {
         let seen = self.0 & 1023;
         let p = i64::from((self.0 ^ 1 << 31) >> 10);
         let target = if bit { (1 << 22) - 1 } else { 0 };
-        let p = p + ((target - p) * i64::from(RATES[seen as usize]) >> 16);
+        let p = p + (((target - p) * i64::from(RATES[seen as usize])) >> 16);
         self.0 = ((p as u32) << 10 | (seen + u32::from(seen < limit))) ^ 1 << 31;
     }
 }
