@@ -177,9 +177,9 @@ def arguments():
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--fixtures", type=Path)
     parser.add_argument("--models", help="comma-separated: " + ",".join(m.name for m in models.MODELS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="3, or 1 with --quick")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one round, a quarter of the text")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the text, fewer tokens")
     args = parser.parse_args()
     known = {model.name: model for model in models.MODELS}
     names = args.models.split(",") if args.models else models.DEFAULT
@@ -200,12 +200,14 @@ def main():
         **hf_transformers.versions(),
         **llama_cpp.versions(args.llama_cpp),
     }
-    effort = Effort(rounds=args.rounds, samples=5, prompt_tokens=128, new_tokens=64)
+    rounds = args.rounds or (1 if args.quick else 3)
+    effort = Effort(rounds, samples=5, prompt_tokens=128, new_tokens=64)
     if args.quick:
-        effort = Effort(rounds=1, samples=3, prompt_tokens=128, new_tokens=32)
+        effort = Effort(rounds, samples=3, prompt_tokens=128, new_tokens=32)
     good = True
     for model in args.models:
         result = measure_model(args, effort, model)
+        args.results.mkdir(parents=True, exist_ok=True)
         path = args.results / f"engine-{model.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(report.table(result), flush=True)

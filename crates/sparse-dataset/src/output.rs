@@ -87,13 +87,15 @@ impl Output {
 
     /// Gives the file its name.
     pub(crate) fn commit(mut self) -> Result<()> {
-        if let Some(file) = self.file.take() {
-            let file = file
-                .into_inner()
-                .map_err(|error| Error::io(&self.temporary)(error.into_error()))?;
-            file.sync_all().map_err(Error::io(&self.temporary))?;
+        // Taken only once it has its name: until then, dropping it leaves nothing behind.
+        if let Some(file) = &mut self.file {
+            file.flush().map_err(Error::io(&self.temporary))?;
+            file.get_ref()
+                .sync_all()
+                .map_err(Error::io(&self.temporary))?;
             fs::rename(&self.temporary, &self.target).map_err(Error::io(&self.target))?;
         }
+        self.file = None;
         Ok(())
     }
 }

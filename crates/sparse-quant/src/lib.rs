@@ -7,7 +7,7 @@
 //! A layer is in memory at a time, so memory does not grow with the model. Outputs appear only
 //! when they are complete. This crate does not know the terminal or the environment; it never
 //! prints or exits.
-#![deny(unsafe_code)] // but for the SIMD kernels
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod architecture;

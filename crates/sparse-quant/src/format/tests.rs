@@ -207,7 +207,8 @@ proptest! {
         };
         let (_dir, checkpoint) = store(&compressed::parts(LAYER, &weight, layout, Dtype::F16));
         prop_assert_eq!(&compressed::read(&checkpoint, LAYER, layout).unwrap(), &weight);
-        if weight.bits == 4 {
+        // AWQ has no ragged last group.
+        if weight.bits == 4 && weight.cols.is_multiple_of(weight.group_size.min(weight.cols)) {
             let (_dir, checkpoint) = store(&awq::parts(LAYER, &weight));
             prop_assert_eq!(&awq::read(&checkpoint, LAYER).unwrap(), &weight);
         }
