@@ -4,7 +4,7 @@ import json
 import re
 import statistics
 
-from process import run
+from process import Failed, run
 
 STARTED, FINISHED = "calculating perplexity over", "Final estimate"
 
@@ -19,12 +19,15 @@ class LlamaCpp:
 
     def perplexity(self, text, protocol, context):
         """Timed from the first window to the figure: loading and tokenizing are left out."""
-        outcome = run(
-            [self.binaries / "llama-perplexity", "--model", self.gguf, "--file", text]
-            + ["--ctx-size", context, "--threads", self.threads],
-            marks=(STARTED, FINISHED),
-            merge=True,
-        )
+        command = [self.binaries / "llama-perplexity", "--model", self.gguf, "--file", text]
+        command += ["--ctx-size", context, "--threads", self.threads]
+        # Its log is written by a thread of its own, and now and then lacks its last lines.
+        for _ in range(3):
+            outcome = run(command, marks=(STARTED, FINISHED), merge=True)
+            if FINISHED in outcome.marks:
+                break
+        else:
+            raise Failed("llama-perplexity printed no estimate")
         chunks = int(re.search(STARTED + r" (\d+) chunks", outcome.output)[1])
         seconds = outcome.marks[FINISHED] - outcome.marks[STARTED]
         processed = chunks * context

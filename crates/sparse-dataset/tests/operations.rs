@@ -98,8 +98,15 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// Names one more column, as no other is: columns may have been dropped in between.
+fn name_added(table: &mut Table) {
+    let names = (table.names.len()..).map(|number| format!("added{number}"));
+    let fresh = names.into_iter().find(|name| !table.names.contains(name));
+    table.names.extend(fresh);
+}
+
 fn add(table: &mut Table, cell: impl Fn(&Row) -> Value) {
-    table.names.push(format!("added{}", table.names.len()));
+    name_added(table);
     for row in &mut table.rows {
         let value = cell(row);
         row.push(value);
@@ -167,7 +174,7 @@ fn apply(table: &mut Table, operation: &Operation) {
         Operation::Number(first) => {
             let mut numbers = i64::from(*first)..;
             let numbers: Vec<i64> = table.rows.iter().filter_map(|_| numbers.next()).collect();
-            table.names.push(format!("added{}", table.names.len()));
+            name_added(table);
             for (row, number) in table.rows.iter_mut().zip(numbers) {
                 row.push(Value::Number(number));
             }
