@@ -20,7 +20,7 @@ use crate::wire::put_number;
 /// splits) into the folder `output`, which must exist.
 ///
 /// # Errors
-/// Every variant of [`Error`] that concerns inputs; nothing is left behind.
+/// Every variant of [`crate::Error`] that concerns inputs; nothing is left behind.
 pub fn compress(
     base: &Path,
     derivative: &Path,

@@ -248,9 +248,7 @@ mod tests {
         };
         let mut frequencies = [0u16; 256];
         frequencies[usize::from(ESCAPE)] = 40;
-        for symbol in 100..140 {
-            frequencies[symbol] = 25;
-        }
+        frequencies[100..140].fill(25);
         frequencies[usize::from(UNCHANGED)] += PROB_SCALE as u16 - 40 - 40 * 25;
         let count = Contexts::new(Layout::BF16).count();
         let tables = vec![frequencies; count];

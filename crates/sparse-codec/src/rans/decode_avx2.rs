@@ -149,9 +149,9 @@ pub(super) unsafe fn decode_32(
     while done < total && words.len() - read >= 64 {
         let mut fours = [_mm256_set1_epi32(0); 4];
         for (v, (x, four)) in x.iter_mut().zip(&mut fours).enumerate() {
+            let used;
             // SAFETY: `done + 32 <= total`, within both slices; at least 64 bytes were left, and
             // each register before this one used at most 16 of them.
-            let used;
             (*x, *four, used) = unsafe {
                 let (contexts, fresh) = (contexts.as_ptr(), words.as_ptr().add(read));
                 step(entries, contexts.add(done + 8 * v), fresh, *x)
