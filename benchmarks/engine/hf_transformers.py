@@ -43,9 +43,12 @@ def best_for_perplexity(checkpoint, dtypes, batches, threads, text, protocol, co
     for dtype in dtypes:
         for batch in batches:
             peer = Transformers(checkpoint, dtype, threads, batch)
-            limit = 2 * max(batches) * context
+            limit = max(2 * batch, 8) * context
             probe = peer.perplexity(text, protocol, context, max_tokens=limit)
             probes.append({"dtype": dtype} | probe)
+            fastest = max(known["tokens_per_second"] for known in probes)
+            if probe["tokens_per_second"] < fastest / 3:
+                break  # a type this slow does not catch up with larger batches
     best = max(probes, key=lambda probe: probe["tokens_per_second"])
     return Transformers(checkpoint, best["dtype"], threads, best["batch"]), probes
 

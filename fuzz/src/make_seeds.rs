@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use sparse_checkpoint::Checkpoint;
+use sparse_checkpoint::{Checkpoint, Dtype, TensorSpec, WriteOptions, write_shards};
 use sparse_codec::{Encoder, Fitter, Layout, Scales, encode_full};
 use sparse_delta::fuzzing::{encode_raw, take_apart};
 use sparse_delta::{CompressOptions, Effort, Existing, Silent, compress};
 use sparse_fuzz::{base, bytes, checkpoint, put_part, words};
+use sparse_quant::{Format, Method, Options, PRESETS, Preset, QuantSpec};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -93,6 +94,7 @@ fn main() -> Result<()> {
         seed.extend(bytes(layout, &base[..200]));
         put("round_trip", &format!("words-{number}"), &seed)?;
     }
+    quantized()?;
     put("low_rank", "zeros", &[&[0, 4, 4, 1][..], &[0; 40]].concat())?;
     let text = b"chunks of bytes, of bytes, of bytes".repeat(4);
     for (name, base) in [("plain", None), ("xor", Some(vec![0x5a; text.len()]))] {
@@ -123,6 +125,91 @@ fn code<W: sparse_codec::Word>(
     fit.scales[0].write(&mut scales);
     Encoder::new(layout, &fit).encode(&fit.scales[0], 0, base, fine, &mut chunk);
     (tables, scales, chunk)
+}
+
+/// A Llama of one block in every format that is written.
+fn quantized() -> Result<()> {
+    let model = llama()?;
+    let checkpoint = Checkpoint::open(model.path())?;
+    let options = Options {
+        threads: 1,
+        existing: Existing::Keep,
+        max_shard_bytes: sparse_quant::DEFAULT_SHARD_BYTES,
+        calibration: None,
+    };
+    let half = |preset: &Preset| Preset {
+        group_size: preset.group_size.map(|_| 32),
+        ..*preset
+    };
+    for preset in PRESETS.iter().filter(|preset| !preset.calibrated) {
+        for &format in preset.formats {
+            let spec = QuantSpec {
+                preset: if preset.method == Method::Rtn { half(preset) } else { *preset },
+                format,
+            };
+            let name = format!("{}-{format}", preset.name);
+            let out = model.path().join(&name);
+            if sparse_quant::quantize(&checkpoint, &out, &spec, &options, &sparse_quant::Silent)
+                .is_err()
+            {
+                continue; // of a format that this shape does not go with
+            }
+            let file = |name: &str| fs::read(out.join(name)).unwrap_or_default();
+            if format == Format::Gguf {
+                put("gguf", &name, &file("model.gguf"))?;
+                continue;
+            }
+            let mut seed = Vec::new();
+            put_part(&mut seed, &file("config.json"));
+            put_part(&mut seed, &file("quanto_qmap.json"));
+            seed.extend(file("model.safetensors"));
+            put("quantized", &name, &seed)?;
+        }
+    }
+    Ok(())
+}
+
+fn llama() -> Result<tempfile::TempDir> {
+    let config = serde_json::json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32,
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "dtype": "bfloat16",
+    });
+    let letters = ('a'..='z').chain('0'..='5').enumerate();
+    let vocab: serde_json::Map<_, _> = letters
+        .map(|(id, letter)| (letter.to_string(), id.into()))
+        .collect();
+    let tokenizer = serde_json::json!({
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+        "decoder": {"type": "ByteLevel"}, "added_tokens": [],
+    });
+    let block = |name: &str, shape: &[u64]| {
+        TensorSpec::new(format!("model.layers.0.{name}.weight"), Dtype::BF16, shape.to_vec())
+    };
+    let specs = [
+        TensorSpec::new("model.embed_tokens.weight", Dtype::BF16, [32, 64]),
+        block("input_layernorm", &[64]),
+        block("self_attn.q_proj", &[64, 64]),
+        block("self_attn.k_proj", &[32, 64]),
+        block("self_attn.v_proj", &[32, 64]),
+        block("self_attn.o_proj", &[64, 64]),
+        block("post_attention_layernorm", &[64]),
+        block("mlp.gate_proj", &[96, 64]),
+        block("mlp.up_proj", &[96, 64]),
+        block("mlp.down_proj", &[64, 96]),
+        TensorSpec::new("model.norm.weight", Dtype::BF16, [64]),
+    ];
+    let dir = tempfile::tempdir()?;
+    write_shards(dir.path(), &specs, &WriteOptions::default(), |spec, out| {
+        let count = spec.shape.iter().product::<u64>() as usize;
+        out.write_all(&bytes(Layout::BF16, &words(Layout::BF16, count)))?;
+        Ok::<(), sparse_checkpoint::Error>(())
+    })?;
+    fs::write(dir.path().join("config.json"), config.to_string())?;
+    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string())?;
+    Ok(dir)
 }
 
 fn put(target: &str, name: &str, seed: &[u8]) -> Result<()> {

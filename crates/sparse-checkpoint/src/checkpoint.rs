@@ -44,6 +44,19 @@ impl Checkpoint {
     /// If there is no `*.safetensors` file, a file is unreadable or has a name that could not be
     /// restored everywhere, a header is invalid, or an index names what is not there.
     pub fn open(dir: &Path) -> Result<Checkpoint, Error> {
+        let checkpoint = Checkpoint::open_any(dir)?;
+        if checkpoint.shards.is_empty() {
+            return Err(no_safetensors(dir, &checkpoint.files));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens a folder as [`Checkpoint::open`] does, but one without `*.safetensors` too: weights
+    /// may be in a file of another kind beside the configuration and the tokenizer.
+    ///
+    /// # Errors
+    /// See [`Checkpoint::open`].
+    pub fn open_any(dir: &Path) -> Result<Checkpoint, Error> {
         match fs::metadata(dir) {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => {
@@ -63,9 +76,6 @@ impl Checkpoint {
             .files
             .into_iter()
             .partition(|file| file.path.as_str().ends_with(".safetensors"));
-        if weights.is_empty() {
-            return Err(no_safetensors(dir, &others));
-        }
         let shards = weights
             .into_iter()
             .map(|file| Shard::open(dir, file.path))
@@ -238,7 +248,7 @@ fn names(shards: &[Shard], files: &[PlainFile]) -> Result<Vec<(u32, u32)>, Error
     Ok(places)
 }
 
-fn no_safetensors(dir: &Path, others: &[Found]) -> Error {
+fn no_safetensors(dir: &Path, others: &[PlainFile]) -> Error {
     const SHOWN: usize = 10;
     const OTHER_FORMATS: [&str; 8] = [
         ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt",
@@ -246,7 +256,7 @@ fn no_safetensors(dir: &Path, others: &[Found]) -> Error {
     let mut found: Vec<String> = others
         .iter()
         .take(SHOWN)
-        .map(|file| file.path.to_string())
+        .map(|file| file.path().to_string())
         .collect();
     if others.len() > SHOWN {
         found.push(format!("and {} more", others.len() - SHOWN));
@@ -254,7 +264,7 @@ fn no_safetensors(dir: &Path, others: &[Found]) -> Error {
     let other_weights = others.iter().any(|file| {
         OTHER_FORMATS
             .iter()
-            .any(|suffix| file.path.as_str().ends_with(suffix))
+            .any(|suffix| file.path().as_str().ends_with(suffix))
     });
     Error::NoSafetensors {
         path: dir.to_path_buf(),

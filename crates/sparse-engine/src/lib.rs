@@ -31,6 +31,7 @@
 
 mod cache;
 mod chat;
+mod coded;
 mod config;
 mod error;
 mod generate;
@@ -46,13 +47,14 @@ mod tokenizer;
 
 pub use cache::Cache;
 pub use chat::{ChatTemplate, Message};
+pub use coded::{Activations, Coded, CodedMatrix, CodedWeights, GroupNumbers, GroupOffsets};
 pub use config::{
     Activation, Architecture, Arrangement, Biases, LayerConfig, ModelConfig, Norm, Positions,
     RopeScaling, Rotary,
 };
 pub use error::Error;
 pub use generate::{End, Generated};
-pub use linear::{Dense, Linear, Rows, TILE_OUTPUTS, TILE_ROWS};
+pub use linear::{Dense, Linear, Prepared, Rows, TILE_OUTPUTS, TILE_ROWS};
 pub use model::{Hidden, Model, Tap};
 pub use sample::{Sampling, argmax};
 pub use source::{Order, Plain, Source};

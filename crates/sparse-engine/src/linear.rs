@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::coded::Outlier;
 use crate::config::Activation;
+use crate::kernels::coded::Activations;
 use crate::kernels::matmul::multiply;
 use crate::kernels::panels::{Values, WIDTH};
 use crate::kernels::{Level, vector};
@@ -17,6 +19,13 @@ pub const TILE_OUTPUTS: usize = 64;
 
 /// Most rows that [`Linear::tile`] is asked for at a time: what a second-level cache holds.
 pub const TILE_ROWS: usize = 192;
+
+/// What all tiles of the same rows need, made once: see [`Linear::prepare`].
+#[derive(Debug, Default)]
+pub struct Prepared {
+    pub(crate) activations: Activations,
+    pub(crate) outliers: Vec<Outlier>,
+}
 
 /// The weights of a linear layer, and how they are multiplied.
 ///
@@ -34,13 +43,13 @@ pub trait Linear: fmt::Debug + Send + Sync {
 
     /// Whatever all tiles of the same rows need: activations in another type, say. `prepared` is
     /// empty; it comes with [`Linear::tile`] again.
-    fn prepare(&self, _rows: Rows<'_>, _prepared: &mut Vec<u8>) {}
+    fn prepare(&self, _rows: Rows<'_>, _prepared: &mut Prepared) {}
 
     /// Multiplies: `out[r * outputs.len() + i]` becomes row `r` times output `outputs.start + i`.
     ///
     /// `outputs` begins at a multiple of [`TILE_OUTPUTS`] and is that long, or ends where the
     /// outputs end; `rows` are at most [`TILE_ROWS`].
-    fn tile(&self, rows: Rows<'_>, prepared: &[u8], outputs: Range<usize>, out: &mut [f32]);
+    fn tile(&self, rows: Rows<'_>, prepared: &Prepared, outputs: Range<usize>, out: &mut [f32]);
 
     /// The weights of one output, as they count: a row of an embedding.
     fn weights(&self, output: usize, out: &mut [f32]);
@@ -68,12 +77,12 @@ impl Dense {
     /// From f32 weights, `inputs` for each output.
     ///
     /// ```
-    /// use sparse_engine::{Dense, Linear, Rows};
+    /// use sparse_engine::{Dense, Linear, Prepared, Rows};
     ///
     /// let layer = Dense::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3);
     /// assert_eq!((layer.inputs(), layer.outputs()), (3, 2));
     /// let mut out = [0.0; 2];
-    /// layer.tile(Rows::new(&[1.0, 0.0, 1.0], 1, 3), &[], 0..2, &mut out);
+    /// layer.tile(Rows::new(&[1.0, 0.0, 1.0], 1, 3), &Prepared::default(), 0..2, &mut out);
     /// assert_eq!(out, [4.0, 10.0]);
     /// ```
     ///
@@ -105,7 +114,7 @@ impl Linear for Dense {
         self.values.bytes()
     }
 
-    fn tile(&self, rows: Rows<'_>, _prepared: &[u8], outputs: Range<usize>, out: &mut [f32]) {
+    fn tile(&self, rows: Rows<'_>, _prepared: &Prepared, outputs: Range<usize>, out: &mut [f32]) {
         let panels = outputs.start / WIDTH..outputs.end.div_ceil(WIDTH);
         let (level, width) = (self.level, outputs.len());
         if width.is_multiple_of(WIDTH) {
@@ -145,6 +154,8 @@ pub(crate) enum Finish {
     Activate(Activation),
     /// It is added to what is there.
     Add,
+    /// What is there is multiplied by it.
+    Multiply,
 }
 
 /// Rows that are written to: a window of `width` columns, from `offset` on, of rows that begin
@@ -188,14 +199,14 @@ pub(crate) fn apply(
     let shared = Shared(target.values.as_mut_ptr());
 
     let chunk = rows_per_tile(rows.count());
-    let mut prepared = Vec::new();
-    let row_chunks: Vec<(Rows<'_>, usize, Vec<u8>)> = (0..rows.count())
-        .step_by(chunk)
-        .map(|first| {
+    let row_chunks: Vec<(Rows<'_>, usize, Prepared)> = (0..rows.count().div_ceil(chunk))
+        .into_par_iter()
+        .map(|at| {
+            let first = at * chunk;
             let rows = rows.slice(first..(first + chunk).min(rows.count()));
-            prepared.clear();
+            let mut prepared = Prepared::default();
             linear.prepare(rows, &mut prepared);
-            (rows, first, std::mem::take(&mut prepared))
+            (rows, first, prepared)
         })
         .collect();
     let tiles = outputs.div_ceil(TILE_OUTPUTS);
@@ -217,6 +228,7 @@ pub(crate) fn apply(
             let out = unsafe { std::slice::from_raw_parts_mut(shared.at(at), width) };
             match finish {
                 Finish::Add => vector::add(level, out, values),
+                Finish::Multiply => vector::multiply(level, out, values),
                 Finish::Store => out.copy_from_slice(values),
                 Finish::Activate(activation) => {
                     activate(level, activation, values);
@@ -284,6 +296,7 @@ mod tests {
             for finish in [
                 Finish::Store,
                 Finish::Add,
+                Finish::Multiply,
                 Finish::Activate(Activation::Relu),
             ] {
                 let mut out = vec![1000.0; count * stride];
@@ -303,6 +316,7 @@ mod tests {
                         let expected = match finish {
                             Finish::Store => product + bias[n],
                             Finish::Add => product + bias[n] + 1000.0,
+                            Finish::Multiply => (product + bias[n]) * 1000.0,
                             Finish::Activate(_) => (product + bias[n]).max(0.0),
                         };
                         assert_eq!(out[20 + n], expected);

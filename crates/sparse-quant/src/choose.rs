@@ -28,7 +28,7 @@ pub(crate) fn choose(
     let mut notes = Vec::new();
     // AWQ's layout has zero points. compressed-tensors' could, but transformers 5.23 makes room for
     // unpacked ones and then refuses packed ones.
-    let zeros = [Format::Awq, Format::GptqV2].contains(&format) && preset.method == Method::Awq;
+    let zeros = [Format::Awq, Format::GptqV2, Format::Gptq].contains(&format) && preset.zero_points;
     let symmetric = !zeros && format != Format::Awq;
     let bits = preset.bits;
     let mut group_size = preset.group_size;

@@ -52,6 +52,18 @@ pub enum Error {
         /// Formats that fit.
         possible: Vec<String>,
     },
+    /// A preset's method does not have what was asked for.
+    #[error("--{option} of {preset} is {found}, it should be {expected}")]
+    Change {
+        /// The preset.
+        preset: &'static str,
+        /// The option.
+        option: &'static str,
+        /// What was asked for.
+        found: String,
+        /// What there is.
+        expected: String,
+    },
     /// The checkpoint's architecture is not one whose layers are known.
     #[error("{}: model type {found:?} is not known; known are {}", .path.display(), .known.join(", "))]
     Architecture {
@@ -167,7 +179,9 @@ impl Error {
             Error::Checkpoint(error) => return error.hint(),
             Error::Engine(error) => return error.hint(),
             Error::ShortText { .. } => "pass a longer text with --calibration, or none",
-            Error::UnknownPreset { .. } => "`sparse quantize --list` shows all presets",
+            Error::UnknownPreset { .. } | Error::Change { .. } => {
+                "`sparse quantize --list` shows all presets"
+            }
             Error::WrongFormat { possible, .. } => {
                 return possible
                     .first()

@@ -71,6 +71,19 @@ pub struct Preset {
     pub formats: &'static [Format],
     /// The variant, where a method has several.
     pub variant: Variant,
+    /// Whether codes have zero points of their own, where the format has room for them.
+    pub zero_points: bool,
+}
+
+/// What a user wants otherwise than a preset has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Bits of a code.
+    pub bits: Option<u32>,
+    /// Weights that share a scale; `Some(None)` for a whole row.
+    pub group_size: Option<Option<usize>>,
+    /// Codes with zero points of their own.
+    pub zero_points: bool,
 }
 
 /// What a method needs to know beyond bits and group size.
@@ -100,6 +113,7 @@ const fn preset(
         calibrated: matches!(method, Method::Gptq | Method::Awq),
         formats,
         variant: Variant::None,
+        zero_points: matches!(method, Method::Awq),
     }
 }
 
@@ -119,6 +133,11 @@ const AFFINE4: &[Format] = &[
     Format::CompressedTensors,
     Format::Awq,
 ];
+/// Formats of codes of 2 and 3 bits.
+const NARROW: &[Format] = &[Format::Gptq, Format::GptqV2];
+/// Formats of zero points beside 4 bits, and beside others.
+const ZEROS4: &[Format] = &[Format::GptqV2, Format::Gptq, Format::Awq];
+const ZEROS: &[Format] = &[Format::GptqV2, Format::Gptq];
 const BNB: &[Format] = &[Format::Bitsandbytes];
 
 /// Every preset, in the order in which they are listed.
@@ -171,6 +190,68 @@ impl Preset {
             name: name.chars().take(64).collect(),
             near: near.into_iter().take(3).map(str::to_owned).collect(),
         })
+    }
+
+    /// The preset with changes.
+    ///
+    /// # Errors
+    /// If the method does not have what is asked for.
+    pub fn with(self, changes: Changes) -> Result<Preset, Error> {
+        let wrong = |option: &'static str, found: String, expected: &str| Error::Change {
+            preset: self.name,
+            option,
+            found,
+            expected: expected.to_owned(),
+        };
+        let mut changed = self;
+        let affine = matches!(self.method, Method::Rtn | Method::Gptq);
+        if let Some(bits) = changes.bits.filter(|&bits| bits != self.bits) {
+            if !(affine || self.method == Method::Hqq) {
+                let expected = format!("{} with this preset", self.bits);
+                return Err(wrong("bits", bits.to_string(), &expected));
+            }
+            if ![2, 3, 4, 8].contains(&bits) {
+                return Err(wrong("bits", bits.to_string(), "2, 3, 4 or 8"));
+            }
+            changed.bits = bits;
+        }
+        if let Some(size) = changes.group_size.filter(|&size| size != self.group_size) {
+            let shown = size.map_or("-1".to_owned(), |size| size.to_string());
+            match (self.method, size) {
+                (Method::Rtn | Method::Gptq | Method::Awq, _) | (Method::Hqq, Some(_)) => {}
+                (Method::Hqq, None) => {
+                    return Err(wrong("group-size", shown, "a number of weights"));
+                }
+                _ => {
+                    let fixed = self
+                        .group_size
+                        .map_or("-1".to_owned(), |size| size.to_string());
+                    let expected = format!("{fixed} with this preset");
+                    return Err(wrong("group-size", shown, &expected));
+                }
+            }
+            if size.is_some_and(|size| size == 0 || size % 8 != 0) {
+                return Err(wrong("group-size", shown, "a multiple of 8, or -1"));
+            }
+            changed.group_size = size;
+        }
+        if changes.zero_points && !self.zero_points {
+            if !affine {
+                let expected = "a preset of rtn or gptq";
+                return Err(wrong("zero-points", "asked for".to_owned(), expected));
+            }
+            changed.zero_points = true;
+        }
+        if affine {
+            changed.formats = match (changed.bits, changed.zero_points) {
+                (4, true) => ZEROS4,
+                (_, true) => ZEROS,
+                (4, false) => AFFINE4,
+                (8, false) => AFFINE,
+                (_, false) => NARROW,
+            };
+        }
+        Ok(changed)
     }
 
     /// The format to write: the one asked for, or the default.
@@ -276,6 +357,33 @@ mod tests {
                 .len()
                 < 300
         );
+    }
+
+    #[test]
+    fn changes_are_what_the_method_has() {
+        let gptq = Preset::named("gptq_quality").unwrap();
+        let change = |preset: Preset, bits, group_size| {
+            preset.with(Changes {
+                bits,
+                group_size,
+                zero_points: false,
+            })
+        };
+        let changed = change(gptq, Some(3), Some(None)).unwrap();
+        assert_eq!((changed.bits, changed.group_size), (3, None));
+        assert!(changed.format(Some(Format::Awq)).is_err());
+        assert!(change(gptq, Some(5), None).is_err());
+        assert!(change(gptq, None, Some(Some(20))).is_err());
+        assert_eq!(change(gptq, Some(4), Some(Some(128))).unwrap(), gptq);
+        let nf4 = Preset::named("bnb_nf4").unwrap();
+        let error = change(nf4, Some(3), None).unwrap_err().to_string();
+        assert!(error.contains("bnb_nf4") && error.contains('4'), "{error}");
+        let zeros = Changes {
+            zero_points: true,
+            ..Changes::default()
+        };
+        assert_eq!(gptq.with(zeros).unwrap().formats[0], Format::GptqV2);
+        assert!(nf4.with(zeros).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `sparse bench`: how long a model takes.
 
 use serde_json::{Value, json};
+use sparse_engine::Activations;
 use sparse_eval::{Durations, Latency, LatencySpec};
 
 use crate::context::{Context, Outcome};
@@ -28,6 +29,9 @@ pub struct BenchArgs {
     /// Seed of the prompt's tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Quantized layers: activations in f32, or rounded to int8, which is faster
+    #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = model::activations)]
+    activations: Activations,
 }
 
 /// Measures.
@@ -35,7 +39,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome> {
     let loaded = args
         .models
         .iter()
-        .map(|spec| model::load(spec, context))
+        .map(|spec| model::load(spec, args.activations, context))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let models: Vec<_> = loaded.iter().map(|one| &one.model).collect();
     let spec = LatencySpec {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sparse_engine::{Model, Statistics};
+use sparse_engine::{Activations, Model, Statistics};
 use sparse_eval::{Comparison, Figures, Plan, Protocol, Reading, Spec};
 
 use crate::context::{Context, Hinted, Outcome};
@@ -45,6 +45,9 @@ pub struct EvalArgs {
     /// Also show what goes into each linear layer: calibration statistics
     #[arg(long)]
     statistics: bool,
+    /// Quantized layers: activations in f32, or rounded to int8, which is faster
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = model::activations)]
+    activations: Activations,
 }
 
 /// Measures.
@@ -55,7 +58,7 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let documents = sparse_eval::read(&args.text, reading)?;
     let earlier = args.compare.as_deref().map(read_earlier).transpose()?;
-    let loaded = model::load(&args.model, context)?;
+    let loaded = model::load(&args.model, args.activations, context)?;
     let spec = Spec {
         protocol: args.protocol,
         context: args.context,
@@ -68,7 +71,7 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     let base = match &args.against {
         None => None,
         Some(base) => {
-            let base = model::load(base, context)?;
+            let base = model::load(base, args.activations, context)?;
             let limit = base.model.config().context;
             if Plan::new(&spec, &documents, &base.tokenizer?, limit)? != plan {
                 return Err(sparse_eval::Error::Incomparable {

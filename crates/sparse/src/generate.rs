@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 
 use serde_json::json;
-use sparse_engine::{End, Error, Message, Sampling, TextStream, Tokenizer};
+use sparse_engine::{Activations, End, Error, Message, Sampling, TextStream, Tokenizer};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
@@ -52,13 +52,16 @@ pub struct GenerateArgs {
         allow_hyphen_values = true
     )]
     system: Option<String>,
+    /// Quantized layers: activations in f32, or rounded to int8, which is faster
+    #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = model::activations)]
+    activations: Activations,
 }
 
 /// Generates.
 pub fn run(args: GenerateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let sampling = Sampling::random(args.temperature, args.top_k, args.top_p, args.seed)?;
     let prompt = prompt_text(&args.prompt)?;
-    let loaded = model::load(&args.model, context)?;
+    let loaded = model::load(&args.model, args.activations, context)?;
     let tokenizer = loaded.tokenizer?;
     let tokens = if args.chat {
         chat_tokens(&tokenizer, prompt, args.system)?

@@ -1,9 +1,12 @@
 //! From what the user typed to a model that runs.
 
+use std::path::{Path, PathBuf};
+
 use sparse_checkpoint::Checkpoint;
 use sparse_delta::Progress as _;
-use sparse_engine::{Error, Model, ModelConfig, Plain, Source, Tokenizer};
+use sparse_engine::{Activations, Error, Model, ModelConfig, Plain, Source, Tokenizer};
 use sparse_quant::QuantizedSource;
+use sparse_quant::gguf::GgufSource;
 
 use crate::context::Context;
 use crate::resolve;
@@ -16,26 +19,55 @@ pub struct Loaded {
     pub tokenizer: Result<Tokenizer, Error>,
 }
 
-/// Loads a checkpoint directory or hub id.
-pub fn load(spec: &str, context: &Context) -> anyhow::Result<Loaded> {
-    let checkpoint = resolve::open(spec, context)?;
-    Ok(Loaded {
-        tokenizer: Tokenizer::open(&checkpoint),
-        model: run(&checkpoint, context)?,
-    })
+/// Parses what quantized layers make of their activations.
+pub fn activations(text: &str) -> Result<Activations, String> {
+    match text {
+        "f32" => Ok(Activations::F32),
+        "int8" => Ok(Activations::Int8),
+        _ => Err("it should be f32 or int8".to_owned()),
+    }
 }
 
-fn run(checkpoint: &Checkpoint, context: &Context) -> anyhow::Result<Model> {
-    let config = ModelConfig::read(checkpoint)?;
-    let quantized = !checkpoint.config()?["quantization_config"].is_null()
-        || checkpoint.file(sparse_quant::format::quanto::MAP).is_some();
-    let source: Box<dyn Source + '_> = if quantized {
-        Box::new(QuantizedSource::open(checkpoint)?)
-    } else {
-        Box::new(Plain::open(checkpoint)?)
+/// Loads a checkpoint directory, a GGUF file with its configuration and tokenizer beside it, or a
+/// hub id.
+pub fn load(spec: &str, activations: Activations, context: &Context) -> anyhow::Result<Loaded> {
+    let gguf = sparse_quant::gguf::find(Path::new(spec));
+    let checkpoint = match &gguf {
+        Some(file) => Checkpoint::open_any(&folder(file))?,
+        None => resolve::open(spec, context)?,
     };
+    let config = ModelConfig::read(&checkpoint)?;
+    let source = source(&checkpoint, gguf.as_deref(), activations)?;
     let bar = context.bar();
     bar.start_count("load", "layers", config.layers.len() as u64);
     let model = Model::load(config, &*source, context.threads(), &|_, _| bar.advance(1))?;
-    Ok(model)
+    Ok(Loaded {
+        model,
+        tokenizer: Tokenizer::open(&checkpoint),
+    })
+}
+
+/// Where a file is.
+fn folder(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn source<'a>(
+    checkpoint: &'a Checkpoint,
+    gguf: Option<&Path>,
+    activations: Activations,
+) -> anyhow::Result<Box<dyn Source + 'a>> {
+    if let Some(file) = gguf {
+        return Ok(Box::new(GgufSource::open(file, activations)?));
+    }
+    let quantized = !checkpoint.config()?["quantization_config"].is_null()
+        || checkpoint.file(sparse_quant::format::quanto::MAP).is_some();
+    Ok(if quantized {
+        Box::new(QuantizedSource::open(checkpoint, activations)?)
+    } else {
+        Box::new(Plain::open(checkpoint)?)
+    })
 }

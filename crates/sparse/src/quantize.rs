@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sparse_checkpoint::Existing;
 use sparse_quant::{
-    Calibration, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset, QuantSpec,
+    Calibration, Changes, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset,
+    QuantSpec,
 };
 
 use crate::context::{Context, Hinted, Outcome};
@@ -28,6 +29,15 @@ pub struct QuantizeArgs {
     /// Format to write, where a preset has several
     #[arg(long, value_name = "F")]
     format: Option<Format>,
+    /// Bits of a code, where the method has several: 2, 3, 4 or 8
+    #[arg(long, value_name = "N", requires = "preset")]
+    bits: Option<u32>,
+    /// Weights that share a scale; -1 for a whole row
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = group_size, requires = "preset")]
+    group_size: Option<GroupSize>,
+    /// Let zero be any code, not only the middle one (rtn, gptq)
+    #[arg(long, requires = "preset")]
+    zero_points: bool,
     /// Text to calibrate on; by default one that comes with the program. GGUF presets calibrate
     /// (an importance matrix) only if it is given
     #[arg(long, value_name = "FILE")]
@@ -49,6 +59,18 @@ pub struct QuantizeArgs {
     estimate: bool,
 }
 
+/// Weights that share a scale.
+#[derive(Clone, Copy, Debug)]
+struct GroupSize(Option<usize>);
+
+fn group_size(text: &str) -> Result<GroupSize, String> {
+    match text.parse() {
+        Ok(-1) => Ok(GroupSize(None)),
+        Ok(size @ 1..=0xff_ffff) => Ok(GroupSize(Some(size as usize))),
+        Ok(_) | Err(_) => Err("it should be a number of weights, or -1".to_owned()),
+    }
+}
+
 /// What to turn back.
 #[derive(Debug, clap::Args)]
 pub struct DequantizeArgs {
@@ -64,7 +86,15 @@ pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
     if args.list {
         return list(context);
     }
-    let preset = args.preset.as_deref().map(Preset::named).transpose()?;
+    let changes = Changes {
+        bits: args.bits,
+        group_size: args.group_size.map(|size| size.0),
+        zero_points: args.zero_points,
+    };
+    let preset = match &args.preset {
+        Some(name) => Some(Preset::named(name)?.with(changes)?),
+        None => None,
+    };
     let model = args.model.as_deref().unwrap_or_default();
     match (preset, &args.output) {
         (Some(preset), Some(output)) => quantize(model, preset, output, args, context),

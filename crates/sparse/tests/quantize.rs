@@ -149,3 +149,92 @@ fn weights_that_are_no_numbers_are_named() {
         assert!(!desk.path("out").exists());
     }
 }
+
+#[test]
+fn every_format_runs_as_it_is_stored() {
+    let desk = Desk::new();
+    let perplexity = |model: &str, activations: &str| {
+        let text = desk.path("text.txt");
+        let args = [
+            "eval",
+            model,
+            "--text",
+            text.to_str().unwrap(),
+            "--max-tokens",
+            "600",
+        ];
+        let run = desk.run(&[&args[..], &["--activations", activations, "--json"]].concat());
+        assert_eq!(run.code, Some(0), "{model}: {}{}", run.stdout, run.stderr);
+        run.json()["perplexity"].as_f64().unwrap()
+    };
+    desk.put(
+        "text.txt",
+        include_bytes!("../../../examples/shakespeare.txt"),
+    );
+    let cases = [
+        ("rtn_int4", &["--group-size", "32"][..]),
+        (
+            "rtn_int4",
+            &["--group-size", "-1", "--zero-points", "--format", "gptq"],
+        ),
+        (
+            "rtn_int4",
+            &["--bits", "3", "--group-size", "64", "--format", "gptq_v2"],
+        ),
+        (
+            "rtn_int4",
+            &["--bits", "2", "--group-size", "24", "--zero-points"],
+        ),
+        ("rtn_int8", &[]),
+        ("bnb_int8", &[]),
+        ("bnb_nf4", &[]),
+        ("bnb_nf4_plain", &[]),
+        ("hqq_4bit", &[]),
+        ("hqq_3bit", &["--group-size", "48"]),
+        ("hqq_4bit", &["--bits", "8"]),
+        ("gguf_q4_0", &[]),
+        ("gguf_q8_0", &[]),
+        ("gguf_q4_k_m", &[]),
+        ("gguf_q6_k", &[]),
+    ];
+    for (at, (name, options)) in cases.into_iter().enumerate() {
+        let (out, plain) = (format!("{name}-{at}"), format!("{name}-{at}-plain"));
+        let args = ["quantize", "base", "--preset", name, "-o", &out];
+        let run = desk.run(&[&args[..], options].concat());
+        assert_eq!(run.code, Some(0), "{name} {options:?}: {}", run.stderr);
+        assert_eq!(desk.run(&["dequantize", &out, "-o", &plain]).code, Some(0));
+        let expected = perplexity(&plain, "f32");
+        let exact = perplexity(&out, "f32") / expected - 1.0;
+        // hqq's weights are rounded to half precision on the way to a plain checkpoint.
+        assert!(exact.abs() < 2e-4, "{name} {options:?}: off by {exact}");
+        let rounded = perplexity(&out, "int8") / expected - 1.0;
+        assert!(rounded.abs() < 0.01, "{name} {options:?}: off by {rounded}");
+    }
+}
+
+#[test]
+fn options_that_a_method_does_not_have_are_refused() {
+    let desk = Desk::new();
+    for (preset, option, value, expected) in [
+        ("bnb_nf4", "--bits", "3", "4 with this preset"),
+        ("gptq_quality", "--bits", "5", "2, 3, 4 or 8"),
+        ("gguf_q4_0", "--group-size", "64", "32 with this preset"),
+        ("gptq_quality", "--group-size", "0", "a number of weights"),
+        ("rtn_int4", "--group-size", "20", "a multiple of 8"),
+    ] {
+        let args = [
+            "quantize", "base", "--preset", preset, "-o", "out", option, value,
+        ];
+        let run = desk.run(&args);
+        assert_eq!(run.code, Some(2), "{preset} {option} {value}");
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
+        assert!(!desk.path("out").exists());
+    }
+    let three = ["--bits", "3", "--format", "awq"];
+    let args = ["quantize", "base", "--preset", "rtn_int4", "-o", "out"];
+    let (error, hint) = refused(&desk, &[&args[..], &three].concat());
+    assert!(
+        error.contains("awq") && hint.contains("gptq"),
+        "{error} {hint}"
+    );
+}

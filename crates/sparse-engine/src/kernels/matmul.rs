@@ -233,7 +233,7 @@ mod scalar {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::kernels::panels::bf16_slot;
     use sparse_checkpoint::Dtype;

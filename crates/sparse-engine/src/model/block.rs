@@ -8,7 +8,7 @@ use super::{Projection, Tap};
 use crate::cache::HeadCache;
 use crate::config::{Activation, Arrangement, LayerConfig, MAX_HEAD_WIDTH};
 use crate::kernels::{Level, vector};
-use crate::linear::{Finish, Rows, Target, activate, apply};
+use crate::linear::{Finish, Rows, Target, apply};
 
 /// A norm and its weights.
 #[derive(Debug)]
@@ -99,7 +99,6 @@ pub(super) struct Scratch {
     mlp_normed: Vec<f32>,
     qkv: Vec<f32>,
     attended: Vec<f32>,
-    gated: Vec<f32>,
     up: Vec<f32>,
 }
 
@@ -250,23 +249,16 @@ impl Block {
         } = &self.mlp;
         let width = up.linear.outputs();
         scratch.up.resize(rows.count() * width, 0.0);
-        let target = Target::new(&mut scratch.up, width);
-        if let Some(gate) = gate {
-            scratch.gated.resize(rows.count() * width, 0.0);
-            let gated = Target::new(&mut scratch.gated, width);
-            gate.apply(rows, gated, Finish::Store, tap);
-            up.apply(rows, target, Finish::Store, tap);
-            let level = Level::detect();
-            let pairs = scratch
-                .up
-                .par_chunks_mut(4096)
-                .zip(scratch.gated.par_chunks_mut(4096));
-            pairs.for_each(|(up, gate)| {
-                activate(level, *activation, gate);
-                vector::multiply(level, up, gate);
-            });
-        } else {
-            up.apply(rows, target, Finish::Activate(*activation), tap);
+        let mut into_up = |projection: &Projection, finish| {
+            let target = Target::new(&mut scratch.up, width);
+            projection.apply(rows, target, finish, tap);
+        };
+        match gate {
+            None => into_up(up, Finish::Activate(*activation)),
+            Some(gate) => {
+                into_up(gate, Finish::Activate(*activation));
+                into_up(up, Finish::Multiply);
+            }
         }
         let rows = Rows::new(&scratch.up, rows.count(), width);
         let target = Target::new(hidden, down.linear.outputs());

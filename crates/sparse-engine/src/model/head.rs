@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Hidden, Model};
 use crate::Error;
 use crate::kernels::{Level, vector};
-use crate::linear::{Finish, Rows, TILE_OUTPUTS, TILE_ROWS, Target, apply};
+use crate::linear::{Finish, Prepared, Rows, TILE_OUTPUTS, TILE_ROWS, Target, apply};
 
 impl Model {
     /// Logits of the rows `range` of `hidden`: a row of [`crate::ModelConfig::vocabulary`] values
@@ -75,7 +75,7 @@ impl Model {
     fn chunk_losses(&self, rows: Rows<'_>, targets: &[u32]) -> Vec<f64> {
         let (linear, level) = (&*self.head.linear, Level::detect());
         let vocabulary = self.config.vocabulary;
-        let mut prepared = Vec::new();
+        let mut prepared = Prepared::default();
         linear.prepare(rows, &mut prepared);
         let tiles = vocabulary.div_ceil(TILE_OUTPUTS);
         // Maximum, sum of exponentials, and the target's logit where the tile holds it.

@@ -6,15 +6,18 @@
 mod container;
 mod dequantize;
 mod metadata;
+mod model;
 mod names;
 mod plan;
 mod read;
+mod source;
 mod tokenizer;
 mod write;
 
 pub use container::Value;
 pub use dequantize::dequantize_gguf;
 pub use read::{GgufFile, GgufTensor};
+pub use source::GgufSource;
 
 pub(crate) use plan::{FILE, GgufPlan};
 pub(crate) use write::write;

@@ -87,6 +87,11 @@ impl GgufFile {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Key-value pairs, in file order.
     pub fn pairs(&self) -> &[(String, Value)] {
         &self.pairs

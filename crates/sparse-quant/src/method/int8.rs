@@ -12,6 +12,9 @@ use crate::Matrix;
 /// 1 / 127, as the library rounds it.
 pub const STEP: f32 = 7.874_016e-3;
 
+/// The magnitude from which on an activation takes the floating-point path.
+pub const OUTLIER: f32 = 6.0;
+
 /// A matrix as signed bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Int8Rows {

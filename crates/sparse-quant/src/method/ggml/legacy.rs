@@ -170,32 +170,47 @@ fn fifth_bits(codes: &[u8; BLOCK], out: &mut [u8]) {
     nibbles(codes, &mut out[4..]);
 }
 
-pub(super) fn from_q4_0(block: &[u8], out: &mut [f32]) {
-    let scale = half(block, 0);
-    let (low, high) = out.split_at_mut(BLOCK / 2);
+/// Codes of 0 to 15; 8 stands for zero.
+pub(super) fn q4_0_codes(block: &[u8], codes: &mut [i8]) {
+    let (low, high) = codes.split_at_mut(BLOCK / 2);
     for ((low, high), &byte) in low.iter_mut().zip(high).zip(&block[2..]) {
-        *low = (f32::from(byte & 15) - 8.0) * scale;
-        *high = (f32::from(byte >> 4) - 8.0) * scale;
+        *low = (byte & 15) as i8;
+        *high = (byte >> 4) as i8;
     }
 }
 
-pub(super) fn from_q5(block: &[u8], out: &mut [f32], minimum: bool) {
+pub(super) fn from_q4_0(block: &[u8], out: &mut [f32]) {
     let scale = half(block, 0);
-    let (below, bits) = if minimum {
-        (half(block, 2), 4)
-    } else {
-        (0.0, 2)
-    };
+    let mut codes = [0; BLOCK];
+    q4_0_codes(block, &mut codes);
+    for (out, code) in out.iter_mut().zip(codes) {
+        *out = (f32::from(code) - 8.0) * scale;
+    }
+}
+
+/// Codes of 0 to 31; without a minimum, 16 stands for zero.
+pub(super) fn q5_codes(block: &[u8], codes: &mut [i8], minimum: bool) {
+    let bits = if minimum { 4 } else { 2 };
     let word = u32::from_le_bytes([
         block[bits],
         block[bits + 1],
         block[bits + 2],
         block[bits + 3],
     ]);
-    for (at, out) in out.iter_mut().enumerate() {
+    for (at, code) in codes.iter_mut().enumerate() {
         let byte = block[bits + 4 + at % (BLOCK / 2)];
         let low = if at < BLOCK / 2 { byte & 15 } else { byte >> 4 };
-        let code = f32::from(low | ((word >> at & 1) as u8) << 4);
+        *code = (low | ((word >> at & 1) as u8) << 4) as i8;
+    }
+}
+
+pub(super) fn from_q5(block: &[u8], out: &mut [f32], minimum: bool) {
+    let scale = half(block, 0);
+    let below = if minimum { half(block, 2) } else { 0.0 };
+    let mut codes = [0; BLOCK];
+    q5_codes(block, &mut codes, minimum);
+    for (out, code) in out.iter_mut().zip(codes) {
+        let code = f32::from(code);
         *out = if minimum {
             code * scale + below
         } else {

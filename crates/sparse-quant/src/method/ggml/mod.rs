@@ -3,6 +3,7 @@
 //!
 //! Sums are taken in the order in which its C code takes them, in f32 without fused operations.
 
+mod codes;
 mod legacy;
 mod search;
 mod superblock;
@@ -10,6 +11,8 @@ mod superblock;
 use rayon::prelude::*;
 
 use crate::Matrix;
+
+pub use codes::{BlockCodes, BlockOffsets, Numbers, codes};
 
 /// A type of tensor in a GGUF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -210,31 +210,60 @@ pub(super) fn q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
-pub(super) fn from_q45_k(block: &[u8], out: &mut [f32], fifth: bool) {
-    let (d, dmin) = (half(block, 0), half(block, 2));
+/// Codes of 0 to 15, or to 31 where there is a fifth bit.
+pub(super) fn q45_k_codes(block: &[u8], codes: &mut [i8], fifth: bool) {
     let (high, low) = block[16..].split_at(if fifth { 32 } else { 0 });
-    for (group, out) in out.chunks_exact_mut(GROUP).enumerate() {
-        let (scale, minimum) = unpack_scale(&block[4..16], group);
-        let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
-        for (at, out) in out.iter_mut().enumerate() {
+    for (group, codes) in codes.chunks_exact_mut(GROUP).enumerate() {
+        for (at, code) in codes.iter_mut().enumerate() {
             let byte = low[group / 2 * 32 + at];
-            let mut code = if group % 2 == 0 { byte & 15 } else { byte >> 4 };
-            if fifth {
-                code |= (high[at] >> group & 1) << 4;
-            }
+            let four = if group % 2 == 0 { byte & 15 } else { byte >> 4 };
+            let fifth = if fifth { high[at] >> group & 1 } else { 0 };
+            *code = (four | fifth << 4) as i8;
+        }
+    }
+}
+
+/// What a group's scale and minimum are multiples of, and the multiples of each group.
+pub(super) fn q45_k_scales(block: &[u8]) -> ([f32; 2], [(u8, u8); GROUPS]) {
+    let groups = std::array::from_fn(|group| unpack_scale(&block[4..16], group));
+    ([half(block, 0), half(block, 2)], groups)
+}
+
+pub(super) fn from_q45_k(block: &[u8], out: &mut [f32], fifth: bool) {
+    let ([d, dmin], groups) = q45_k_scales(block);
+    let mut codes = [0; BLOCK];
+    q45_k_codes(block, &mut codes, fifth);
+    let parts = out.chunks_exact_mut(GROUP).zip(codes.chunks_exact(GROUP));
+    for ((out, codes), (scale, minimum)) in parts.zip(groups) {
+        let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
+        for (out, &code) in out.iter_mut().zip(codes) {
             *out = scale * f32::from(code) - minimum;
         }
     }
 }
 
-pub(super) fn from_q6_k(block: &[u8], out: &mut [f32]) {
-    let d = half(block, 208);
-    for (at, out) in out.iter_mut().enumerate() {
+/// Codes of -32 to 31.
+pub(super) fn q6_k_codes(block: &[u8], codes: &mut [i8]) {
+    for (at, code) in codes.iter_mut().enumerate() {
         let (half, quarter, lane) = (at / 128, at / 32 % 4, at % 32);
         let byte = block[half * 64 + quarter % 2 * 32 + lane];
         let low = if quarter < 2 { byte & 15 } else { byte >> 4 };
         let high = block[128 + half * 32 + lane] >> (2 * quarter) & 3;
-        let scale = d * f32::from(block[192 + at / SMALL] as i8);
-        *out = scale * (f32::from(low | high << 4) - 32.0);
+        *code = (low | high << 4) as i8 - 32;
+    }
+}
+
+/// What groups' scales are multiples of, and the multiples of each group.
+pub(super) fn q6_k_scales(block: &[u8]) -> (f32, [i8; BLOCK / SMALL]) {
+    let multiples = std::array::from_fn(|group| block[192 + group] as i8);
+    (half(block, 208), multiples)
+}
+
+pub(super) fn from_q6_k(block: &[u8], out: &mut [f32]) {
+    let (d, multiples) = q6_k_scales(block);
+    let mut codes = [0; BLOCK];
+    q6_k_codes(block, &mut codes);
+    for (at, (out, code)) in out.iter_mut().zip(codes).enumerate() {
+        *out = d * f32::from(multiples[at / SMALL]) * f32::from(code);
     }
 }

@@ -1,0 +1,362 @@
+//! The products of [`super::coded`] with AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::coded::{Activations, Codes, Offsets, PanelNumbers, Panels, PerGroup, STEP};
+use super::panels::WIDTH;
+
+/// See [`super::coded::round`], which this is, compiled for AVX2.
+pub(super) fn round(row: &[f32], block: usize, codes: &mut [i8], scales: &mut [f32]) {
+    #[target_feature(enable = "avx2")]
+    fn with_avx2(row: &[f32], block: usize, codes: &mut [i8], scales: &mut [f32]) {
+        super::coded::round(row, block, codes, scales);
+    }
+    // SAFETY: called only where `Level::Avx2` was detected.
+    unsafe { with_avx2(row, block, codes, scales) }
+}
+
+/// See [`super::coded::widen_panel`], which this is, compiled for AVX2. Without fused
+/// operations, so that every level gives the same bits.
+pub(super) fn widen(panels: &Panels, panel: usize, table: Option<&[f32; 16]>, out: &mut [f32]) {
+    #[target_feature(enable = "avx2")]
+    fn with_avx2(panels: &Panels, panel: usize, table: Option<&[f32; 16]>, out: &mut [f32]) {
+        super::coded::widen_panel(panels, panel, table, out);
+    }
+    // SAFETY: called only where `Level::Avx2` was detected.
+    unsafe { with_avx2(panels, panel, table, out) }
+}
+
+const NIBBLES: u8 = 0;
+const BYTES: u8 = 1;
+const TABLE: u8 = 2;
+
+/// See `super::coded::numbers`.
+///
+/// # Safety
+/// The processor has AVX2 and F16C; `panels` has the panel, all slices in full, and `out` has room
+/// for two times sixteen numbers for each group.
+#[target_feature(enable = "avx2,f16c")]
+pub(super) unsafe fn numbers(panels: &Panels, panel: usize, out: &mut [f32]) {
+    let groups = panels.groups();
+    let sign = _mm256_set1_ps(-0.0);
+    let negative = |a: Pair<__m256>, b: Pair<__m256>| {
+        std::array::from_fn(|half| _mm256_xor_ps(_mm256_mul_ps(a[half], b[half]), sign))
+    };
+    for (group, out) in out.chunks_exact_mut(2 * WIDTH).enumerate() {
+        // SAFETY: by contract.
+        unsafe {
+            let scale = per_group(&panels.scales, groups, panel, group);
+            let offset = match &panels.offsets {
+                Offsets::None => [_mm256_setzero_ps(); 2],
+                Offsets::Zero(zero) => negative([_mm256_set1_ps(*zero); 2], scale),
+                Offsets::Zeros(zeros) => negative(per_group(zeros, groups, panel, group), scale),
+                Offsets::Values(values) => per_group(values, groups, panel, group),
+            };
+            let out = out.as_mut_ptr();
+            _mm256_storeu_ps(out, scale[0]);
+            _mm256_storeu_ps(out.add(8), scale[1]);
+            _mm256_storeu_ps(out.add(16), offset[0]);
+            _mm256_storeu_ps(out.add(24), offset[1]);
+        }
+    }
+}
+
+/// The numbers of a group.
+///
+/// # Safety
+/// See [`numbers`].
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn per_group(values: &PerGroup, groups: usize, panel: usize, group: usize) -> Pair<__m256> {
+    let at = (panel * groups + group) * WIDTH;
+    // SAFETY: every group of every panel has sixteen numbers, every span too.
+    unsafe {
+        match values {
+            PerGroup::F16(values) => halves(values.as_ptr().add(at)),
+            PerGroup::F32(values) => singles(values.as_ptr().add(at)),
+            PerGroup::Nested { fine, coarse, span } => {
+                let fine = halves(fine.as_ptr().add(at));
+                let at = (panel * groups.div_ceil(*span) + group / span) * WIDTH;
+                let coarse = singles(coarse.as_ptr().add(at));
+                [
+                    _mm256_mul_ps(fine[0], coarse[0]),
+                    _mm256_mul_ps(fine[1], coarse[1]),
+                ]
+            }
+        }
+    }
+}
+
+/// See `super::coded::multiply_scalar`.
+///
+/// # Safety
+/// The processor has AVX2 and FMA; `x` has the rows, `panels` the panel, `numbers` its numbers.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn multiply(
+    x: &Activations,
+    first: usize,
+    panels: &Panels,
+    panel: usize,
+    numbers: &PanelNumbers,
+    out: &mut [[f32; WIDTH]],
+) {
+    let (kind, table) = match &panels.codes {
+        Codes::Nibbles(_) => (NIBBLES, [0; 16]),
+        Codes::Bytes(_) => (BYTES, [0; 16]),
+        Codes::Table(_, table) => (TABLE, *table),
+    };
+    let run = Run {
+        x,
+        first,
+        panels,
+        panel,
+        numbers: numbers.values(),
+        // SAFETY: sixteen bytes.
+        table: unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) },
+    };
+    // SAFETY: by contract.
+    unsafe {
+        match (kind, panels.block) {
+            (NIBBLES, 32) => run.rows_of::<NIBBLES, 8>(out),
+            (NIBBLES, _) => run.rows_of::<NIBBLES, 4>(out),
+            (BYTES, 32) => run.rows_of::<BYTES, 8>(out),
+            (BYTES, _) => run.rows_of::<BYTES, 4>(out),
+            (_, 32) => run.rows_of::<TABLE, 8>(out),
+            _ => run.rows_of::<TABLE, 4>(out),
+        }
+    }
+}
+
+/// Eight outputs, and the eight after them.
+type Pair<T> = [T; 2];
+
+struct Run<'a> {
+    x: &'a Activations,
+    first: usize,
+    panels: &'a Panels,
+    panel: usize,
+    numbers: &'a [f32],
+    /// Both halves the same.
+    table: __m256i,
+}
+
+impl Run<'_> {
+    /// One row takes both halves of the panel at once, and so reads codes once; with a table,
+    /// looking up both at once pays too. Otherwise several rows take one half after the other:
+    /// their sums then fit the registers.
+    ///
+    /// # Safety
+    /// See [`multiply`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows_of<const KIND: u8, const STEPS: usize>(&self, out: &mut [[f32; WIDTH]]) {
+        // SAFETY: by contract.
+        unsafe {
+            match (out.len(), self.panels.group_blocks) {
+                (1, 1) => self.rows::<1, 2, KIND, STEPS, true>(0, out),
+                (1, _) => self.rows::<1, 2, KIND, STEPS, false>(0, out),
+                (2, 1) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, true>(0, out),
+                (3, 1) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, true>(0, out),
+                (_, 1) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, true>(0, out),
+                (2, _) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, false>(0, out),
+                (3, _) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, false>(0, out),
+                (_, _) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, false>(0, out),
+                (count, group_blocks) => {
+                    for half in 0..2 {
+                        match (count, group_blocks) {
+                            (2, 1) => self.rows::<2, 1, KIND, STEPS, true>(half, out),
+                            (3, 1) => self.rows::<3, 1, KIND, STEPS, true>(half, out),
+                            (_, 1) => self.rows::<4, 1, KIND, STEPS, true>(half, out),
+                            (2, _) => self.rows::<2, 1, KIND, STEPS, false>(half, out),
+                            (3, _) => self.rows::<3, 1, KIND, STEPS, false>(half, out),
+                            _ => self.rows::<4, 1, KIND, STEPS, false>(half, out),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `N` rows times `H` halves from `half` on; `SINGLE` where a group is one block.
+    ///
+    /// # Safety
+    /// See [`multiply`]; `out` has `N` rows, and there are that many halves.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows<
+        const N: usize,
+        const H: usize,
+        const KIND: u8,
+        const STEPS: usize,
+        const SINGLE: bool,
+    >(
+        &self,
+        half: usize,
+        out: &mut [[f32; WIDTH]],
+    ) {
+        let (panels, blocks) = (self.panels, self.panels.blocks);
+        let (groups, width) = (panels.groups(), blocks * panels.block);
+        let block_bytes = panels.block_bytes();
+        let offsets = !matches!(panels.offsets, Offsets::None);
+        let mut sums = [[_mm256_setzero_ps(); H]; N];
+        // SAFETY: panel `panel` begins there; rows `first` to `first + N` of the activations are
+        // `width` codes, `blocks` scales and, where there are offsets, `groups` sums long.
+        unsafe {
+            let start = self.panel * blocks * block_bytes;
+            let mut codes = panels.codes.bytes().as_ptr().add(start);
+            let mut x = self.x.codes.as_ptr().add(self.first * width);
+            let mut scales = self.x.scales.as_ptr().add(self.first * blocks);
+            let mut numbers = self.numbers.as_ptr().add(half * 8);
+            for group in 0..groups {
+                let begin = group * panels.group_blocks;
+                let count = if SINGLE {
+                    1
+                } else {
+                    panels.group_blocks.min(blocks - begin)
+                };
+                let mut parts = [[_mm256_setzero_ps(); H]; N];
+                for _ in 0..count {
+                    let dots = self.dots::<N, H, KIND, STEPS>(codes, half, x, width);
+                    for (n, (parts, dots)) in parts.iter_mut().zip(dots).enumerate() {
+                        let own = _mm256_broadcast_ss(&*scales.add(n * blocks));
+                        for (part, dot) in parts.iter_mut().zip(dots) {
+                            let dot = _mm256_cvtepi32_ps(dot);
+                            *part = if SINGLE {
+                                _mm256_mul_ps(dot, own)
+                            } else {
+                                _mm256_fmadd_ps(dot, own, *part)
+                            };
+                        }
+                    }
+                    codes = codes.add(block_bytes);
+                    x = x.add(STEPS * STEP);
+                    scales = scales.add(1);
+                }
+                for (sums, parts) in sums.iter_mut().zip(parts) {
+                    for (h, (sum, part)) in sums.iter_mut().zip(parts).enumerate() {
+                        let scale = _mm256_loadu_ps(numbers.add(h * 8));
+                        *sum = _mm256_fmadd_ps(part, scale, *sum);
+                    }
+                }
+                if offsets {
+                    let at = self.x.sums.as_ptr().add(self.first * groups + group);
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        let own = _mm256_broadcast_ss(&*at.add(n * groups));
+                        for (h, sum) in sums.iter_mut().enumerate() {
+                            let offset = _mm256_loadu_ps(numbers.add(WIDTH + h * 8));
+                            *sum = _mm256_fmadd_ps(own, offset, *sum);
+                        }
+                    }
+                }
+                numbers = numbers.add(2 * WIDTH);
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(sums) {
+            for (h, sum) in sums.into_iter().enumerate() {
+                // SAFETY: eight values for each half.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((half + h) * 8), sum) }
+            }
+        }
+    }
+
+    /// The whole-number products of one block; rows of activations are `width` apart.
+    ///
+    /// # Safety
+    /// `codes` points to a block of a panel, `x` to as many activations of the first row.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn dots<const N: usize, const H: usize, const KIND: u8, const STEPS: usize>(
+        &self,
+        codes: *const u8,
+        half: usize,
+        x: *const i8,
+        width: usize,
+    ) -> [[__m256i; H]; N] {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [[_mm256_setzero_si256(); H]; N];
+        for step in 0..STEPS {
+            for (n, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: four activations of row `n`.
+                let four = unsafe {
+                    let four = x.add(n * width + step * STEP).cast::<i32>();
+                    _mm256_set1_epi32(four.read_unaligned())
+                };
+                for (h, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: step `step` of the block.
+                    let weight = unsafe { self.weights::<KIND>(codes, step, half + h) };
+                    *sum = if KIND == NIBBLES {
+                        // Two products of 15 and 127, eight times: below 32768.
+                        _mm256_add_epi16(*sum, _mm256_maddubs_epi16(weight, four))
+                    } else {
+                        // One factor has to be unsigned: the other takes its sign.
+                        let signed = _mm256_sign_epi8(four, weight);
+                        let products = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), signed);
+                        _mm256_add_epi32(*sum, _mm256_madd_epi16(products, ones))
+                    };
+                }
+            }
+        }
+        if KIND == NIBBLES {
+            for sums in &mut sums {
+                for sum in sums {
+                    *sum = _mm256_madd_epi16(*sum, ones);
+                }
+            }
+        }
+        sums
+    }
+
+    /// Four inputs of eight outputs.
+    ///
+    /// # Safety
+    /// Step `step` is within the codes.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn weights<const KIND: u8>(
+        &self,
+        codes: *const u8,
+        step: usize,
+        half: usize,
+    ) -> __m256i {
+        // SAFETY: by contract; unaligned loads.
+        unsafe {
+            if KIND == BYTES {
+                return _mm256_loadu_si256(codes.add(step * STEP * WIDTH + half * 32).cast());
+            }
+            let both = _mm256_loadu_si256(codes.add(step * STEP * WIDTH / 2).cast());
+            let moved = if half == 0 {
+                both
+            } else {
+                _mm256_srli_epi16::<4>(both)
+            };
+            let code = _mm256_and_si256(moved, _mm256_set1_epi8(15));
+            if KIND == NIBBLES {
+                code
+            } else {
+                _mm256_shuffle_epi8(self.table, code)
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Sixteen values are at `at`.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn halves(at: *const u16) -> Pair<__m256> {
+    // SAFETY: by contract; unaligned loads.
+    unsafe {
+        [
+            _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+            _mm256_cvtph_ps(_mm_loadu_si128(at.add(8).cast())),
+        ]
+    }
+}
+
+/// # Safety
+/// Sixteen values are at `at`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn singles(at: *const f32) -> Pair<__m256> {
+    // SAFETY: by contract; unaligned loads.
+    unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
+}
