@@ -5,13 +5,28 @@ use libfuzzer_sys::fuzz_target;
 use sparse_dataset::CompressSpec;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&choice, data)) = data.split_first() else { return };
+    let Some((&choice, data)) = data.split_first() else {
+        return;
+    };
     let folder = std::env::temp_dir().join(format!("sparse-fuzz-columnar-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
-    let derivative = folder.join(if choice & 1 == 0 { "d.parquet" } else { "d.arrow" });
+    let derivative = folder.join(if choice & 1 == 0 {
+        "d.parquet"
+    } else {
+        "d.arrow"
+    });
     std::fs::write(&derivative, data).expect("a temporary file");
-    if sparse_dataset::compress(&derivative, &derivative, &folder, &CompressSpec::default(), &()).is_ok() {
+    if sparse_dataset::compress(
+        &derivative,
+        &derivative,
+        &folder,
+        &CompressSpec::default(),
+        &(),
+    )
+    .is_ok()
+    {
         let again = folder.join("again");
-        sparse_dataset::reconstruct(&derivative, &folder, &again, &()).expect("what was compressed is rebuilt");
+        sparse_dataset::reconstruct(&derivative, &folder, &again, &())
+            .expect("what was compressed is rebuilt");
     }
 });

@@ -133,7 +133,7 @@ fn quantized() -> Result<()> {
     let checkpoint = Checkpoint::open(model.path())?;
     let options = Options {
         threads: 1,
-        existing: Existing::Keep,
+        existing: sparse_checkpoint::Existing::Keep,
         max_shard_bytes: sparse_quant::DEFAULT_SHARD_BYTES,
         calibration: None,
     };
@@ -144,7 +144,11 @@ fn quantized() -> Result<()> {
     for preset in PRESETS.iter().filter(|preset| !preset.calibrated) {
         for &format in preset.formats {
             let spec = QuantSpec {
-                preset: if preset.method == Method::Rtn { half(preset) } else { *preset },
+                preset: if preset.method == Method::Rtn {
+                    half(preset)
+                } else {
+                    *preset
+                },
                 format,
             };
             let name = format!("{}-{format}", preset.name);
@@ -186,7 +190,11 @@ fn llama() -> Result<tempfile::TempDir> {
         "decoder": {"type": "ByteLevel"}, "added_tokens": [],
     });
     let block = |name: &str, shape: &[u64]| {
-        TensorSpec::new(format!("model.layers.0.{name}.weight"), Dtype::BF16, shape.to_vec())
+        TensorSpec::new(
+            format!("model.layers.0.{name}.weight"),
+            Dtype::BF16,
+            shape.to_vec(),
+        )
     };
     let specs = [
         TensorSpec::new("model.embed_tokens.weight", Dtype::BF16, [32, 64]),
