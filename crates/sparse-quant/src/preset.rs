@@ -81,6 +81,8 @@ pub enum Variant {
     None,
     /// NF4: whether block scales are quantized too.
     Nested(bool),
+    /// GPTQ: groups are made of columns of like importance, wherever they are.
+    ActOrder,
     /// llama.cpp's mixture of types.
     Ggml(FileType),
 }
@@ -111,6 +113,8 @@ const fn ggml(name: &'static str, bits: u32, group_size: usize, file_type: FileT
 }
 
 const AWQ: &[Format] = &[Format::Awq, Format::GptqV2, Format::CompressedTensors];
+/// AWQ's own format has groups of up to 128 in the tools that load it.
+const AWQ_LARGE: &[Format] = &[Format::GptqV2, Format::CompressedTensors];
 /// Formats of codes with a scale per group: any width, and 4 bits only.
 const AFFINE: &[Format] = &[Format::Gptq, Format::GptqV2, Format::CompressedTensors];
 const AFFINE4: &[Format] = &[
@@ -119,6 +123,8 @@ const AFFINE4: &[Format] = &[
     Format::CompressedTensors,
     Format::Awq,
 ];
+/// Formats that say which group an input is in.
+const ACT_ORDER: &[Format] = &[Format::Gptq, Format::GptqV2];
 const BNB: &[Format] = &[Format::Bitsandbytes];
 
 /// Every preset, in the order in which they are listed.
@@ -127,7 +133,7 @@ pub const PRESETS: &[Preset] = &[
     preset("gptq_balanced", Method::Gptq, 4, Some(256), AFFINE4),
     preset("gptq_size", Method::Gptq, 4, Some(512), AFFINE4),
     preset("awq_quality", Method::Awq, 4, Some(128), AWQ),
-    preset("awq_balanced", Method::Awq, 4, Some(256), AWQ),
+    preset("awq_balanced", Method::Awq, 4, Some(256), AWQ_LARGE),
     preset("rtn_int4", Method::Rtn, 4, Some(128), AFFINE4),
     preset("rtn_int8", Method::Rtn, 8, Some(128), AFFINE),
     preset("bnb_int8", Method::Int8, 8, None, BNB),
@@ -170,6 +176,45 @@ impl Preset {
         Err(Error::UnknownPreset {
             name: name.chars().take(64).collect(),
             near: near.into_iter().take(3).map(str::to_owned).collect(),
+        })
+    }
+
+    /// The preset with groups of another size, `None` for whole rows.
+    ///
+    /// # Errors
+    /// If its method has no groups of any size.
+    pub fn with_group_size(self, group_size: Option<usize>) -> Result<Preset, Error> {
+        let free = match self.method {
+            Method::Rtn | Method::Gptq | Method::Awq => true,
+            Method::Hqq => group_size.is_some(),
+            _ => false,
+        };
+        if !free || group_size == Some(0) {
+            return Err(Error::Unsupported {
+                what: format!("{} with groups of another size", self.name),
+                reason: "the group size is part of its format".to_owned(),
+                instead: "use a gptq, awq, rtn or hqq preset, or leave --group-size out".to_owned(),
+            });
+        }
+        Ok(Preset { group_size, ..self })
+    }
+
+    /// The preset with columns in groups by importance.
+    ///
+    /// # Errors
+    /// If its method is not GPTQ.
+    pub fn with_act_order(self) -> Result<Preset, Error> {
+        if self.method != Method::Gptq {
+            return Err(Error::Unsupported {
+                what: format!("{} with act-order", self.name),
+                reason: "only GPTQ takes columns in an order of its own".to_owned(),
+                instead: "use a gptq preset, or leave --act-order out".to_owned(),
+            });
+        }
+        Ok(Preset {
+            variant: Variant::ActOrder,
+            formats: ACT_ORDER,
+            ..self
         })
     }
 

@@ -28,6 +28,13 @@ pub struct QuantizeArgs {
     /// Format to write, where a preset has several
     #[arg(long, value_name = "F")]
     format: Option<Format>,
+    /// Weights that share a scale, instead of the preset's number; -1 for a whole row
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=65536))]
+    group_size: Option<i64>,
+    /// GPTQ: put inputs of like importance into a group, wherever they are (desc_act). Better with
+    /// small groups, slower to run
+    #[arg(long)]
+    act_order: bool,
     /// Text to calibrate on; by default one that comes with the program. GGUF presets calibrate
     /// (an importance matrix) only if it is given
     #[arg(long, value_name = "FILE")]
@@ -65,11 +72,23 @@ pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
         return list(context);
     }
     let preset = args.preset.as_deref().map(Preset::named).transpose()?;
+    let preset = preset.map(|preset| adapted(preset, args)).transpose()?;
     let model = args.model.as_deref().unwrap_or_default();
     match (preset, &args.output) {
         (Some(preset), Some(output)) => quantize(model, preset, output, args, context),
         (preset, _) => estimate(model, preset, args.format, context),
     }
+}
+
+/// The preset as the other options change it.
+fn adapted(mut preset: Preset, args: &QuantizeArgs) -> Result<Preset, sparse_quant::Error> {
+    if let Some(size) = args.group_size {
+        preset = preset.with_group_size(usize::try_from(size).ok())?;
+    }
+    if args.act_order {
+        preset = preset.with_act_order()?;
+    }
+    Ok(preset)
 }
 
 fn list(context: &Context) -> anyhow::Result<Outcome> {
