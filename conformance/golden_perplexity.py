@@ -34,7 +34,7 @@ class Scorer:
     @torch.no_grad()
     def log_probabilities(self, ids):
         """float64 [T, V]: row t is about the token after position t."""
-        logits = self.model(torch.tensor(ids)[None]).logits[0].numpy().astype(numpy.float64)
+        logits = self.model(torch.tensor(ids)[None]).logits[0].double().numpy()
         logits -= logits.max(axis=1, keepdims=True)
         return logits - numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
 

@@ -1,146 +1,19 @@
 """What `sparse quantize` writes, opened by the libraries that people run it with.
 
-Every test quantizes a small GPT-2 (the repository's) or a Llama of random weights, lets the client
-load it on the CPU, and compares the weights that the client computes with those that `sparse
-dequantize` does, bit for bit. A client that is not installed skips its tests; `run.sh` installs
-those of `requirements-quant.txt`.
+Every test quantizes a small model, lets the client load it on the CPU, and compares the weights
+that the client computes with those that `sparse dequantize` does, bit for bit, and its perplexity
+with that of `sparse eval`. A client that is not installed skips its tests; `run.sh` installs those
+of `requirements-quant.txt`.
 """
 
-import importlib.util
 import json
-import os
-import pathlib
-import shutil
-import sys
-import tempfile
 import unittest
-import warnings
 
-from support import BASE, sparse
-
-# Optimum-quanto looks for ninja on the path.
-os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ.setdefault("DISABLE_CUDA", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-warnings.simplefilter("ignore")
+from quant_support import Models, installed, load, needs, tensors
+from support import BASE
 
 import numpy
-import safetensors.torch
 import torch
-import transformers
-
-transformers.logging.set_verbosity_error()
-
-
-def installed(name):
-    return importlib.util.find_spec(name) is not None
-
-
-def needs(*names):
-    missing = [name for name in names if not installed(name)]
-    return unittest.skipIf(missing, f"not installed: {', '.join(missing)}")
-
-
-LAYERS = {
-    "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
-    "llama": [
-        "self_attn.q_proj",
-        "self_attn.k_proj",
-        "self_attn.v_proj",
-        "self_attn.o_proj",
-        "mlp.gate_proj",
-        "mlp.up_proj",
-        "mlp.down_proj",
-    ],
-}
-
-
-class Models(unittest.TestCase):
-    """Two originals, in a folder that every test shares."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.scratch = tempfile.TemporaryDirectory()
-        cls.folder = pathlib.Path(cls.scratch.name)
-        cls.originals = {"gpt2": BASE, "llama": cls.folder / "llama"}
-        torch.manual_seed(7)
-        # Widths that are no multiples of 256, grouped heads, a head of its own, three shards.
-        config = transformers.LlamaConfig(
-            vocab_size=1024,
-            hidden_size=192,
-            intermediate_size=320,
-            num_hidden_layers=2,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            tie_word_embeddings=False,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if weight.ndim == 2:
-                    # Heavier tails than a normal distribution's, as trained layers have.
-                    weight.copy_(weight * (1 + 2 * weight.abs() / weight.abs().mean()))
-        model.save_pretrained(cls.originals["llama"], max_shard_size="400KB")
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(BASE / name, cls.originals["llama"] / name)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.scratch.cleanup()
-
-    def make(self, model, preset, *arguments):
-        """A quantized folder, its report, and the weights that it stands for by layer."""
-        out = self.folder / "-".join([model, preset, *map(str, arguments)]).replace("--", "")
-        source = self.originals[model]
-        report = sparse("quantize", source, "--preset", preset, "-o", out, *arguments)
-        guess = sparse("quantize", source, "--estimate", "--preset", preset, *arguments)
-        size = sum(file.stat().st_size for file in out.iterdir())
-        self.assertEqual(report["quantized_bytes"], size)
-        guessed = guess["presets"][0]["quantized_bytes"]
-        self.assertLess(abs(guessed - size), 0.01 * size, "the estimate is off")
-        plain = out.with_name(out.name + "-plain")
-        sparse("dequantize", out, "-o", plain)
-        return out, report, tensors(plain)
-
-    def layers(self, model, count=2):
-        prefix = {"gpt2": "transformer.h", "llama": "model.layers"}[model]
-        return [f"{prefix}.{i}.{name}" for i in range(count) for name in LAYERS[model]]
-
-    def original(self, model, layer):
-        """A layer's weights, outputs first."""
-        weight = tensors(self.originals[model])[f"{layer}.weight"]
-        return weight.t().contiguous() if model == "gpt2" else weight
-
-    def ours(self, model, plain, layer):
-        weight = plain[f"{layer}.weight"]
-        return weight.t().contiguous() if model == "gpt2" else weight
-
-    def assertSame(self, theirs, ours, what):
-        theirs, ours = theirs.detach().float(), ours.float()
-        self.assertEqual(theirs.shape, ours.shape, what)
-        off = (theirs != ours).sum().item()
-        worst = (theirs - ours).abs().max().item()
-        self.assertEqual(off, 0, f"{what}: {off} of {ours.numel()} differ, by up to {worst}")
-
-    def assertRuns(self, model):
-        ids = torch.arange(24).unsqueeze(0)
-        with torch.no_grad():
-            logits = model(ids).logits
-        self.assertTrue(torch.isfinite(logits.float()).all())
-
-
-def tensors(folder):
-    found = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        found.update(safetensors.torch.load_file(file))
-    return found
-
-
-def load(folder, **arguments):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
 
 
 @needs("bitsandbytes", "accelerate")
@@ -148,11 +21,11 @@ class Bitsandbytes(Models):
     def test_nf4_loads_and_means_the_same(self):
         import bitsandbytes
 
-        for model in ("gpt2", "llama"):
+        for model in self.originals:
             for preset in ("bnb_nf4", "bnb_nf4_plain"):
                 out, _, plain = self.make(model, preset)
-                loaded = load(out)
-                self.assertRuns(loaded)
+                loaded = load(out, dtype=torch.float32)
+                self.assertPerplexity(loaded, out)
                 for layer in self.layers(model):
                     weight = loaded.get_submodule(layer).weight
                     theirs = bitsandbytes.functional.dequantize_4bit(
@@ -184,10 +57,10 @@ class Bitsandbytes(Models):
     def test_int8_loads_and_is_the_librarys(self):
         import bitsandbytes
 
-        for model in ("gpt2", "llama"):
+        for model in self.originals:
             out, _, plain = self.make(model, "bnb_int8")
-            loaded = load(out)
-            self.assertRuns(loaded)
+            loaded = load(out, dtype=torch.float32)
+            self.assertPerplexity(loaded, out)
             stored = tensors(out)
             for layer in self.layers(model):
                 weight = loaded.get_submodule(layer).weight
@@ -204,27 +77,28 @@ class Bitsandbytes(Models):
 @needs("compressed_tensors")
 class CompressedTensors(Models):
     def test_it_loads_and_means_the_same(self):
-        for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
-            out, _, plain = self.make("llama", preset, "--format", "compressed-tensors")
-            loaded = load(out)
-            self.assertRuns(loaded)
-            for layer in self.layers("llama"):
-                module = loaded.get_submodule(layer)
-                theirs = module.weight
-                ours = plain[f"{layer}.weight"].to(theirs.dtype)
-                self.assertSame(theirs, ours, f"{preset} {layer}")
+        for model in ("llama", "llama-trained"):
+            for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
+                out, _, plain = self.make(model, preset, "--format", "compressed-tensors")
+                loaded = load(out)
+                for layer in self.layers(model):
+                    theirs = loaded.get_submodule(layer).weight
+                    ours = plain[f"{layer}.weight"].to(theirs.dtype)
+                    self.assertSame(theirs, ours, f"{preset} {layer}")
+                self.assertPerplexity(load(out, dtype=torch.float32), out)
 
 
 @needs("hqq")
 class Hqq(Models):
     def test_the_library_reads_it_and_would_have_written_it(self):
-        from hqq.core.quantize import BaseQuantizeConfig, HQQLinear, Quantizer
+        from hqq.core.quantize import HQQLinear, Quantizer
 
-        for model in ("gpt2", "llama"):
+        for model in self.originals:
             for preset, bits in (("hqq_4bit", 4), ("hqq_3bit", 3)):
                 out, _, plain = self.make(model, preset)
                 stored = tensors(out)
                 same = total = 0
+                client = load(self.originals[model], dtype=torch.float32)
                 for layer in self.layers(model):
                     state = {
                         name.removeprefix(layer + "."): tensor

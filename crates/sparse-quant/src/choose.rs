@@ -61,25 +61,26 @@ pub(crate) fn choose(
                 group_size,
                 symmetric,
                 version,
+                act_order: preset.variant == Variant::ActOrder,
             }
         }
         (_, _, Format::Awq | Format::CompressedTensors) => {
             let wanted = group_size;
-            group_size = match (group_size, format) {
-                (Some(size), _) => Some(dividing(size, widths)),
-                (None, Format::Awq) => Some(dividing(usize::MAX, widths)),
-                (None, _) => None,
+            group_size = match format {
+                Format::Awq => group_size.map(|size| awq_groups(size, widths)),
+                _ => group_size.map(|size| dividing(size, widths)),
             };
             if wanted != group_size && wanted.is_some() {
                 notes.push(format!(
-                    "groups of {} instead of {}, which do not divide every layer's inputs",
+                    "groups of {} instead of {}, which do not divide every layer's inputs or \
+                     are not known to the tools that load the format",
                     group_size.unwrap_or(0),
                     wanted.unwrap_or(0)
                 ));
             }
             match format {
                 Format::Awq => Scheme::Awq {
-                    group_size: group_size.unwrap_or(1),
+                    group_size: group_size.unwrap_or(usize::MAX),
                 },
                 _ => Scheme::Compressed(Layout {
                     bits,
@@ -95,6 +96,13 @@ pub(crate) fn choose(
         group_size,
         notes,
     })
+}
+
+/// The largest size up to `wanted` that AWQ's tools know and that divides all widths; 16 if none
+/// does, and the layers that it does not divide stay as they are.
+fn awq_groups(wanted: usize, widths: &[usize]) -> usize {
+    let fits = |size: &usize| *size <= wanted && widths.iter().all(|w| w.is_multiple_of(*size));
+    [128, 64, 32, 16].into_iter().find(fits).unwrap_or(16)
 }
 
 /// The largest size up to `wanted` that divides all widths.

@@ -84,6 +84,8 @@ pub struct Changes {
     pub group_size: Option<Option<usize>>,
     /// Codes with zero points of their own.
     pub zero_points: bool,
+    /// Groups of inputs of like importance, wherever they are: GPTQ's act-order.
+    pub act_order: bool,
 }
 
 /// What a method needs to know beyond bits and group size.
@@ -94,6 +96,8 @@ pub enum Variant {
     None,
     /// NF4: whether block scales are quantized too.
     Nested(bool),
+    /// GPTQ: groups are made of columns of like importance, wherever they are.
+    ActOrder,
     /// llama.cpp's mixture of types.
     Ggml(FileType),
 }
@@ -125,6 +129,8 @@ const fn ggml(name: &'static str, bits: u32, group_size: usize, file_type: FileT
 }
 
 const AWQ: &[Format] = &[Format::Awq, Format::GptqV2, Format::CompressedTensors];
+/// AWQ's own format has groups of up to 128 in the tools that load it.
+const AWQ_LARGE: &[Format] = &[Format::GptqV2, Format::CompressedTensors];
 /// Formats of codes with a scale per group: any width, and 4 bits only.
 const AFFINE: &[Format] = &[Format::Gptq, Format::GptqV2, Format::CompressedTensors];
 const AFFINE4: &[Format] = &[
@@ -133,7 +139,7 @@ const AFFINE4: &[Format] = &[
     Format::CompressedTensors,
     Format::Awq,
 ];
-/// Formats of codes of 2 and 3 bits.
+/// Formats of codes of 2 and 3 bits, and those that say which group an input is in.
 const NARROW: &[Format] = &[Format::Gptq, Format::GptqV2];
 /// Formats of zero points beside 4 bits, and beside others.
 const ZEROS4: &[Format] = &[Format::GptqV2, Format::Gptq, Format::Awq];
@@ -146,7 +152,7 @@ pub const PRESETS: &[Preset] = &[
     preset("gptq_balanced", Method::Gptq, 4, Some(256), AFFINE4),
     preset("gptq_size", Method::Gptq, 4, Some(512), AFFINE4),
     preset("awq_quality", Method::Awq, 4, Some(128), AWQ),
-    preset("awq_balanced", Method::Awq, 4, Some(256), AWQ),
+    preset("awq_balanced", Method::Awq, 4, Some(256), AWQ_LARGE),
     preset("rtn_int4", Method::Rtn, 4, Some(128), AFFINE4),
     preset("rtn_int8", Method::Rtn, 8, Some(128), AFFINE),
     preset("bnb_int8", Method::Int8, 8, None, BNB),
@@ -242,8 +248,17 @@ impl Preset {
             }
             changed.zero_points = true;
         }
+        if changes.act_order {
+            if self.method != Method::Gptq {
+                let found = "asked for".to_owned();
+                return Err(wrong("act-order", found, "a preset of gptq"));
+            }
+            changed.variant = Variant::ActOrder;
+        }
         if affine {
             changed.formats = match (changed.bits, changed.zero_points) {
+                (_, false) if changes.act_order => NARROW,
+                (_, true) if changes.act_order => ZEROS,
                 (4, true) => ZEROS4,
                 (_, true) => ZEROS,
                 (4, false) => AFFINE4,
@@ -366,7 +381,7 @@ mod tests {
             preset.with(Changes {
                 bits,
                 group_size,
-                zero_points: false,
+                ..Changes::default()
             })
         };
         let changed = change(gptq, Some(3), Some(None)).unwrap();
@@ -384,6 +399,12 @@ mod tests {
         };
         assert_eq!(gptq.with(zeros).unwrap().formats[0], Format::GptqV2);
         assert!(nf4.with(zeros).is_err());
+        let order = Changes {
+            act_order: true,
+            ..Changes::default()
+        };
+        assert_eq!(gptq.with(order).unwrap().variant, Variant::ActOrder);
+        assert!(Preset::named("rtn_int4").unwrap().with(order).is_err());
     }
 
     #[test]

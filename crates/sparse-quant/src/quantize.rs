@@ -11,9 +11,10 @@ use crate::calibrate::{Calibration, Calibrator};
 use crate::fold::Folding;
 use crate::gguf::{self, FileType};
 use crate::method::affine::{Affine, AffineSpec};
+use crate::method::gptq::Order;
 use crate::method::{awq, gptq, hqq, int8, nf4, quanto, rtn};
 use crate::plan::{Layer, Plan, QuantSpec};
-use crate::preset::Method;
+use crate::preset::{Method, Variant};
 use crate::scheme::{Packed, Scheme};
 use crate::spool::Spool;
 use crate::weights::read_matrix;
@@ -310,6 +311,10 @@ fn quantize_calibrated(
         search: true,
         ..plan.scheme.affine(plan.dtype)
     };
+    let order = match spec.preset.variant {
+        Variant::ActOrder => Order::Columns,
+        _ => Order::Groups,
+    };
     for block in 0..calibrator.blocks() {
         let statistics = calibrator.observe(block, true)?;
         let layers: Vec<&Layer<'_>> = plan
@@ -332,7 +337,7 @@ fn quantize_calibrated(
             let seen = statistics.layer(layer.name);
             let packed = match (spec.preset.method, seen.and_then(LayerStatistics::gram)) {
                 (Method::Awq, Some(gram)) => clip(layer, &weights, gram, &folding, &affine),
-                (Method::Gptq, Some(gram)) => gptq::quantize(&weights, gram, &affine).ok(),
+                (Method::Gptq, Some(gram)) => gptq::quantize(&weights, gram, &affine, order).ok(),
                 _ => None,
             };
             let packed = packed.unwrap_or_else(|| {

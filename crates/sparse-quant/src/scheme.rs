@@ -37,6 +37,8 @@ pub enum Scheme {
         symmetric: bool,
         /// How zero points are stored.
         version: Version,
+        /// Whether groups are not runs of inputs.
+        act_order: bool,
     },
     /// AWQ's gemm layout: 4 bits, with zero points.
     Awq {
@@ -217,10 +219,11 @@ impl Scheme {
                 group_size,
                 symmetric,
                 version,
+                act_order,
             } => {
                 let group_size = group_size.map_or(-1, |size| size as i64);
                 Some(gptq::config(
-                    bits, group_size, symmetric, false, version, kept,
+                    bits, group_size, symmetric, act_order, version, kept,
                 ))
             }
             Scheme::Awq { group_size } => Some(awq::config(group_size, skipped)),
@@ -252,6 +255,7 @@ impl Scheme {
                 bits: bits(&config["bits"])?,
                 group_size: group_size(&config["group_size"])?,
                 symmetric: config["sym"] != false,
+                act_order: config["desc_act"] == true,
                 version: match config["checkpoint_format"].as_str() {
                     Some("gptq_v2") => Version::V2,
                     Some("gptq") | None => Version::V1,

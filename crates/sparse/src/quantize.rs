@@ -38,6 +38,10 @@ pub struct QuantizeArgs {
     /// Let zero be any code, not only the middle one (rtn, gptq)
     #[arg(long, requires = "preset")]
     zero_points: bool,
+    /// Put inputs of like importance into a group, wherever they are (gptq's desc_act): better
+    /// with small groups
+    #[arg(long, requires = "preset")]
+    act_order: bool,
     /// Text to calibrate on; by default one that comes with the program. GGUF presets calibrate
     /// (an importance matrix) only if it is given
     #[arg(long, value_name = "FILE")]
@@ -90,6 +94,7 @@ pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
         bits: args.bits,
         group_size: args.group_size.map(|size| size.0),
         zero_points: args.zero_points,
+        act_order: args.act_order,
     };
     let preset = match &args.preset {
         Some(name) => Some(Preset::named(name)?.with(changes)?),

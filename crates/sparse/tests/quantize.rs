@@ -186,6 +186,10 @@ fn every_format_runs_as_it_is_stored() {
             &["--bits", "2", "--group-size", "24", "--zero-points"],
         ),
         ("rtn_int8", &[]),
+        (
+            "gptq_quality",
+            &["--group-size", "32", "--act-order", "--samples", "4"],
+        ),
         ("bnb_int8", &[]),
         ("bnb_nf4", &[]),
         ("bnb_nf4_plain", &[]),

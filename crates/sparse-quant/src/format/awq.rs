@@ -16,7 +16,7 @@ pub fn obstacle(rows: usize, cols: usize, group_size: usize) -> Option<String> {
     if !rows.is_multiple_of(8) {
         return Some(format!("{rows} outputs do not fill whole words of eight"));
     }
-    (!cols.is_multiple_of(group_size))
+    (!cols.is_multiple_of(group_size.min(cols).max(1)))
         .then(|| format!("groups of {group_size} do not divide {cols} inputs"))
 }
 
@@ -121,7 +121,7 @@ pub fn config(group_size: usize, skipped: &[String]) -> Value {
     json!({
         "quant_method": "awq",
         "bits": 4,
-        "group_size": group_size,
+        "group_size": i64::try_from(group_size).unwrap_or(-1),
         "zero_point": true,
         "version": "gemm",
         "modules_to_not_convert": skipped,

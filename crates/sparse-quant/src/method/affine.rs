@@ -153,6 +153,22 @@ impl AffineSpec {
 }
 
 impl Affine {
+    /// Room for a matrix of this shape, in runs of inputs.
+    pub(crate) fn blank(rows: usize, cols: usize, spec: &AffineSpec) -> Affine {
+        let group_size = spec.group_in(cols);
+        let groups = cols.div_ceil(group_size);
+        Affine {
+            rows,
+            cols,
+            bits: spec.bits,
+            group_size,
+            codes: vec![0; rows * cols],
+            scales: vec![0.0; rows * groups],
+            zeros: vec![0; rows * groups],
+            group_of: None,
+        }
+    }
+
     /// Groups of a row.
     pub fn groups(&self) -> usize {
         self.cols.div_ceil(self.group_size.max(1))

@@ -23,34 +23,48 @@ const BLOCK: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Singular;
 
+/// In which order columns are rounded. Those that matter most come first, while there are still
+/// others to make up for their errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Groups by their most important column, and columns within groups: which columns share a
+    /// scale does not change.
+    Groups,
+    /// All columns: groups are runs of this order, and the file says which column is in which.
+    Columns,
+}
+
 /// Quantizes a matrix; `gram` is the sum of x xᵀ over its inputs, `[inputs, inputs]`.
-///
-/// Groups are taken in the order of their importance, and columns within groups likewise, so that
-/// early errors are made where they count least, without changing which columns share a scale.
 ///
 /// # Errors
 /// If the second moments have no Cholesky factor whatever is added to their diagonal.
 ///
 /// # Panics
 /// If `gram` is not `cols * cols` long.
-pub fn quantize(weights: &Matrix, gram: &[f32], spec: &AffineSpec) -> Result<Affine, Singular> {
+pub fn quantize(
+    weights: &Matrix,
+    gram: &[f32],
+    spec: &AffineSpec,
+    by: Order,
+) -> Result<Affine, Singular> {
     let (rows, cols) = (weights.rows(), weights.cols());
     assert_eq!(gram.len(), cols * cols);
     let group_size = spec.group_in(cols);
-    let order = order(gram, cols, group_size);
+    let runs = runs(gram, cols, group_size, by);
+    let order: Vec<usize> = runs.iter().flat_map(|run| &run.cols).copied().collect();
     let (factor, dead) = factor(gram, cols, &order)?;
     let importance: Vec<f32> = order.iter().map(|&col| gram[col * cols + col]).collect();
     let groups = cols.div_ceil(group_size);
-    let mut made = Affine {
-        rows,
-        cols,
-        bits: spec.bits,
-        group_size,
-        codes: vec![0; rows * cols],
-        scales: vec![0.0; rows * groups],
-        zeros: vec![0; rows * groups],
-        group_of: None,
-    };
+    let mut made = Affine::blank(rows, cols, spec);
+    if by == Order::Columns {
+        let mut group_of = vec![0; cols];
+        for run in &runs {
+            for &col in &run.cols {
+                group_of[col] = run.group as u32;
+            }
+        }
+        made.group_of = Some(group_of);
+    }
     made.codes
         .par_chunks_mut(ROWS * cols)
         .zip(made.scales.par_chunks_mut(ROWS * groups))
@@ -61,7 +75,7 @@ pub fn quantize(weights: &Matrix, gram: &[f32], spec: &AffineSpec) -> Result<Aff
                 .chunks_exact(cols)
                 .map(|row| Row::new(row, &order, &dead))
                 .collect();
-            round_rows(&mut chunk, &factor, &order, &importance, group_size, spec);
+            round_rows(&mut chunk, &factor, &runs, &importance, spec);
             for (at, row) in chunk.into_iter().enumerate() {
                 let (scales, zeros) = (&mut scales[at * groups..], &mut zeros[at * groups..]);
                 for &(group, scale, zero) in &row.parameters {
@@ -105,22 +119,18 @@ impl Row {
 fn round_rows(
     rows: &mut [Row],
     factor: &[f32],
-    order: &[usize],
+    runs: &[Run],
     importance: &[f32],
-    group_size: usize,
     spec: &AffineSpec,
 ) {
-    let cols = order.len();
+    let cols = importance.len();
     let mut start = 0;
-    while start < cols {
-        // A group of columns lies together in the order; blocks cut it further.
-        let group = order[start] / group_size;
-        let length = group_size.min(cols - group * group_size);
-        let end = start + length;
+    for run in runs {
+        let end = start + run.cols.len();
         for row in rows.iter_mut() {
             let updated = updated(row, factor, cols, start, end);
             let (scale, zero) = spec.parameters(&updated, Some(&importance[start..end]));
-            row.parameters.push((group, scale, zero));
+            row.parameters.push((run.group, scale, zero));
         }
         for block in (start..end).step_by(BLOCK) {
             let stop = (block + BLOCK).min(end);
@@ -198,19 +208,34 @@ fn spread(rows: &mut [Row], factor: &[f32], cols: usize, block: std::ops::Range<
     }
 }
 
-/// Groups by falling importance, and columns within each group likewise.
-fn order(gram: &[f32], cols: usize, group_size: usize) -> Vec<usize> {
+/// Columns that share a scale, in processing order.
+struct Run {
+    group: usize,
+    cols: Vec<usize>,
+}
+
+/// All groups in processing order.
+fn runs(gram: &[f32], cols: usize, group_size: usize, by: Order) -> Vec<Run> {
     let importance = |col: usize| gram[col * cols + col];
-    let mut groups: Vec<Vec<usize>> = (0..cols)
-        .step_by(group_size)
-        .map(|start| (start..(start + group_size).min(cols)).collect())
-        .collect();
-    for group in &mut groups {
-        group.sort_by(|&a, &b| importance(b).total_cmp(&importance(a)));
+    let falling = |a: &usize, b: &usize| importance(*b).total_cmp(&importance(*a));
+    let mut all: Vec<usize> = (0..cols).collect();
+    if by == Order::Columns {
+        all.sort_by(falling);
     }
-    let most = |group: &Vec<usize>| importance(group[0]);
-    groups.sort_by(|a, b| most(b).total_cmp(&most(a)));
-    groups.concat()
+    let chunks = all.chunks(group_size).enumerate();
+    let mut runs: Vec<Run> = chunks
+        .map(|(group, cols)| Run {
+            group,
+            cols: cols.to_vec(),
+        })
+        .collect();
+    if by == Order::Groups {
+        for run in &mut runs {
+            run.cols.sort_by(falling);
+        }
+        runs.sort_by(|a, b| falling(&a.cols[0], &b.cols[0]));
+    }
+    runs
 }
 
 /// R with columns in processing order, and which columns no input ever reaches.
@@ -296,9 +321,13 @@ mod tests {
     fn it_leaves_much_less_error_in_the_outputs_than_rounding() {
         let (weights, gram) = (weights(19, 96), gram(96));
         for group in [32, 40, usize::MAX] {
-            for symmetric in [false, true] {
+            for (symmetric, order) in [
+                (false, Order::Groups),
+                (true, Order::Groups),
+                (true, Order::Columns),
+            ] {
                 let spec = spec(3, group, symmetric);
-                let made = quantize(&weights, &gram, &spec).unwrap();
+                let made = quantize(&weights, &gram, &spec, order).unwrap();
                 let plain = rtn::quantize(&weights, &spec);
                 let (ours, rounding) =
                     (loss(&weights, &made, &gram), loss(&weights, &plain, &gram));
@@ -317,7 +346,7 @@ mod tests {
             gram[5 * 32 + i] = 0.0;
             gram[i * 32 + 5] = 0.0;
         }
-        let made = quantize(&weights, &gram, &spec(4, 32, true)).unwrap();
+        let made = quantize(&weights, &gram, &spec(4, 32, true), Order::Groups).unwrap();
         assert!(
             made.dequantize()
                 .data()
@@ -326,18 +355,23 @@ mod tests {
         );
         let nothing = vec![0.0; 32 * 32];
         assert_eq!(
-            quantize(&weights, &nothing, &spec(4, 32, true)),
+            quantize(&weights, &nothing, &spec(4, 32, true), Order::Groups),
             Err(Singular)
         );
         let nan = vec![f32::NAN; 32 * 32];
-        assert_eq!(quantize(&weights, &nan, &spec(4, 32, true)), Err(Singular));
+        assert_eq!(
+            quantize(&weights, &nan, &spec(4, 32, true), Order::Groups),
+            Err(Singular)
+        );
     }
 
     #[test]
     fn the_result_does_not_depend_on_the_number_of_threads() {
         let (weights, gram) = (weights(40, 64), gram(64));
         let with = |threads| {
-            crate::pool::with_threads(threads, || quantize(&weights, &gram, &spec(4, 32, true)))
+            crate::pool::with_threads(threads, || {
+                quantize(&weights, &gram, &spec(4, 32, true), Order::Groups)
+            })
         };
         assert_eq!(with(1), with(3));
     }

@@ -10,16 +10,7 @@ pub fn quantize(weights: &Matrix, spec: &AffineSpec) -> Affine {
     let (rows, cols) = (weights.rows(), weights.cols());
     let group_size = spec.group_in(cols);
     let groups = cols.div_ceil(group_size);
-    let mut made = Affine {
-        rows,
-        cols,
-        bits: spec.bits,
-        group_size,
-        codes: vec![0; rows * cols],
-        scales: vec![0.0; rows * groups],
-        zeros: vec![0; rows * groups],
-        group_of: None,
-    };
+    let mut made = Affine::blank(rows, cols, spec);
     made.codes
         .par_chunks_mut(cols.max(1))
         .zip(made.scales.par_chunks_mut(groups.max(1)))

@@ -1,0 +1,164 @@
+"""Models to quantize, and what a client must get out of the result.
+
+The models are the repository's GPT-2 and Llama, both trained, and a Llama of random weights in
+awkward shapes. Clients load what `sparse quantize` wrote on the CPU; their weights are compared
+with those of `sparse dequantize`, their perplexity with that of `sparse eval`.
+"""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+import warnings
+
+from support import BASE, TINY_LLAMA, sparse
+
+# Optimum-quanto looks for ninja on the path.
+os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.setdefault("DISABLE_CUDA", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+warnings.simplefilter("ignore")
+
+import safetensors.torch
+import torch
+import transformers
+
+from golden_perplexity import Scorer, gptq_paper
+from golden_trained import SLICE
+
+transformers.logging.set_verbosity_error()
+
+# What perplexities are taken of: disjoint windows of this many tokens, from the text's beginning.
+TEXT, TOKENS, CONTEXT = SLICE.with_name("wikitext2_slice.txt"), 2048, 128
+# How far a client's perplexity may be from ours.
+TOLERANCE = 1e-3
+
+
+def installed(name):
+    return importlib.util.find_spec(name) is not None
+
+
+def needs(*names):
+    missing = [name for name in names if not installed(name)]
+    return unittest.skipIf(missing, f"not installed: {', '.join(missing)}")
+
+
+LAYERS = {
+    "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "llama": [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ],
+}
+
+
+class Models(unittest.TestCase):
+    """The originals, in a folder that every test of a class shares."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.folder = pathlib.Path(cls.scratch.name)
+        cls.originals = {
+            "gpt2": BASE,
+            "llama": cls.folder / "llama",
+            "llama-trained": TINY_LLAMA,
+        }
+        torch.manual_seed(7)
+        # Widths that are no multiples of 256, grouped heads, a head of its own, three shards.
+        config = transformers.LlamaConfig(
+            vocab_size=1024,
+            hidden_size=192,
+            intermediate_size=320,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 2:
+                    # Heavier tails than a normal distribution's, as trained layers have.
+                    weight.copy_(weight * (1 + 2 * weight.abs() / weight.abs().mean()))
+        model.save_pretrained(cls.originals["llama"], max_shard_size="400KB")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(BASE / name, cls.originals["llama"] / name)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def make(self, model, preset, *arguments):
+        """A quantized folder, its report, and the weights that it stands for by layer."""
+        out = self.folder / "-".join([model, preset, *map(str, arguments)]).replace("--", "")
+        source = self.originals[model]
+        report = sparse("quantize", source, "--preset", preset, "-o", out, *arguments)
+        guess = sparse("quantize", source, "--estimate", "--preset", preset, *arguments)
+        size = sum(file.stat().st_size for file in out.iterdir())
+        self.assertEqual(report["quantized_bytes"], size)
+        guessed = guess["presets"][0]["quantized_bytes"]
+        self.assertLess(abs(guessed - size), 0.01 * size, "the estimate is off")
+        plain = out.with_name(out.name + "-plain")
+        sparse("dequantize", out, "-o", plain)
+        return out, report, tensors(plain)
+
+    def layers(self, model, count=2):
+        family = model.split("-")[0]
+        prefix = {"gpt2": "transformer.h", "llama": "model.layers"}[family]
+        return [f"{prefix}.{i}.{name}" for i in range(count) for name in LAYERS[family]]
+
+    def original(self, model, layer):
+        """A layer's weights, outputs first."""
+        weight = tensors(self.originals[model])[f"{layer}.weight"]
+        return weight.t().contiguous() if model == "gpt2" else weight
+
+    def ours(self, model, plain, layer):
+        weight = plain[f"{layer}.weight"]
+        return weight.t().contiguous() if model == "gpt2" else weight
+
+    def assertSame(self, theirs, ours, what):
+        theirs, ours = theirs.detach().float(), ours.float()
+        self.assertEqual(theirs.shape, ours.shape, what)
+        off = (theirs != ours).sum().item()
+        worst = (theirs - ours).abs().max().item()
+        self.assertEqual(off, 0, f"{what}: {off} of {ours.numel()} differ, by up to {worst}")
+
+    def assertPerplexity(self, client, folder, tolerance=TOLERANCE):
+        """A client's perplexity, that of a model which it loaded, is that of `sparse eval`."""
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        theirs = gptq_paper(Beginning(client, tokenizer), [TEXT.read_text()], CONTEXT, CONTEXT)
+        asked = ["--protocol", "gptq-paper", "--context", CONTEXT, "--max-tokens", TOKENS]
+        ours = sparse("eval", folder, "--text", TEXT, *asked)
+        self.assertEqual(ours["scored_tokens"], theirs["scored_tokens"])
+        off = abs(theirs["perplexity"] / ours["perplexity"] - 1)
+        self.assertLessEqual(off, tolerance, f"{folder.name}: {theirs} for {ours}")
+
+
+class Beginning(Scorer):
+    """The perplexity of a text's beginning."""
+
+    def ids(self, text):
+        return super().ids(text)[:TOKENS]
+
+
+def tensors(folder):
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found.update(safetensors.torch.load_file(file))
+    return found
+
+
+def load(folder, **arguments):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
