@@ -227,7 +227,9 @@ impl Error {
         let hint = match self {
             Error::Hub(error) => error.hint()?,
             Error::NotFound { .. } => "check the path; a hub id has the form owner/name[@revision]",
-            Error::OutputExists { .. } => "choose another output, or pass --force to replace it",
+            Error::OutputExists { .. } => {
+                "pass --force to replace it, or choose another output with -o"
+            }
             Error::NotADirectory { .. } => "pass the folder that holds the model",
             Error::NoSafetensors {
                 other_weights: true,

@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use sparse_checkpoint::Checkpoint;
+use sparse_checkpoint::{Checkpoint, Existing, OutputDir};
 
 use crate::Error;
 use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
 use crate::index::{Content, FEATURE_CAST, FEATURE_LOW_RANK, File, Index, Shard, Source};
-use crate::output::{Existing, OutputDir};
 use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
 
@@ -76,8 +75,10 @@ pub fn compress(
 ) -> Result<Compressed, Error> {
     let started = Instant::now();
     let folder = OutputDir::create(output, options.existing)?;
-    let mut writer =
-        ArtifactWriter::create(folder.path(), folder.shown(crate::artifact::FILE_NAME))?;
+    let mut writer = ArtifactWriter::create(
+        folder.path(),
+        folder.target().join(crate::artifact::FILE_NAME),
+    )?;
     let plan = plan(base, fine, options.effort, options.threads, progress)?;
     progress.start("compress", fine.total_bytes());
 

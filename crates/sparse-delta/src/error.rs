@@ -25,12 +25,6 @@ pub enum Error {
         /// The system's answer.
         cause: io::Error,
     },
-    /// Something is where the output should go.
-    #[error("{} exists already", .path.display())]
-    OutputExists {
-        /// The output.
-        path: PathBuf,
-    },
     /// The folder is no delta.
     #[error("{} is not a delta: {reason}", .path.display())]
     NotADelta {
@@ -144,9 +138,6 @@ impl Error {
             Self::Checkpoint(error) => error.hint(),
             Self::Io { cause, .. } if cause.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space, or choose an output on another disk with -o".to_owned())
-            }
-            Self::OutputExists { .. } => {
-                Some("pass --force to replace it, or choose another output with -o".to_owned())
             }
             Self::NotADelta { .. } => {
                 Some("deltas are made by `sparse delta compress BASE FINETUNE -o DIR`".to_owned())

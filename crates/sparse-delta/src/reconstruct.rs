@@ -7,12 +7,11 @@ mod tensor;
 use std::path::Path;
 use std::time::Instant;
 
-use sparse_checkpoint::Checkpoint;
+use sparse_checkpoint::{Checkpoint, Existing, OutputDir};
 
 use crate::Error;
 use crate::artifact::Artifact;
 use crate::base::check_base;
-use crate::output::{Existing, OutputDir};
 use crate::progress::Progress;
 
 pub(crate) use decode::{Decoders, check_file, check_stored};
@@ -57,9 +56,8 @@ pub fn reconstruct(
     let started = Instant::now();
     let artifact = Artifact::open(delta)?;
     if options.existing == Existing::Keep && std::fs::symlink_metadata(output).is_ok() {
-        return Err(Error::OutputExists {
-            path: output.to_owned(),
-        });
+        let path = output.to_owned();
+        return Err(sparse_checkpoint::Error::OutputExists { path }.into());
     }
     check_base(&artifact, base, options.threads, progress)?;
     let folder = OutputDir::create(output, options.existing)?;

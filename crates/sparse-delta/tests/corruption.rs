@@ -354,6 +354,11 @@ fn an_existing_output_is_never_touched() {
         &fixture.path("delta"),
         &fixture.path("out"),
     );
-    assert!(matches!(error, Err(Error::OutputExists { .. })));
+    assert!(matches!(
+        error,
+        Err(Error::Checkpoint(
+            sparse_checkpoint::Error::OutputExists { .. }
+        ))
+    ));
     assert_eq!(tree(&fixture.path("out")).len(), 1);
 }

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use sparse_delta::Existing;
+use sparse_checkpoint::Existing;
 
 use crate::progress::Bar;
 
@@ -75,6 +76,15 @@ impl Context {
         } else {
             Existing::Keep
         }
+    }
+
+    /// Refuses an output that exists before anything slow is done.
+    pub fn check_output(&self, output: &Path) -> anyhow::Result<()> {
+        if self.existing() == Existing::Keep && output.symlink_metadata().is_ok() {
+            let path = output.to_owned();
+            return Err(sparse_checkpoint::Error::OutputExists { path }.into());
+        }
+        Ok(())
     }
 
     /// A progress bar, shown only on a terminal.

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use clap::Subcommand;
 use serde_json::json;
+use sparse_checkpoint::Existing;
 use sparse_dataset::{CompressSpec, Effort, Error, FILE_NAME};
-use sparse_delta::Existing;
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;

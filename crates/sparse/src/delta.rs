@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
-use sparse_delta::{CompressOptions, Effort, Error, ReconstructOptions};
+use sparse_delta::{CompressOptions, Effort, ReconstructOptions};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
@@ -116,17 +116,6 @@ pub fn run(command: DeltaCommand, context: &Context) -> anyhow::Result<Outcome> 
     }
 }
 
-/// Refuses an output that exists before anything slow is done.
-fn check_output(output: &Path, context: &Context) -> anyhow::Result<()> {
-    if context.existing() == sparse_delta::Existing::Keep && output.symlink_metadata().is_ok() {
-        return Err(Error::OutputExists {
-            path: output.to_owned(),
-        }
-        .into());
-    }
-    Ok(())
-}
-
 /// Refuses an output that is, or is inside, or holds, one of the inputs: replacing it would
 /// destroy what is read.
 fn check_apart(output: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
@@ -159,7 +148,7 @@ fn compress(
     effort: Effort,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    check_output(output, context)?;
+    context.check_output(output)?;
     let base_checkpoint = resolve::open(base, context)?;
     let fine_checkpoint = resolve::open(finetune, context)?;
     check_apart(output, &[base_checkpoint.root(), fine_checkpoint.root()])?;
@@ -229,7 +218,7 @@ fn reconstruct(
     output: &Path,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    check_output(output, context)?;
+    context.check_output(output)?;
     let base = resolve::open(base, context)?;
     check_apart(output, &[base.root(), delta])?;
     let options = ReconstructOptions {
@@ -266,7 +255,7 @@ fn reconstruct_tensor(
     name: &str,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    check_output(output, context)?;
+    context.check_output(output)?;
     let base = resolve::open(base, context)?;
     check_apart(output, &[base.root(), delta])?;
     let started = std::time::Instant::now();

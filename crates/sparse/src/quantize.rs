@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sparse_checkpoint::Existing;
 use sparse_quant::{
     Calibration, Changes, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset,
     QuantSpec,
@@ -147,7 +146,7 @@ fn quantize(
     context: &Context,
 ) -> anyhow::Result<Outcome> {
     let format = preset.format(args.format)?;
-    check_output(output, context)?;
+    context.check_output(output)?;
     let checkpoint = resolve::open(model, context)?;
     check_apart(output, checkpoint.root())?;
     let options = Options {
@@ -265,7 +264,7 @@ fn estimate(
 
 /// Runs `sparse dequantize`.
 pub fn dequantize(args: &DequantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    check_output(&args.output, context)?;
+    context.check_output(&args.output)?;
     let options = options(DEFAULT_SHARD_BYTES, context);
     let bar = context.bar();
     let folder = Path::new(&args.model);
@@ -287,13 +286,9 @@ pub fn dequantize(args: &DequantizeArgs, context: &Context) -> anyhow::Result<Ou
 }
 
 fn options(max_shard_bytes: u64, context: &Context) -> Options {
-    let existing = match context.existing() {
-        sparse_delta::Existing::Keep => Existing::Keep,
-        sparse_delta::Existing::Replace => Existing::Replace,
-    };
     Options {
         threads: context.threads(),
-        existing,
+        existing: context.existing(),
         max_shard_bytes,
         calibration: None,
     }
@@ -314,18 +309,6 @@ fn calibration(args: &QuantizeArgs, preset: &Preset) -> anyhow::Result<Option<Ca
         samples: args.samples as usize,
         seed: args.seed,
     }))
-}
-
-/// Refuses an output that exists before anything slow is done.
-fn check_output(output: &Path, context: &Context) -> anyhow::Result<()> {
-    let keep = context.existing() == sparse_delta::Existing::Keep;
-    if keep && output.symlink_metadata().is_ok() {
-        return Err(sparse_checkpoint::Error::OutputExists {
-            path: output.to_owned(),
-        }
-        .into());
-    }
-    Ok(())
 }
 
 /// Refuses an output that overlaps the input: replacing it would destroy what is read.

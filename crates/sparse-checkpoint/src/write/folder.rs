@@ -1,6 +1,7 @@
 //! An output folder that appears only when it is complete.
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -16,11 +17,15 @@ pub enum Existing {
 
 /// A folder written under another name beside its target.
 ///
-/// Dropped before [`OutputDir::commit`], it leaves nothing behind.
+/// Dropped before [`OutputDir::commit`], it leaves nothing behind. What a killed process left is
+/// removed by the next one with the same target.
 #[derive(Debug)]
 pub struct OutputDir {
     target: PathBuf,
     temporary: PathBuf,
+    /// Locked as long as this process lives: how others know that the folder is in use. `None`
+    /// where the system does not lock folders.
+    _in_use: Option<File>,
     existing: Existing,
     committed: bool,
 }
@@ -31,26 +36,30 @@ impl OutputDir {
     /// # Errors
     /// If something is at `target` and is to be kept, or the system refuses.
     pub fn create(target: &Path, existing: Existing) -> Result<OutputDir, Error> {
-        let exists = || Error::OutputExists {
-            path: target.to_owned(),
-        };
         let Some(name) = target.file_name() else {
-            return Err(exists());
+            return Err(Error::OutputExists {
+                path: target.to_owned(),
+            });
         };
         if existing == Existing::Keep && fs::symlink_metadata(target).is_ok() {
-            return Err(exists());
+            return Err(Error::OutputExists {
+                path: target.to_owned(),
+            });
         }
         if let Some(parent) = target.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".sparse-{}.tmp", std::process::id()));
+        let prefix = hidden_prefix(name);
+        remove_abandoned(target, &prefix);
+        let mut hidden = prefix;
+        hidden.push(format!("{}.tmp", std::process::id()));
         let temporary = target.with_file_name(hidden);
-        // Left by a killed process that had the same number.
+        // Left by a killed process that had the same number, on a system without locks.
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir(&temporary).map_err(Error::io("create", &temporary))?;
+        let in_use = File::open(&temporary).ok();
         Ok(OutputDir {
+            _in_use: in_use.filter(|folder| folder.try_lock().is_ok()),
             target: target.to_owned(),
             temporary,
             existing,
@@ -104,6 +113,46 @@ impl OutputDir {
     }
 }
 
+/// How the hidden names of unfinished folders for `name` begin; the process follows.
+fn hidden_prefix(name: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".sparse-");
+    prefix
+}
+
+/// Removes what killed processes left of the same target.
+///
+/// Only folders that hold something and that nobody has locked: an empty one may belong to a
+/// process that has just made it and not locked it yet. Whatever goes wrong here does not matter to
+/// the new output.
+fn remove_abandoned(target: &Path, prefix: &OsStr) {
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
+    let Ok(entries) = fs::read_dir(parent.unwrap_or(Path::new("."))) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name
+            .as_encoded_bytes()
+            .strip_prefix(prefix.as_encoded_bytes())
+            .and_then(|rest| rest.strip_suffix(b".tmp"));
+        let is_ours = process.is_some_and(|p| !p.is_empty() && p.iter().all(u8::is_ascii_digit));
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_ours || !is_folder {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(folder) = File::open(&path) else {
+            continue;
+        };
+        let is_empty = fs::read_dir(&path).is_ok_and(|mut inside| inside.next().is_none());
+        if !is_empty && folder.try_lock().is_ok() {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
 impl Drop for OutputDir {
     fn drop(&mut self) {
         if !self.committed {
@@ -119,10 +168,40 @@ mod tests {
     #[test]
     fn nothing_is_left_of_an_output_that_was_given_up() {
         let dir = tempfile::tempdir().unwrap();
-        let output = OutputDir::create(&dir.path().join("a/b"), Existing::Keep).unwrap();
+        let target = dir.path().join("a/b");
+        let output = OutputDir::create(&target, Existing::Keep).unwrap();
         fs::write(output.path().join("x"), "half").unwrap();
         drop(output);
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let folder = dir.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("part"), "half").unwrap();
+            folder
+        };
+        let left = make(".out.sparse-999999999.tmp");
+        let others = [
+            make(".out.sparse-x.tmp"),
+            make(".out2.sparse-1.tmp"),
+            make("out.sparse-1.tmp"),
+        ];
+        let used = make(".out.sparse-1.tmp");
+        let lock = File::open(&used).unwrap();
+        lock.try_lock().unwrap();
+
+        let target = dir.path().join("out");
+        drop(OutputDir::create(&target, Existing::Keep).unwrap());
+        assert!(!left.exists() && used.exists());
+        assert!(others.iter().all(|other| other.exists()));
+        drop(lock);
+        drop(OutputDir::create(&target, Existing::Keep).unwrap());
+        assert!(!used.exists());
     }
 
     #[test]

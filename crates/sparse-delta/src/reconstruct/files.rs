@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use sha2::Digest as _;
+use sparse_checkpoint::OutputDir;
 use sparse_codec::Scratch;
 
 use super::decode::{Decoders, StoredChunk, TensorDecoder};
 use crate::Error;
 use crate::digest::FileDigest;
 use crate::index::{Blob, BlobSource, Content, File, RAW_CHUNK_BYTES, Shard};
-use crate::output::OutputDir;
 use crate::progress::{Progress, step};
 use crate::raw::{self, MAX_DICTIONARY};
 use crate::words::Words;
@@ -50,7 +50,7 @@ pub(super) fn write_file(
 ) -> Result<u64, Error> {
     let file = &decoders.artifact.index().files[number];
     let path = file.path.join_to(folder.path());
-    let shown = folder.shown(file.path.as_str());
+    let shown = folder.target().join(file.path.as_str());
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::io("create", &shown))?;
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sparse_checkpoint::{AtomicFile, Checkpoint};
+use sparse_checkpoint::{AtomicFile, Checkpoint, Existing};
 use sparse_codec::Scratch;
 
 use super::decode::Decoders;
@@ -11,7 +11,6 @@ use crate::artifact::Artifact;
 use crate::base::{check, hash};
 use crate::digest::TensorDigest;
 use crate::index::{Content, RAW_CHUNK_BYTES};
-use crate::output::Existing;
 use crate::progress::Progress;
 
 /// Writes tensor `name` of `delta` to the safetensors file `output`; returns the file's size.
@@ -32,9 +31,8 @@ pub fn reconstruct_tensor(
     let artifact = Artifact::open(delta)?;
     let (file, number) = locate(&artifact, name)?;
     if existing == Existing::Keep && std::fs::symlink_metadata(output).is_ok() {
-        return Err(Error::OutputExists {
-            path: output.to_owned(),
-        });
+        let path = output.to_owned();
+        return Err(sparse_checkpoint::Error::OutputExists { path }.into());
     }
     let Content::Shard(shard) = &artifact.index().files[file].content else {
         return Err(no_such_tensor(&artifact, name));
