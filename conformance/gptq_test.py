@@ -5,10 +5,12 @@ multiply with them. (On a CPU it would otherwise choose kernels that round weigh
 """
 
 import json
+import shutil
 import unittest
 
 from quant_support import Models, load, needs
 
+import safetensors.torch
 import torch
 import transformers
 
@@ -48,6 +50,56 @@ class GptqModel(Models):
             self.assertSame(theirs, ours, f"{out.name} {name}")
         self.assertPerplexity(client, out)
         return found
+
+    def test_gptq_of_either_version_means_the_same(self):
+        for model in self.originals:
+            for version in ("gptq", "gptq_v2"):
+                for size in (32, 64, 128, -1):
+                    with self.subTest(model=model, version=version, group_size=size):
+                        self.check(
+                            model, "gptq_quality", "--format", version, "--group-size", size
+                        )
+
+    def test_groups_may_be_of_scattered_inputs(self):
+        for model in self.originals:
+            found = self.check(model, "gptq_quality", "--act-order", "--group-size", 32)
+            groups = next(iter(found.values())).g_idx
+            self.assertFalse(torch.equal(groups, groups.sort().values))
+
+    def test_the_larger_presets_load(self):
+        for preset in ("gptq_balanced", "gptq_size"):
+            self.check("gpt2", preset)
+        self.check("llama-trained", "awq_balanced")
+
+    def test_awq_means_the_same(self):
+        for model in ("llama", "llama-trained"):
+            for size in (32, 64, 128, -1):
+                with self.subTest(model=model, group_size=size):
+                    self.check(model, "awq_quality", "--group-size", size)
+
+    def test_zero_points_of_zero(self):
+        """Groups without negative weights have one, which version 1 of GPTQ cannot store."""
+        source = self.folder / "positive"
+        shutil.copytree(self.originals["llama-trained"], source)
+        file = source / "model.safetensors"
+        stored = safetensors.torch.load_file(file)
+        name = "model.layers.1.mlp.gate_proj"
+        stored[f"{name}.weight"] = stored[f"{name}.weight"].abs()
+        safetensors.torch.save_file(stored, file, metadata={"format": "pt"})
+        self.originals["positive"] = source
+        try:
+            for format in ("awq", "gptq_v2"):
+                arguments = ("--format", format, "--group-size", 32)
+                layer = self.check("positive", "awq_quality", *arguments)[name]
+                self.assertTrue((zeros(layer) == 0).any())
+        finally:
+            del self.originals["positive"]
+
+
+def zeros(module):
+    """Zero points, in whatever order the format has them."""
+    shifts = torch.arange(0, 32, 4)
+    return module.qzeros.unsqueeze(-1) >> shifts & 15
 
 
 def weights(module):

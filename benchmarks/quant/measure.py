@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Quantizes checkpoints with sparse and with its peers, side by side; see README.md.
+
+    measure.py --sparse COMMAND --llama-cpp FOLDER --fixtures FOLDER --work FOLDER
+               --results FOLDER [--models NAME,...] [--methods NAME,...] [--seeds N] [--tokens N]
+
+Every artifact, ours and theirs, is turned into plain f32 weights and judged by one evaluator:
+`sparse eval --against` the original. Raw numbers go to RESULTS/quant-MODEL.json. Exits with 1 when
+a peer's is better beyond the error of the measurement.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "engine"))
+
+import machine
+from process import Failed, run
+
+MODELS = ["gpt2-base-bf16", "llama-base-bf16"]
+GGUF = {"gguf_q4_0": "Q4_0", "gguf_q8_0": "Q8_0", "gguf_q4_k_m": "Q4_K_M", "gguf_q6_k": "Q6_K"}
+CALIBRATED = ["gptq_quality", "awq_quality"]
+LIBRARIES = ["hqq_4bit", "hqq_3bit", "bnb_nf4", "bnb_nf4_plain"]
+METHODS = CALIBRATED + LIBRARIES + list(GGUF) + [f"{name}+imatrix" for name in GGUF]
+
+
+class Bench:
+    def __init__(self, args, model):
+        self.args, self.model = args, model
+        self.original = args.fixtures / "checkpoints" / model
+        self.calibration = args.fixtures / "text" / "wikitext2_valid.txt"
+        self.text = args.fixtures / "text" / "wikitext2_test.txt"
+        self.work = args.work / model
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+
+    def sparse(self, *arguments):
+        outcome = run([self.args.sparse, "--json", *arguments])
+        return json.loads(outcome.output), outcome
+
+    def judged(self, folder):
+        """What a quantized folder or file loses; a folder of plain weights is taken as it is."""
+        plain = folder
+        if not (folder.is_dir() and self.is_plain(folder)):
+            plain = self.work / "plain"
+            self.sparse("dequantize", folder, "-o", plain, "--force")
+        found, _ = self.sparse(
+            "eval", plain, "--text", self.text, "--protocol", "hf-stride",
+            "--max-tokens", self.args.tokens, "--against", self.original,
+        )
+        keys = ("ppl_delta_pct", "kl_mean", "kl_stderr", "kl_p99", "top1_agreement")
+        return {key: found[key] for key in keys}
+
+    def is_plain(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        quanto = (folder / "quanto_qmap.json").exists()
+        return "quantization_config" not in config and not quanto and not list(folder.glob("*.gguf"))
+
+    def ours(self, preset, seed=None, imatrix=False):
+        out = self.work / "ours"
+        arguments = ["quantize", self.original, "--preset", preset, "-o", out, "--force"]
+        if seed is not None or imatrix:
+            arguments += ["--calibration", self.calibration, "--samples", self.args.samples]
+            arguments += ["--seed", seed or 0]
+        made, outcome = self.sparse(*arguments)
+        return {
+            "seconds": outcome.seconds,
+            "peak_memory_bytes": outcome.peak_memory_bytes,
+            "bits_per_weight": made["effective_bits_per_weight"],
+            "bytes": sum(f.stat().st_size for f in out.iterdir() if f.suffix != ".json"),
+            **self.judged(out),
+        }
+
+    def python(self, script, *arguments):
+        outcome = run([sys.executable, HERE / script, *arguments])
+        return json.loads(outcome.output.strip().splitlines()[-1])
+
+    def gptqmodel(self, preset, seed):
+        out = self.work / "theirs"
+        shutil.rmtree(out, ignore_errors=True)
+        made = self.python(
+            "peer_gptqmodel.py", self.original, out, "--method", preset.split("_")[0],
+            "--group-size", 128, "--text", self.calibration, "--samples", self.args.samples,
+            "--seed", seed,
+        )
+        seconds = made["quantize_seconds"] + made["save_seconds"]
+        return {"tool": "gptqmodel", "seconds": seconds, **made, **self.judged(out)}
+
+    def library(self, preset):
+        out = self.work / "theirs"
+        shutil.rmtree(out, ignore_errors=True)
+        made = self.python("peer_library.py", self.original, out, "--method", preset)
+        tool = "hqq" if preset.startswith("hqq") else "bitsandbytes"
+        return {"tool": tool, "seconds": made["quantize_seconds"], **made, **self.judged(out)}
+
+    def llama_quantize(self, preset, imatrix):
+        full, folder = self.work / "full.gguf", self.work / "theirs"
+        out = folder / "model.gguf"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for file in self.original.glob("*.json"):
+            shutil.copy(file, folder)
+        if not full.exists():
+            run([sys.executable, HERE.parent / "engine" / "to_gguf.py", self.original, full,
+                 "--type", "bf16"])
+        binaries, seconds, arguments = self.args.llama_cpp, 0.0, []
+        if imatrix:
+            matrix = self.work / "imatrix.gguf"
+            made = run([binaries / "llama-imatrix", "--model", full, "--file", self.calibration,
+                        "--ctx-size", 256, "--chunks", self.args.samples, "--output-file", matrix,
+                        "--threads", 2], merge=True)
+            seconds, arguments = made.seconds, ["--imatrix", matrix]
+        made = run([binaries / "llama-quantize", *arguments, full, out, GGUF[preset], 2], merge=True)
+        return {
+            "tool": "llama.cpp",
+            "seconds": seconds + made.seconds,
+            "peak_memory_bytes": made.peak_memory_bytes,
+            "bytes": out.stat().st_size,
+            **self.judged(folder),
+        }
+
+    def measure(self, method):
+        preset, _, imatrix = method.partition("+")
+        seeds = range(self.args.seeds) if preset in CALIBRATED else [None]
+        runs = {"sparse": [], "peer": []}
+        for seed in seeds:
+            pairs = [("sparse", lambda: self.ours(preset, seed, bool(imatrix)))]
+            if preset in CALIBRATED:
+                # gptqmodel has no AWQ for GPT-2's Conv1D that anything loads, nor have we.
+                pairs.append(("peer", lambda: self.gptqmodel(preset, seed)))
+            elif preset in LIBRARIES:
+                pairs.append(("peer", lambda: self.library(preset)))
+            else:
+                pairs.append(("peer", lambda: self.llama_quantize(preset, bool(imatrix))))
+            for who, make in pairs:
+                try:
+                    runs[who].append(make())
+                except Failed as error:
+                    runs[who].append({"error": str(error)})
+        return {"method": method, **runs}
+
+
+def mean(runs, key):
+    values = [one[key] for one in runs if key in one]
+    return statistics.mean(values) if values else math.nan
+
+
+def better_peer(row):
+    """Whether the peer loses less than we do, beyond three standard errors of either figure."""
+    ours, theirs = mean(row["sparse"], "kl_mean"), mean(row["peer"], "kl_mean")
+    slack = 3 * math.hypot(mean(row["sparse"], "kl_stderr"), mean(row["peer"], "kl_stderr"))
+    return ours > theirs + slack
+
+
+def table(model, rows):
+    lines = [f"## {model}", "", "| method | tool | bits/weight | bytes | PPL | KL | s | peak MB |",
+             "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        for who in ("sparse", "peer"):
+            runs = row[who]
+            if not any("kl_mean" in one for one in runs):
+                continue
+            show = lambda key, form, scale=1: (
+                format(mean(runs, key) * scale, form) if any(key in one for one in runs) else "")
+            lines.append(
+                f"| {row['method']} | {runs[0].get('tool', 'sparse')} "
+                f"| {show('bits_per_weight', '.3f')} | {show('bytes', ',.0f')} "
+                f"| {show('ppl_delta_pct', '+.3f')} % | {show('kl_mean', '.6f')} "
+                f"± {show('kl_stderr', '.6f')} | {show('seconds', '.2f')} "
+                f"| {show('peak_memory_bytes', '.0f', 1e-6)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("--sparse", "--llama-cpp", "--fixtures", "--work", "--results"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=64, help="calibration windows of 256 tokens")
+    parser.add_argument("--tokens", type=int, default=65536, help="of the evaluated text")
+    args = parser.parse_args()
+    good = True
+    for model in args.models.split(","):
+        bench, rows = Bench(args, model), []
+        for method in args.methods.split(","):
+            if method.startswith("awq") and model.startswith("gpt2"):
+                continue
+            rows.append(bench.measure(method))
+            print(method, {who: [one.get("kl_mean", one.get("error")) for one in rows[-1][who]]
+                           for who in ("sparse", "peer")}, flush=True)
+            good &= not better_peer(rows[-1])
+        shutil.rmtree(bench.work)
+        args.results.mkdir(parents=True, exist_ok=True)
+        result = {
+            "model": model, "date": machine.now(), "commit": machine.commit(HERE),
+            "machine": machine.describe(), "load": machine.load(), "samples": args.samples,
+            "tokens": args.tokens, "protocol": "hf-stride", "rows": rows,
+        }
+        (args.results / f"quant-{model}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(table(model, rows), flush=True)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

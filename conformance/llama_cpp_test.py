@@ -1,0 +1,73 @@
+"""GGUF files, run by llama.cpp itself (through llama-cpp-python).
+
+llama.cpp multiplies quantized weights with activations that it rounds to 8 bits in blocks of 32 or
+256, and keeps keys and values in f16 unless told otherwise, so its perplexity is not that of the
+weights to the last digit. The rounding errors have no bias: what remains in a mean over two
+thousand tokens is well under half a percent, while weights read wrongly (a permuted head, a scale
+off by a bit) change it by much more than that.
+"""
+
+import math
+import os
+import pathlib
+import sys
+import unittest
+
+from quant_support import CONTEXT, TEXT, TOKENS, Models, needs
+from support import ROOT, sparse
+
+import numpy
+
+BUILT = pathlib.Path(os.environ.get("SPARSE_LLAMA_CPP", ROOT / "conformance/.venv/llama.cpp"))
+# By type; F32 activations would leave 1e-4.
+TOLERANCE = {"gguf_q4_0": 5e-3, "gguf_q8_0": 5e-3, "gguf_q4_k_m": 5e-3, "gguf_q6_k": 5e-3}
+
+
+@needs("diskcache")
+@unittest.skipUnless((BUILT / "lib").is_dir(), "llama.cpp is not built")
+class LlamaCpp(Models):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        os.environ["LLAMA_CPP_LIB_PATH"] = str(BUILT / "lib")
+        sys.path.insert(0, str(BUILT / "python"))
+
+    def test_it_runs_what_we_write_and_finds_the_same_perplexity(self):
+        import llama_cpp
+        from tokenizers import Tokenizer
+
+        for model in self.originals:
+            for preset, tolerance in TOLERANCE.items():
+                out, _, _ = self.make(model, preset)
+                client = llama_cpp.Llama(
+                    str(out / "model.gguf"), n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=2,
+                    n_threads_batch=2, logits_all=True, verbose=False,
+                )
+                text = TEXT.read_text()
+                ids = client.tokenize(text.encode(), add_bos=False)
+                tokenizer = Tokenizer.from_file(str(self.originals[model] / "tokenizer.json"))
+                self.assertEqual(ids, tokenizer.encode(text, add_special_tokens=False).ids)
+                theirs = perplexity(client, ids[:TOKENS])
+                plain = out.with_name(out.name + "-plain")
+                asked = ["--protocol", "gptq-paper", "--context", CONTEXT, "--max-tokens", TOKENS]
+                ours = sparse("eval", plain, "--text", TEXT, *asked)["perplexity"]
+                off = theirs / ours - 1
+                self.assertLessEqual(abs(off), tolerance, f"{out.name}: {theirs} for {ours}")
+
+
+def perplexity(client, ids):
+    """Over disjoint windows, as the protocol gptq-paper."""
+    losses = []
+    for begin in range(0, len(ids) - CONTEXT + 1, CONTEXT):
+        window = ids[begin:begin + CONTEXT]
+        client.reset()
+        client.eval(window)
+        logits = client.scores[:CONTEXT - 1].astype(numpy.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        table = logits - numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
+        losses.append(-table[numpy.arange(CONTEXT - 1), window[1:]])
+    return math.exp(numpy.concatenate(losses).mean())
+
+
+if __name__ == "__main__":
+    unittest.main()
