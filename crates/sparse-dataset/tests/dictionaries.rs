@@ -18,7 +18,7 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use common::Folder;
 use sparse_dataset::{CompressReport, CompressSpec};
 
-/// Categories of which the third is null and the last is in no row.
+/// Categories, the last of which no row has.
 fn kinds(keys: &[Option<i8>]) -> DictionaryArray<Int8Type> {
     let values = StringArray::from(vec![Some("z"), Some("a"), Some("m"), Some("unused")]);
     DictionaryArray::new(Int8Array::from(keys.to_vec()), Arc::new(values))
