@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def measured(*command):
-    """Runs a command; gives its JSON, seconds, CPU seconds and peak memory in bytes."""
+    """Runs a command; gives its answer, seconds, CPU seconds and peak memory in bytes."""
     start = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE)
     out = process.stdout.read()
@@ -27,7 +27,7 @@ def measured(*command):
     if status:
         raise SystemExit(f"{command}: {out.decode()}")
     return {
-        "answer": json.loads(out),
+        "answer": json.loads(out) if out.startswith(b"{") else None,
         "seconds": time.perf_counter() - start,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "user_seconds": usage.ru_utime,

@@ -30,8 +30,13 @@ pub(crate) const REQUIRED_BYTES: u8 = 2;
 pub(crate) const REQUIRED_LENIENT: u8 = 4;
 /// Feature bits that a reader must know: the base's CSV files have no header.
 pub(crate) const REQUIRED_NO_HEADER: u8 = 8;
-const KNOWN_REQUIRED: u8 =
-    REQUIRED_COLUMNAR | REQUIRED_BYTES | REQUIRED_LENIENT | REQUIRED_NO_HEADER;
+/// Feature bits that a reader must know: Arrow files keep their dictionaries.
+pub(crate) const REQUIRED_DICTIONARIES: u8 = 16;
+const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
+    | REQUIRED_BYTES
+    | REQUIRED_LENIENT
+    | REQUIRED_NO_HEADER
+    | REQUIRED_DICTIONARIES;
 const CHECKSUM: usize = 8;
 /// Magic, version, feature bits and the base's digest.
 const HEAD: usize = 43;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::artifact::{
-    FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_LENIENT,
-    REQUIRED_NO_HEADER, checksum,
+    FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES,
+    REQUIRED_LENIENT, REQUIRED_NO_HEADER, checksum,
 };
+use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
 use crate::format::Format;
 use crate::inputs::{Base, data_files};
@@ -39,9 +40,14 @@ pub fn compress(
     let columnar = files
         .iter()
         .any(|file| Format::of(file).is_ok_and(|format| !format.is_text()));
+    let mut dictionaries = false;
+    for file in &files {
+        dictionaries |= guarded(file, || keeps_dictionaries(file))?;
+    }
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let required = REQUIRED_BYTES
         | bit(columnar, REQUIRED_COLUMNAR)
+        | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
         | bit(!spec.header, REQUIRED_NO_HEADER);
     head.extend_from_slice(&[FORMAT_VERSION, required, 0]);

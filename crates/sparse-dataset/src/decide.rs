@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::inputs::Base;
 use crate::matching::{HashMatrix, Matcher, NEW, column_pairs, match_similar};
 use crate::plan::{Plan, Sample, column_plans, missed_bytes, sample_rows};
-use crate::spec::{CompressSpec, Effort, Progress, step};
+use crate::spec::{CompressSpec, Effort, Progress, SMALL_FILE, step};
 use crate::table::{Record, Rows};
 
 /// Everything that is decided about a split before its rows are written.
@@ -50,8 +50,8 @@ pub(crate) fn decide(
     match_similar(&mut base.rows, rows, &mut references)?;
     let samples = sample_rows(&mut base.rows, rows, &references)?;
     let plan = column_plans(&samples, &columns, &base_names);
-    let (in_new_rows, in_others) = new_text(rows, &references, &plan, &samples)?;
-    let model = model_size(spec.effort, in_new_rows, in_others, rows.bytes());
+    let text = new_text(rows, &references, &plan, &samples)?;
+    let model = model_size(spec.effort, text, rows.bytes());
     Ok(Decided {
         plan,
         references,
@@ -60,52 +60,65 @@ pub(crate) fn decide(
     })
 }
 
-/// The text model where its time is in proportion; nothing for zstd.
-///
-/// The model takes about two seconds for a megabyte, in either direction, and
-/// a third of that for one it only learns. So it codes 4 MB at most, or what
-/// takes a large file no longer than its referenced rows do. New rows profit
-/// from a lesson; beside other rows stands their base row.
-fn model_size(effort: Effort, in_new_rows: u64, in_others: u64, file: u64) -> Option<ModelSize> {
-    const MEGABYTE: u64 = 1 << 20;
-    let bytes = in_new_rows + in_others;
-    let (most, lesson) = match effort {
-        Effort::Fast => return None,
-        Effort::Small => (
-            (4 * MEGABYTE).max(file / 200),
-            (in_new_rows * 8).min(MEGABYTE),
-        ),
-        Effort::Smallest => (64 * MEGABYTE, (in_new_rows * 32).min(6 * MEGABYTE)),
-    };
-    (bytes <= most).then_some(ModelSize { bytes, lesson })
+/// About how much text is new in a file, in bytes.
+#[derive(Clone, Copy)]
+struct NewText {
+    in_new_rows: u64,
+    /// In cells of other rows that the plan does not give.
+    in_others: u64,
+    /// The base rows beside those cells, which the text model is shown.
+    beside: u64,
 }
 
-/// About how many bytes of new text there are in new rows, and in the cells of
-/// other rows that the plan does not give.
+/// The text model where its time is in proportion; nothing for zstd.
+///
+/// The model takes about two seconds for a megabyte, in either direction, a
+/// third of that for one it only learns, and a tenth for one it is shown. In
+/// small files it may take six seconds. Larger ones are rebuilt at 200 MB/s or
+/// more, of which it may take a fifth. New rows profit from a lesson; beside
+/// other rows stands their base row.
+fn model_size(effort: Effort, text: NewText, file: u64) -> Option<ModelSize> {
+    const MEGABYTE: u64 = 1 << 20;
+    let bytes = text.in_new_rows + text.in_others;
+    let (lesson, most) = match effort {
+        Effort::Fast => return None,
+        Effort::Small if file <= SMALL_FILE => (MEGABYTE, 3 * MEGABYTE),
+        Effort::Small => (MEGABYTE, file / 2_000),
+        Effort::Smallest => (6 * MEGABYTE, 96 * MEGABYTE),
+    };
+    let repeats = if effort == Effort::Smallest { 32 } else { 8 };
+    let lesson = (text.in_new_rows * repeats).min(lesson);
+    let cost = bytes + lesson / 3 + text.beside / 10;
+    (cost <= most).then_some(ModelSize { bytes, lesson })
+}
+
+/// Looks at new rows, and at the sample of the others.
 fn new_text(
     rows: &mut Rows,
     references: &[u32],
     plan: &Plan,
     samples: &[Sample],
-) -> Result<(u64, u64)> {
-    let missed = missed_bytes(plan, samples);
+) -> Result<NewText> {
     let mut record = Record::default();
-    let mut whole = 0u64;
+    let mut in_new_rows = 0u64;
     let new: Vec<u32> = (0..references.len() as u32)
         .filter(|&row| references[row as usize] == NEW)
         .collect();
     let stride = (new.len() / 4096).max(1);
     for &row in new.iter().step_by(stride) {
         rows.read(row, &mut record)?;
-        whole += record
+        in_new_rows += record
             .cells()
             .iter()
             .map(|&cell| record.bytes(cell).len() as u64)
             .sum::<u64>()
             * stride as u64;
     }
-    Ok((
-        whole,
-        (missed * (references.len() - new.len()) as f64) as u64,
-    ))
+    let (missed, beside) = missed_bytes(plan, samples);
+    let others = (references.len() - new.len()) as f64;
+    Ok(NewText {
+        in_new_rows,
+        in_others: (missed * others) as u64,
+        beside: (beside * others) as u64,
+    })
 }

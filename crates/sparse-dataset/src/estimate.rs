@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::decide::decide;
-use crate::delta::{BlockEncoder, Setup};
+use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::Result;
 use crate::inputs::{Base, add_file, data_files};
 use crate::matching::HashMatrix;
@@ -42,6 +42,7 @@ pub fn estimate(
     for file in data_files(derivative)? {
         let (source, _) = Source::open(&file)?;
         out.derivative_bytes += source.len;
+        let file_bytes = source.len;
         let mut rows = Rows::default();
         add_file(&mut rows, source, spec.text(), false)?;
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;
@@ -58,7 +59,7 @@ pub fn estimate(
                 model: decided.model,
             },
             &mut base.rows,
-            19,
+            Levels::new(spec.effort, file_bytes),
         )?;
         let count = decided.references.len();
         let stride = (count / STRETCHES).max(STRETCH);

@@ -52,7 +52,8 @@ impl Output {
         Ok(Self {
             target: target.to_owned(),
             temporary,
-            file: Some(BufWriter::with_capacity(1 << 20, file)),
+            // Less than a piece of a rebuilt text file, which is written as it is.
+            file: Some(BufWriter::with_capacity(1 << 17, file)),
             digest: Sha256::new(),
             written: 0,
         })

@@ -9,13 +9,17 @@ use crate::table::TextOptions;
 pub enum Effort {
     /// zstd at a low level.
     Fast,
-    /// The text model while new text is a few megabytes or a small part of a
-    /// large file, zstd -19 beyond.
+    /// The text model and zstd -19 as far as their time is in proportion: some
+    /// seconds for a file of up to 64 MiB, beyond that a part of what its other
+    /// rows take.
     #[default]
     Small,
-    /// The text model up to 64 MB of new text, taught by the base first.
+    /// The text model up to 96 MB of new text, zstd -19 beyond.
     Smallest,
 }
+
+/// Files up to this size are made small first; larger ones must also be fast.
+pub(crate) const SMALL_FILE: u64 = 64 << 20;
 
 /// What a compression should do.
 #[derive(Clone, Debug)]

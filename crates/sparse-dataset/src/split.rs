@@ -6,7 +6,7 @@ use crate::artifact::{Blocks, NewBlocks};
 use crate::bytes;
 use crate::columnar::{Recipe, equal_files, guarded};
 use crate::decide::decide;
-use crate::delta::{BlockEncoder, Setup};
+use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::header::{Body, SplitHeader};
@@ -94,8 +94,8 @@ pub(crate) fn compress_split(
         templates: templates.clone(),
         model: decided.model,
     };
-    let level = if spec.effort == Effort::Fast { 3 } else { 19 };
-    let mut encoder = BlockEncoder::new(setup, &mut base.rows, level)?;
+    let levels = Levels::new(spec.effort, file.len);
+    let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
     let mut blocks = NewBlocks::default();
     let total = decided.references.len() as u64;
     let mut first = 0u32;
@@ -130,31 +130,35 @@ pub(crate) fn compress_split(
         header,
         blocks: blocks.finish(path)?,
     };
-    if !split.header.format.is_text() {
-        columnar_body(&mut split, path, base, spec, artifact, progress)?;
+    let comes_back = split.header.format.is_text()
+        || columnar_body(&mut split, path, base, spec, artifact, progress)?;
+    let level = if spec.effort == Effort::Fast { 3 } else { 19 };
+    let most = if comes_back { split.len() } else { u64::MAX };
+    if comes_back && is_clearly_small(most, &file, progress)? {
+        return Ok(split);
     }
-    match as_bytes(&split, &file, sha256, base, progress)? {
+    match as_bytes(&split, &file, sha256, base, level, most, progress)? {
         Some(smaller) => Ok(smaller),
         None => Ok(split),
     }
 }
 
-/// The file as bytes where that is smaller than its rows: a delta is never much
+/// Whether no byte compressor is expected to need less.
+fn is_clearly_small(rows: u64, file: &Source, progress: &dyn Progress) -> Result<bool> {
+    Ok(rows <= file.len / CLEARLY_SMALL || rows <= bytes::quick_size(file, progress)? / HARDER)
+}
+
+/// The file as bytes where that takes less than `most`: a delta is never much
 /// larger than what a byte compressor makes of the file.
 fn as_bytes(
     split: &Split,
     file: &Source,
     sha256: [u8; 32],
     base: &Base,
+    level: i32,
+    most: u64,
     progress: &dyn Progress,
 ) -> Result<Option<Split>> {
-    let rows = split.len();
-    if rows <= file.len / CLEARLY_SMALL {
-        return Ok(None);
-    }
-    if rows <= bytes::quick_size(file, progress)? / HARDER {
-        return Ok(None);
-    }
     let header = SplitHeader {
         body: Body::Bytes,
         sha256,
@@ -167,16 +171,17 @@ fn as_bytes(
         patch: None,
         ..split.header.clone()
     };
-    let Some(packed) = bytes::pack(file, &base.prefix(file.len)?, 19, rows, progress)? else {
+    let Some(packed) = bytes::pack(file, &base.prefix(file.len)?, level, most, progress)? else {
         return Ok(None);
     };
     let blocks = NewBlocks::single(packed).finish(&file.path)?;
     let other = Split { header, blocks };
-    Ok((other.len() < rows).then_some(other))
+    Ok((other.len() < most).then_some(other))
 }
 
 /// Finds how a columnar file is rebuilt, by rebuilding it: with its bytes, by
-/// a patch with its bytes, or with its content.
+/// a patch with its bytes, or with its content. `false` if its rows do not even
+/// lead to that, as where categories have an order that the writer changes.
 fn columnar_body(
     split: &mut Split,
     file: &Path,
@@ -184,7 +189,7 @@ fn columnar_body(
     spec: &CompressSpec,
     artifact: &Output,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<bool> {
     let Split { header, blocks } = split;
     let recipe = guarded(file, || Recipe::of(file)?.write(file))?;
     header.body = Body::Columnar(recipe);
@@ -192,14 +197,11 @@ fn columnar_body(
     rebuild(file, header, blocks, base, &mut rebuilt, progress)?;
     let found = rebuilt.digest();
     if found == header.sha256 {
-        return Ok(());
+        return Ok(true);
     }
     let rebuilt_path = rebuilt.flushed()?;
     if !guarded(file, || equal_files(file, rebuilt_path, header.format))? {
-        return Err(Error::Columnar {
-            path: file.to_owned(),
-            message: "the content could not be rebuilt; please report the file's schema".to_owned(),
-        });
+        return Ok(false);
     }
     if !spec.logical && header.bytes <= bytes::LARGEST {
         let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
@@ -208,10 +210,10 @@ fn columnar_body(
         if let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
             let patch = patch.finish(file)?;
             header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());
-            return Ok(());
+            return Ok(true);
         }
     }
     header.byte_exact = false;
     header.sha256 = found;
-    Ok(())
+    Ok(true)
 }

@@ -3,7 +3,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
+use arrow_schema::{Field, Schema};
 use common::{Folder, compress, gsm8k};
+use parquet::arrow::ArrowWriter;
 use sparse_dataset::{CompressSpec, Error, FILE_NAME};
 
 /// The message of compressing `derivative` against GSM8K.
@@ -169,12 +174,61 @@ fn shards_of_different_columns_are_refused() {
     folder.write("base/a.csv", b"x,y\n1,2\n");
     folder.write("base/b.csv", b"x,z\n1,2\n");
     let derivative = folder.write("d.csv", b"x\n1\n");
-    let error = compress(
-        &folder.0.join("base"),
-        &derivative,
-        &folder.0,
-        &CompressSpec::default(),
-    )
-    .unwrap_err();
+    let mixed = || {
+        let base = folder.0.join("base");
+        compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap_err()
+    };
+    let error = mixed();
     assert!(matches!(error, Error::MixedSchemas { .. }), "{error}");
+    // Of Parquet files the types count too.
+    for name in ["base/a.csv", "base/b.csv"] {
+        std::fs::remove_file(folder.0.join(name)).unwrap();
+    }
+    write_parquet(
+        &folder,
+        "base/a.parquet",
+        "x",
+        Arc::new(Int32Array::from(vec![1])),
+    );
+    write_parquet(
+        &folder,
+        "base/b.parquet",
+        "x",
+        Arc::new(Int64Array::from(vec![1])),
+    );
+    let error = mixed();
+    assert!(matches!(error, Error::MixedSchemas { .. }), "{error}");
+}
+
+fn write_parquet(folder: &Folder, name: &str, columns: &str, array: ArrayRef) {
+    let columns: Vec<&str> = columns.split(' ').collect();
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|name| Field::new(*name, array.data_type().clone(), true))
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(schema.clone(), vec![array; columns.len()]).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    folder.write(name, &bytes);
+}
+
+#[test]
+fn duplicate_columns_of_parquet_files_are_named() {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    write_parquet(
+        &folder,
+        "d.parquet",
+        "x y x",
+        Arc::new(Int32Array::from(vec![1])),
+    );
+    let derivative = folder.0.join("d.parquet");
+    let error = compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap_err();
+    assert!(
+        matches!(&error, Error::DuplicateColumn { column, .. } if column == "x"),
+        "{error}"
+    );
 }

@@ -90,9 +90,9 @@ pub struct Options {
 enum EffortLevel {
     /// zstd at level 3
     Fast,
-    /// A text model up to 4 MB of new text, zstd at level 19 beyond
+    /// A text model for up to 3 MB of new text (beyond 64 MiB, a 2000th of the file), zstd beyond
     High,
-    /// The text model up to 64 MB of new text, taught by the base first
+    /// The text model for up to 96 MB of new text, zstd at level 19 beyond
     Highest,
 }
 

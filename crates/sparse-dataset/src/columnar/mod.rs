@@ -1,6 +1,7 @@
 //! Parquet and Arrow: typed columns to cells and back.
 
 mod build;
+mod dictionaries;
 mod output;
 mod pages;
 mod read;
@@ -10,7 +11,7 @@ mod values;
 mod writer;
 
 pub(crate) use output::ColumnarOutput;
-pub(crate) use read::{batches as batches_as_written, equal_files, read_rows};
+pub(crate) use read::{batches as batches_as_written, equal_files, keeps_dictionaries, read_rows};
 pub(crate) use recipe::Recipe;
 
 use std::panic::AssertUnwindSafe;

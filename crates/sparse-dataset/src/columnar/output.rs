@@ -53,7 +53,9 @@ impl<W: Write + Send> ColumnarOutput<W> {
     }
 
     fn flush(&mut self, ends: bool, path: &Path) -> Result<()> {
-        let batch = self.builder.finish().ok_or_else(|| Error::Columnar {
+        let batch = self.builder.finish();
+        let batch = batch.and_then(|batch| self.recipe.finished(self.groups, batch));
+        let batch = batch.ok_or_else(|| Error::Columnar {
             path: path.to_owned(),
             message: "a value is not of its column's type".to_owned(),
         })?;

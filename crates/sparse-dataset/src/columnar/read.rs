@@ -1,13 +1,15 @@
 //! Reading Parquet and Arrow files as rows.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch, RecordBatchReader};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
 use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::dictionaries::{each, has_dictionary, same};
 use super::leaves;
 use super::pages::check_pages;
 use super::render::{is_null, kind_of, render};
@@ -132,6 +134,56 @@ fn push_cells(
     Ok(())
 }
 
+/// Whether a file is rebuilt with its own dictionaries: Arrow files that have
+/// any are.
+pub(crate) fn keeps_dictionaries(path: &Path) -> Result<bool> {
+    let format = Format::of(path)?;
+    if format != Format::Arrow {
+        return Ok(false);
+    }
+    let (schema, _) = batches(path, format)?;
+    let fields = schema.fields();
+    Ok(fields.iter().any(|f| has_dictionary(f.data_type())))
+}
+
+/// Whether the dictionaries of equal batches are the same, with their order.
+/// Parquet has a dictionary for each column chunk, whose order the writer
+/// chooses: there it counts only where the schema says that it means something.
+fn same_dictionaries(
+    left: &RecordBatch,
+    right: &RecordBatch,
+    schema: &SchemaRef,
+    format: Format,
+) -> bool {
+    let columns = left.columns().iter().zip(right.columns());
+    columns.zip(schema.fields()).all(|((one, other), field)| {
+        if format == Format::Parquet && field.dict_is_ordered() != Some(true) {
+            return true;
+        }
+        let list = |array| {
+            let mut out: Vec<(ArrayRef, ArrayRef)> = Vec::new();
+            each(array, &mut |dictionary| {
+                let keys = arrow_array::make_array(dictionary.keys().to_data());
+                out.push((keys, dictionary.values().clone()));
+            });
+            out
+        };
+        let (one, other) = (list(one), list(other));
+        let mut pairs = one.iter().zip(&other);
+        one.len() == other.len()
+            && pairs.all(|(a, b)| same(&a.1, &b.1) && (same(&a.0, &b.0) || is_distinct(&a.1)))
+    })
+}
+
+/// Whether values lead back to their places: each is there once, and none is null.
+fn is_distinct(values: &ArrayRef) -> bool {
+    let mut seen = HashSet::new();
+    (0..values.len()).all(|row| {
+        let mut value = Vec::new();
+        !is_null(values, row) && render(values, row, &mut value) && seen.insert(value)
+    })
+}
+
 /// Whether two files hold equal batches under equal schemas.
 pub(crate) fn equal_files(first: &Path, second: &Path, format: Format) -> Result<bool> {
     let (first_schema, mut a) = batches(first, format)?;
@@ -151,12 +203,15 @@ pub(crate) fn equal_files(first: &Path, second: &Path, format: Format) -> Result
             return Ok(rest.0.is_none() && rest.1.is_none());
         };
         let rows = left.num_rows().min(right.num_rows());
-        if left.slice(0, rows) != right.slice(0, rows) {
+        let (left, right) = (left.slice(0, rows), right.slice(0, rows));
+        if left != right || !same_dictionaries(&left, &right, &first_schema, format) {
             return Ok(false);
         }
-        let cut = |batch: &RecordBatch| {
-            (batch.num_rows() > rows).then(|| batch.slice(rows, batch.num_rows() - rows))
+        let cut = |batch: Option<RecordBatch>| {
+            batch
+                .filter(|batch| batch.num_rows() > rows)
+                .map(|batch| batch.slice(rows, batch.num_rows() - rows))
         };
-        rest = (cut(left), cut(right));
+        rest = (cut(rest.0.take()), cut(rest.1.take()));
     }
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter as IpcFileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{Schema, SchemaRef};
@@ -16,6 +17,7 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
 use super::batches_as_written;
+use super::dictionaries::Dictionaries;
 use super::writer::FileWriter;
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -45,6 +47,8 @@ pub(crate) struct Recipe {
     /// Rows of each row group or record batch.
     groups: Vec<u64>,
     container: Container,
+    /// Of an Arrow file that has any.
+    dictionaries: Dictionaries,
 }
 
 const ARROW_MAGIC: &[u8] = b"ARROW1";
@@ -63,14 +67,18 @@ impl Recipe {
         let stream =
             io::Read::read_exact(&mut open()?, &mut start).is_err() || start != ARROW_MAGIC;
         let mut groups = Vec::new();
+        let mut dictionaries = Dictionaries::default();
         for batch in written {
-            groups.push(batch.map_err(Error::columnar(path))?.num_rows() as u64);
+            let batch = batch.map_err(Error::columnar(path))?;
+            dictionaries.note(groups.len() as u64, &batch);
+            groups.push(batch.num_rows() as u64);
         }
         let codec = ipc_codec(path, stream)?;
         Ok(Self {
             schema,
             groups,
             container: Container::Ipc { stream, codec },
+            dictionaries,
         })
     }
 
@@ -110,6 +118,7 @@ impl Recipe {
             schema,
             groups,
             container,
+            dictionaries: Dictionaries::default(),
         }
     }
 
@@ -158,7 +167,13 @@ impl Recipe {
                 }
             }
             Container::Ipc { stream, codec } => {
-                out.extend_from_slice(&[1, u8::from(*stream), *codec])
+                let kept = if self.dictionaries.is_empty() { 1 } else { 2 };
+                out.extend_from_slice(&[kept, u8::from(*stream), *codec]);
+                if kept == 2 {
+                    self.dictionaries
+                        .write(&mut out)
+                        .map_err(Error::columnar(path))?;
+                }
             }
         }
         Ok(out)
@@ -177,6 +192,7 @@ impl Recipe {
             }
             groups.extend(std::iter::repeat_n(size, count as usize));
         }
+        let mut dictionaries = Dictionaries::default();
         let container = match reader.byte()? {
             0 => {
                 let (codec, version) = (reader.byte()?, reader.byte()?);
@@ -198,17 +214,30 @@ impl Recipe {
                     metadata,
                 }
             }
-            1 => Container::Ipc {
-                stream: reader.byte()? == 1,
-                codec: reader.byte()?,
-            },
+            kept @ 1..=2 => {
+                let (stream, codec) = (reader.byte()? == 1, reader.byte()?);
+                if kept == 2 {
+                    dictionaries = Dictionaries::read(&mut reader)?;
+                }
+                Container::Ipc { stream, codec }
+            }
             _ => return None,
         };
         Some(Self {
             schema,
             groups,
             container,
+            dictionaries,
         })
+    }
+
+    /// A batch that was built of rows, with the dictionaries that the one
+    /// after `done` groups had. `None` if they do not hold its values.
+    pub(crate) fn finished(&mut self, done: usize, batch: RecordBatch) -> Option<RecordBatch> {
+        if self.dictionaries.is_empty() {
+            return Some(batch);
+        }
+        self.dictionaries.apply(done as u64, &batch)
     }
 
     /// Rows of the group that follows `done` groups; `None` after the last.

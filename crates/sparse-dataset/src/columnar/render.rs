@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
-use arrow_array::{Array, ArrowPrimitiveType};
+use arrow_array::{Array, ArrowPrimitiveType, downcast_dictionary_array};
+use arrow_buffer::ArrowNativeType as _;
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 
 use crate::table::Kind;
@@ -90,13 +91,22 @@ pub(crate) fn is_null(array: &dyn Array, row: usize) -> bool {
     match array.data_type() {
         DataType::Null => true,
         DataType::Dictionary(..) if !array.is_null(row) => {
-            let dictionary = array.as_any_dictionary();
-            dictionary
-                .values()
-                .is_null(dictionary.normalized_keys()[row])
+            let values = array.as_any_dictionary().values();
+            dictionary_key(array, row).is_none_or(|key| is_null(values.as_ref(), key))
         }
         _ => array.is_null(row),
     }
+}
+
+/// The place of a row's value in its dictionary.
+fn dictionary_key(array: &dyn Array, row: usize) -> Option<usize> {
+    downcast_dictionary_array!(
+        array => {
+            let key = array.keys().value(row).as_usize();
+            (key < array.values().len()).then_some(key)
+        },
+        _ => None
+    )
 }
 
 /// Appends a value that is not null. `false` if the type is not supported.
@@ -157,9 +167,9 @@ pub(crate) fn render(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> bool {
                 .as_bytes(),
         ),
         DataType::Dictionary(..) => {
-            let dictionary = array.as_any_dictionary();
-            let key = dictionary.normalized_keys()[row];
-            return render(dictionary.values().as_ref(), key, out);
+            let values = array.as_any_dictionary().values();
+            let key = dictionary_key(array, row);
+            return key.is_some_and(|key| render(values.as_ref(), key, out));
         }
         DataType::List(_) => return list(array.as_list::<i32>().value(row).as_ref(), out),
         DataType::LargeList(_) => return list(array.as_list::<i64>().value(row).as_ref(), out),

@@ -293,7 +293,11 @@ fn dictionary(key: &DataType, value: &DataType, values: Vec<Value>) -> Option<Ar
             }))
         })
         .collect();
-    let values = array(value, distinct)?;
+    keyed(key, &keys, array(value, distinct)?)
+}
+
+/// A dictionary array of keys into `values`.
+pub(super) fn keyed(key: &DataType, keys: &[Option<usize>], values: ArrayRef) -> Option<ArrayRef> {
     fn of<K: ArrowDictionaryKeyType>(keys: &[Option<usize>], values: ArrayRef) -> Option<ArrayRef> {
         let keys: Option<Vec<Option<K::Native>>> = keys
             .iter()
@@ -308,14 +312,14 @@ fn dictionary(key: &DataType, value: &DataType, values: Vec<Value>) -> Option<Ar
         ))
     }
     match key {
-        DataType::Int8 => of::<Int8Type>(&keys, values),
-        DataType::Int16 => of::<Int16Type>(&keys, values),
-        DataType::Int32 => of::<Int32Type>(&keys, values),
-        DataType::Int64 => of::<Int64Type>(&keys, values),
-        DataType::UInt8 => of::<UInt8Type>(&keys, values),
-        DataType::UInt16 => of::<UInt16Type>(&keys, values),
-        DataType::UInt32 => of::<UInt32Type>(&keys, values),
-        DataType::UInt64 => of::<UInt64Type>(&keys, values),
+        DataType::Int8 => of::<Int8Type>(keys, values),
+        DataType::Int16 => of::<Int16Type>(keys, values),
+        DataType::Int32 => of::<Int32Type>(keys, values),
+        DataType::Int64 => of::<Int64Type>(keys, values),
+        DataType::UInt8 => of::<UInt8Type>(keys, values),
+        DataType::UInt16 => of::<UInt16Type>(keys, values),
+        DataType::UInt32 => of::<UInt32Type>(keys, values),
+        DataType::UInt64 => of::<UInt64Type>(keys, values),
         _ => None,
     }
 }

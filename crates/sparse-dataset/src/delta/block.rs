@@ -3,6 +3,7 @@
 //! that a block is written as soon as it is full.
 
 use super::lesson::{dictionary, pack, teach, unpack};
+use super::levels::Levels;
 use super::references::References;
 use super::row::RowCoder;
 use super::texts::Texts;
@@ -58,7 +59,7 @@ pub(crate) struct BlockEncoder {
     setup: Setup,
     references: References,
     rows: RowCoder,
-    level: i32,
+    levels: Levels,
     next: u32,
     pub(crate) counts: Counts,
     base_row: Record,
@@ -66,13 +67,13 @@ pub(crate) struct BlockEncoder {
 }
 
 impl BlockEncoder {
-    pub(crate) fn new(setup: Setup, base: &mut Rows, level: i32) -> Result<Self> {
+    pub(crate) fn new(setup: Setup, base: &mut Rows, levels: Levels) -> Result<Self> {
         let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
         teach(&setup, &mut rows, base)?;
         Ok(Self {
             references: References::new(base.len()),
             rows,
-            level,
+            levels,
             next: 0,
             counts: Counts::default(),
             base_row: Record::default(),
@@ -94,8 +95,13 @@ impl BlockEncoder {
             // An encoder is given rows that exist, so it cannot fail.
             let _ = self.references.code(&mut coder, row);
         }
+        let mut gathered = 0;
         for (offset, &reference) in references.iter().enumerate() {
+            if offset == gathered {
+                gathered += base.gather(&references[offset..])?;
+            }
             derivative.read(first + offset as u32, &mut self.own_row)?;
+            self.levels.earn(self.own_row.len());
             let base_row = if reference == NEW {
                 None
             } else {
@@ -121,7 +127,8 @@ impl BlockEncoder {
                 if !buffer.is_empty() {
                     put_number(&mut out, column as u64 + 1);
                     put_number(&mut out, buffer.len() as u64);
-                    put_bytes(&mut out, &pack(buffer, &dictionary, self.level));
+                    let level = self.levels.level(buffer.len() + dictionary.len());
+                    put_bytes(&mut out, &pack(buffer, &dictionary, level));
                     buffer.clear();
                 }
             }
@@ -197,7 +204,11 @@ impl BlockDecoder {
         if reader.left() > 0 {
             return Ok(None);
         }
-        for &reference in &references {
+        let mut gathered = 0;
+        for (offset, &reference) in references.iter().enumerate() {
+            if offset == gathered {
+                gathered += base.gather(&references[offset..])?;
+            }
             let base_row = if reference == NEW {
                 None
             } else {

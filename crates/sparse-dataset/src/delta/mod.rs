@@ -4,9 +4,11 @@ mod block;
 mod column;
 mod edit;
 mod lesson;
+mod levels;
 mod references;
 mod row;
 mod texts;
 
 pub(crate) use block::{BlockDecoder, BlockEncoder, Counts, ModelSize, Setup};
+pub(crate) use levels::Levels;
 pub(crate) use row::RowCoder;

@@ -45,13 +45,14 @@ pub(crate) fn sample_rows(
     Ok(out)
 }
 
-/// The mean number of bytes of a row with a base row that the plan misses.
-pub(crate) fn missed_bytes(plan: &Plan, samples: &[Sample]) -> f64 {
-    let with_base: Vec<&Sample> = samples
+/// Of a row with a base row, on average: how many bytes the plan misses, and
+/// how many its base row has where it misses any.
+pub(crate) fn missed_bytes(plan: &Plan, samples: &[Sample]) -> (f64, f64) {
+    let with_base: Vec<(&Sample, &Record)> = samples
         .iter()
-        .filter(|sample| sample.base.is_some())
+        .filter_map(|sample| Some((sample, sample.base.as_ref()?)))
         .collect();
-    let mut missed = 0usize;
+    let mut missed = vec![0usize; with_base.len()];
     for (
         column,
         ColumnPlan {
@@ -68,24 +69,27 @@ pub(crate) fn missed_bytes(plan: &Plan, samples: &[Sample]) -> f64 {
         // Cells that resemble the base's are edits, of which little is new.
         let share = if basis.is_some() { 4 } else { 1 };
         let mut known = Known::default();
-        for sample in &with_base {
+        for ((sample, base), missed) in with_base.iter().zip(&mut missed) {
             let Some((own_kind, bytes)) = sample.own.get(column) else {
                 continue;
             };
             let hit = predictor
-                .predict(*kind, &known, sample.base.as_ref(), &sample.own, 0)
+                .predict(*kind, &known, Some(base), &sample.own, 0)
                 .is_some_and(|(kind, expected)| kind == own_kind && *expected == *bytes);
             if !hit {
-                missed += bytes.len() / share;
+                *missed += bytes.len() / share;
             }
-            known.learn(
-                predictor,
-                sample.base.as_ref(),
-                &sample.own,
-                own_kind,
-                bytes,
-            );
+            known.learn(predictor, Some(base), &sample.own, own_kind, bytes);
         }
     }
-    missed as f64 / with_base.len().max(1) as f64
+    let rows = with_base.len().max(1) as f64;
+    let beside = with_base
+        .iter()
+        .zip(&missed)
+        .filter(|(_, missed)| **missed > 0);
+    let beside: usize = beside.map(|((_, base), _)| base.len()).sum();
+    (
+        missed.iter().sum::<usize>() as f64 / rows,
+        beside as f64 / rows,
+    )
 }

@@ -1,5 +1,7 @@
 //! Where rows end, in five bytes a row.
 
+use super::record::MAX_RECORD;
+
 /// Rows that share one full offset.
 const GROUP: usize = 8;
 
@@ -48,6 +50,36 @@ impl Ends {
             end(row - 1)
         };
         (start, end(row))
+    }
+}
+
+/// Finds the ends of lines piece by piece.
+#[derive(Default)]
+pub(super) struct LineEnds {
+    ends: Ends,
+    seen: u64,
+    failed: bool,
+}
+
+impl LineEnds {
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        for at in memchr::memchr_iter(b'\n', piece) {
+            self.push(self.seen + at as u64 + 1);
+        }
+        self.seen += piece.len() as u64;
+    }
+
+    fn push(&mut self, end: u64) {
+        self.failed =
+            self.failed || end - self.ends.last() > MAX_RECORD as u64 || !self.ends.push(end);
+    }
+
+    /// The ends, the last line's too; nothing where a line is too long.
+    pub(super) fn finish(mut self) -> Option<Ends> {
+        if self.ends.last() < self.seen {
+            self.push(self.seen);
+        }
+        (!self.failed).then_some(self.ends)
     }
 }
 

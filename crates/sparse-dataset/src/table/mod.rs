@@ -8,6 +8,7 @@ mod spans;
 mod spill;
 mod stored;
 mod textual;
+mod window;
 
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;

@@ -69,6 +69,24 @@ impl Record {
         self.own = self.cells.len();
     }
 
+    /// Adds a cell that `write` appends, or nothing if it says `false`.
+    pub(crate) fn try_push(
+        &mut self,
+        column: u32,
+        kind: Kind,
+        write: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> bool {
+        let (start, own) = (self.bytes.len(), self.own);
+        let mut written = false;
+        self.push_with(column, kind, |out| written = write(out));
+        if !written {
+            self.cells.pop();
+            self.own = own;
+            self.bytes.truncate(start);
+        }
+        written
+    }
+
     /// Adds a cell that the record has only through its parent.
     pub(crate) fn inherit(&mut self, column: u32, kind: Kind, bytes: &[u8]) {
         let own = self.own;

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::ends::Ends;
 use super::record::{Kind, Record};
-use super::source::{Source, Window};
+use super::source::Source;
 use super::stored::{StoredRows, read_stored};
 use super::textual::{TextOptions, TextTable};
+use super::window::{GATHERED, Window, room};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::text::Columns;
@@ -139,13 +140,55 @@ impl Rows {
         self.starts.last().copied().unwrap_or(0)
     }
 
-    /// Reads a row of any part.
-    pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
+    /// The part that a row is in, and its number there.
+    fn place(&self, row: u32) -> (usize, u32) {
         let which = self
             .starts
             .partition_point(|&start| start <= row)
             .saturating_sub(1);
-        let local = row - self.starts[which];
+        (which, row - self.starts[which])
+    }
+
+    /// Gets ready to read the first of `rows`, in any order, and says how many
+    /// those are. Rows that do not exist are left out.
+    pub(crate) fn gather(&mut self, rows: &[u32]) -> Result<usize> {
+        let held = |part: &Part| match part {
+            Part::Text(table) => table.source.is_held(),
+            Part::Stored(table) => table.source.is_held(),
+        };
+        if self.parts.iter().all(held) {
+            return Ok(rows.len());
+        }
+        let mut spans: Vec<Vec<(u64, u64)>> = vec![Vec::new(); self.parts.len()];
+        let (mut taken, mut left) = (0, GATHERED);
+        for &row in rows {
+            if row < self.len() {
+                let (which, local) = self.place(row);
+                let span = match &self.parts[which] {
+                    Part::Text(table) => table.ends.span(local),
+                    Part::Stored(table) => table.ends.span(local),
+                };
+                match left.checked_sub(room(span)) {
+                    Some(rest) => left = rest,
+                    None if taken == 0 => left = 0,
+                    None => break,
+                }
+                spans[which].push(span);
+            }
+            taken += 1;
+        }
+        for (part, spans) in self.parts.iter_mut().zip(spans) {
+            match part {
+                Part::Text(table) => table.window.gather(&table.source, spans)?,
+                Part::Stored(table) => table.window.gather(&table.source, spans)?,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Reads a row of any part.
+    pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
+        let (which, local) = self.place(row);
         let names = match &mut self.parts[which] {
             Part::Text(table) => {
                 table.read(local, record)?;
@@ -153,7 +196,7 @@ impl Rows {
             }
             Part::Stored(table) => {
                 let (start, end) = table.ends.span(local);
-                let bytes = table.source.read_row(start, end, &mut table.window)?;
+                let bytes = table.window.row(&table.source, start, end)?;
                 // The rows were written by this process a moment ago.
                 if read_stored(bytes, record).is_none() {
                     let error = std::io::Error::other("temporary rows could not be read back");

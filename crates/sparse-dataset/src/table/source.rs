@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::ends::{Ends, LineEnds};
 use crate::error::{Error, Result};
+use crate::format::Format;
 
 /// Files up to this size are held in memory.
 const IN_MEMORY: u64 = 192 << 20;
-const CHUNK: usize = 4 << 20;
-/// Bytes read ahead where rows are read in order.
-const AHEAD: u64 = 256 << 10;
+/// Read at once: what stays in a core's cache while it is digested.
+const CHUNK: usize = 256 << 10;
 
 #[derive(Clone)]
 enum Held {
@@ -27,20 +28,30 @@ enum Held {
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
+    /// The ends of its lines, if they were looked for and none is too long.
+    pub(super) lines: Option<Arc<Ends>>,
     held: Held,
 }
 
 impl Source {
-    /// Opens a file and digests it while it is read the first time.
+    /// Opens a file and digests it while it is read the first time; finds its
+    /// lines on the way where they are its records.
     pub(crate) fn open(path: &Path) -> Result<(Self, [u8; 32])> {
         let mut file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let mut digest = Sha256::new();
         let mut read = 0u64;
+        let mut lines = matches!(Format::of(path), Ok(Format::JsonLines)).then(LineEnds::default);
+        let mut look = |chunk: &[u8]| {
+            digest.update(chunk);
+            if let Some(lines) = &mut lines {
+                lines.feed(chunk);
+            }
+        };
         let held = if len <= IN_MEMORY {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(Error::io(path))?;
-            digest.update(&bytes);
+            bytes.chunks(CHUNK).for_each(&mut look);
             read += bytes.len() as u64;
             Held::Memory(Arc::new(bytes))
         } else {
@@ -50,7 +61,7 @@ impl Source {
                 if count == 0 {
                     break;
                 }
-                digest.update(&buffer[..count]);
+                look(&buffer[..count]);
                 read += count as u64;
             }
             Held::File(Arc::new(file))
@@ -60,6 +71,7 @@ impl Source {
                 path: path.to_owned(),
                 len: read,
                 held,
+                lines: lines.and_then(LineEnds::finish).map(Arc::new),
             },
             digest.finalize().into(),
         ))
@@ -77,6 +89,7 @@ impl Source {
         Self {
             path: path.to_owned(),
             len: bytes.len() as u64,
+            lines: None,
             held: Held::Memory(Arc::new(bytes)),
         }
     }
@@ -86,6 +99,7 @@ impl Source {
         Self {
             path: path.to_owned(),
             len,
+            lines: None,
             held: Held::File(Arc::new(file)),
         }
     }
@@ -110,34 +124,22 @@ impl Source {
         }
     }
 
-    /// The bytes `start..end` of a row; rows in order are read ahead.
-    #[inline]
-    pub(crate) fn read_row<'a>(
-        &'a self,
-        start: u64,
-        end: u64,
-        window: &'a mut Window,
-    ) -> Result<&'a [u8]> {
-        if let Held::Memory(bytes) = &self.held {
-            let end = end.min(self.len);
-            return Ok(&bytes[start.min(end) as usize..end as usize]);
+    /// Fills `out` with the bytes from `start` on, which must exist.
+    pub(super) fn read_into(&self, start: u64, out: &mut [u8]) -> Result<()> {
+        match &self.held {
+            Held::Memory(bytes) => {
+                out.copy_from_slice(&bytes[start as usize..start as usize + out.len()]);
+                Ok(())
+            }
+            Held::File(file) => file
+                .read_exact_at(out, start)
+                .map_err(Error::io(&self.path)),
         }
-        let held_end = window.start + window.bytes.len() as u64;
-        if start < window.start || end > held_end {
-            let in_order = start >= window.next && start - window.next < AHEAD / 4;
-            let until = if in_order {
-                end.max(start + AHEAD)
-            } else {
-                end
-            };
-            let length = self.read(start, until, &mut window.bytes)?.len();
-            window.bytes.truncate(length);
-            window.start = start;
-        }
-        window.next = end;
-        let (from, to) = (start - window.start, end - window.start);
-        let to = to.min(window.bytes.len() as u64);
-        Ok(&window.bytes[from.min(to) as usize..to as usize])
+    }
+
+    /// Whether all of it is in memory.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.held, Held::Memory(_))
     }
 
     /// Reads the bytes `start..end` from the first to the last.
@@ -160,15 +162,6 @@ impl Source {
         }
         Ok(())
     }
-}
-
-/// What was read around the last row.
-#[derive(Default)]
-pub(crate) struct Window {
-    bytes: Vec<u8>,
-    start: u64,
-    /// Where the last row ended.
-    next: u64,
 }
 
 /// A part of a file, read in order.

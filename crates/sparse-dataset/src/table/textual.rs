@@ -1,9 +1,12 @@
 //! A text file as a table: where its records are, each parsed when asked for.
 
+use std::sync::Arc;
+
 use super::ends::Ends;
 use super::record::Record;
-use super::source::{Source, Window};
+use super::source::Source;
 use super::spans;
+use super::window::Window;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::text::{Columns, Dialect, Fault, JsonScanner, RecordParser, Spelling, value_end};
@@ -15,11 +18,11 @@ const SAMPLE: u64 = 4 << 20;
 pub(crate) struct TextTable {
     pub(super) source: Source,
     /// The end of each record.
-    pub(crate) ends: Ends,
+    pub(crate) ends: Arc<Ends>,
     pub(crate) parser: RecordParser,
     /// Records before the first row (the header line).
     header: u32,
-    window: Window,
+    pub(super) window: Window,
 }
 
 impl TextTable {
@@ -35,13 +38,16 @@ impl TextTable {
             _ => {
                 let spelling = Spelling::detect(sample);
                 let parser = RecordParser::json(spelling, JsonScanner::lines(), options.lenient);
-                let ends = spans::lines(&source)?;
+                let ends = match source.lines.clone() {
+                    Some(ends) => ends,
+                    None => Arc::new(spans::lines(&source)?),
+                };
                 Self::new(source, ends, parser, 0)
             }
         }
     }
 
-    fn new(source: Source, ends: Ends, parser: RecordParser, header: u32) -> Result<Self> {
+    fn new(source: Source, ends: Arc<Ends>, parser: RecordParser, header: u32) -> Result<Self> {
         if ends.len() as u64 >= u64::from(u32::MAX) {
             let found = ends.len() as u64;
             return Err(Error::TooLarge {
@@ -67,7 +73,7 @@ impl TextTable {
             JsonScanner::document(walked, path),
             options.lenient,
         );
-        let ends = spans::document(&source, &mut parser)?;
+        let ends = Arc::new(spans::document(&source, &mut parser)?);
         Self::new(source, ends, parser, 0)
     }
 
@@ -115,7 +121,7 @@ impl TextTable {
             names.len(),
             &records[(header as usize).min(records.len())..],
         );
-        let ends = spans::delimited(&source, &dialect)?;
+        let ends = Arc::new(spans::delimited(&source, &dialect)?);
         let parser = RecordParser::delimited(dialect, &names, options.lenient);
         Self::new(source, ends, parser, header)
     }
@@ -131,7 +137,7 @@ impl TextTable {
     /// Parses a record.
     pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
         let (start, end) = self.ends.span(row);
-        let bytes = self.source.read_row(start, end, &mut self.window)?;
+        let bytes = self.window.row(&self.source, start, end)?;
         let parsed = if row < self.header {
             self.parser.literal(bytes, record)
         } else if self.parser.is_document() {

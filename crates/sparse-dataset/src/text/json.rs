@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::leaf::{nested_end, push_leaf, string_end, value_end};
+use super::leaf::{nested_end, push_leaf, push_value, string_end, value_end};
 use super::spelling::Spelling;
 use super::template::{Columns, Template};
 use crate::table::Record;
@@ -252,14 +252,11 @@ pub(crate) fn fit(
             return None;
         }
         at += piece.len();
-        let end = match *input.get(at)? {
+        match *input.get(at)? {
             b'{' => return None,
-            b'"' => string_end(input, at)?,
             b'[' if !well_formed(&input[at..nested_end(input, at)?]) => return None,
-            _ => value_end(input, at)?,
-        };
-        push_leaf(record, column, &input[at..end], spelling);
-        at = end;
+            _ => at = push_value(record, column, input, at, spelling)?,
+        }
     }
     let last = template.pieces.last()?;
     (!template.columns.is_empty() && input[at..].starts_with(last)).then_some(at + last.len())

@@ -69,14 +69,38 @@ pub(crate) fn value_end(input: &[u8], at: usize) -> Option<usize> {
     }
 }
 
+/// Adds the value that starts at `at` to the record; returns its end.
+pub(crate) fn push_value(
+    record: &mut Record,
+    column: u32,
+    input: &[u8],
+    at: usize,
+    spelling: &Spelling,
+) -> Option<usize> {
+    let end = if input.get(at) == Some(&b'"') {
+        // Most strings are plain: then looking for what is not finds the end.
+        let inside = &input[at + 1..];
+        let plain = spelling.plain_prefix(inside);
+        if inside.get(plain) == Some(&b'"') {
+            record.push(column, Kind::Text, &inside[..plain]);
+            return Some(at + plain + 2);
+        }
+        string_end(input, at + plain)?
+    } else {
+        value_end(input, at)?
+    };
+    push_leaf(record, column, &input[at..end], spelling);
+    Some(end)
+}
+
 /// Adds the value spelled `literal` to the record, decoded where the usual
 /// spelling leads back to the same bytes.
 pub(crate) fn push_leaf(record: &mut Record, column: u32, literal: &[u8], spelling: &Spelling) {
     match literal[0] {
         b'"' => {
             let inside = &literal[1..literal.len() - 1];
-            if spelling.plain_prefix(inside) == inside.len() {
-                return record.push(column, Kind::Text, inside);
+            if record.try_push(column, Kind::Text, |out| spelling.decode(inside, out)) {
+                return;
             }
             let mut text = Vec::new();
             let mut again = Vec::new();

@@ -121,32 +121,77 @@ impl Spelling {
     /// The length of the leading bytes that are spelled as they are.
     #[inline]
     pub(crate) fn plain_prefix(&self, bytes: &[u8]) -> usize {
-        // Comparisons that the compiler does on many bytes at once; a piece
-        // that may hold something else is looked at byte by byte.
-        let wide = if self.flags & (ASCII | SEPARATORS) != 0 {
-            128
-        } else {
-            0
-        };
         let mut at = 0;
         if self.flags & (SLASH | HTML | DELETE) == 0 {
+            let wide = self.flags & (ASCII | SEPARATORS) != 0;
+            // Comparisons that the compiler does on many bytes at once.
+            let high = if wide { 128 } else { 0 };
             for piece in bytes.chunks_exact(PIECE) {
                 let odd = piece.iter().fold(0u8, |odd, &byte| {
                     odd | u8::from(byte < 32)
                         | u8::from(byte == b'"')
                         | u8::from(byte == b'\\')
-                        | (byte & wide)
+                        | (byte & high)
                 });
                 if odd != 0 {
                     break;
                 }
                 at += PIECE;
             }
+            // Where bytes beyond ASCII are escaped, all of them are, or (separators) few.
+            if self.flags & SEPARATORS == 0 || self.flags & ASCII != 0 {
+                let (words, _) = bytes[at..].as_chunks::<8>();
+                for word in words {
+                    let odd = odd_bytes(u64::from_le_bytes(*word), wide);
+                    if odd != 0 {
+                        return at + odd.trailing_zeros() as usize / 8;
+                    }
+                    at += 8;
+                }
+            }
         }
         bytes[at..]
             .iter()
             .position(|&byte| !self.plain[usize::from(byte)])
             .map_or(bytes.len(), |found| at + found)
+    }
+
+    /// Decodes the inside of a string that is spelled as this writer would spell it. `false`
+    /// where it is not, or where only spelling it again would tell.
+    pub(crate) fn decode(&self, mut inside: &[u8], out: &mut Vec<u8>) -> bool {
+        loop {
+            let plain = self.plain_prefix(inside);
+            out.extend_from_slice(&inside[..plain]);
+            inside = &inside[plain..];
+            let mut length = 2;
+            match *inside {
+                [] => return true,
+                [b'\\', letter @ (b'"' | b'\\'), ..] => out.push(letter),
+                [b'\\', b'n', ..] => out.push(b'\n'),
+                [b'\\', b't', ..] => out.push(b'\t'),
+                [b'\\', b'r', ..] => out.push(b'\r'),
+                [b'\\', b'u', ref digits @ ..] if self.flags & ASCII != 0 => {
+                    let other_case = if self.flags & UPPER != 0 {
+                        b'a'..=b'f'
+                    } else {
+                        b'A'..=b'F'
+                    };
+                    let character = hex_unit(digits)
+                        .filter(|&unit| unit >= 128)
+                        .and_then(char::from_u32);
+                    let Some(character) = character else {
+                        return false;
+                    };
+                    if digits[..4].iter().any(|digit| other_case.contains(digit)) {
+                        return false;
+                    }
+                    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    length = 6;
+                }
+                _ => return false,
+            }
+            inside = &inside[length..];
+        }
     }
 
     /// Spells a string, with its quotes.
@@ -208,13 +253,26 @@ impl Spelling {
     }
 
     fn hex(&self, unit: u32, out: &mut Vec<u8>) {
-        let text = if self.flags & UPPER != 0 {
-            format!("\\u{unit:04X}")
+        let digits = if self.flags & UPPER != 0 {
+            b"0123456789ABCDEF"
         } else {
-            format!("\\u{unit:04x}")
+            b"0123456789abcdef"
         };
-        out.extend_from_slice(text.as_bytes());
+        let digit = |shift: u32| digits[(unit >> shift & 15) as usize];
+        out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
     }
+}
+
+/// Marks (in its highest bit) the first byte of a word that JSON escapes: control characters,
+/// quotes, backslashes and, if `wide`, what is beyond ASCII. Later bytes may be marked wrongly.
+fn odd_bytes(word: u64, wide: bool) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let control = below(word, 32);
+    let quote = below(word ^ ONES * u64::from(b'"'), 1);
+    let backslash = below(word ^ ONES * u64::from(b'\\'), 1);
+    let high = if wide { word } else { 0 };
+    (control | quote | backslash | high) & (ONES << 7)
 }
 
 /// Decodes the inside of a JSON string; false where an escape has no meaning.
@@ -309,6 +367,62 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_decoded_at_once_is_spelled_the_same_again() {
+        let pieces = [
+            "a",
+            "é",
+            "\\n",
+            "\\\"",
+            "\\\\",
+            "\\/",
+            "/",
+            "\\u00e9",
+            "\\u00E9",
+            "\\u2028",
+            "\u{2028}",
+            "\\b",
+            "\\u0008",
+            "\\ud83d\\ude00",
+            "<",
+            "\\u003c",
+            "\u{7f}",
+            "\\u",
+            "\\ud800",
+            "\t",
+            "long enough for words",
+        ];
+        for flags in [
+            0,
+            ASCII,
+            SLASH,
+            HTML,
+            SEPARATORS,
+            DELETE,
+            LONG,
+            ASCII | UPPER,
+            ASCII | SEPARATORS,
+        ] {
+            let spelling = Spelling::new(flags, b",", b":");
+            for first in pieces {
+                for second in pieces {
+                    let inside = format!("{first}{second}");
+                    let mut text = Vec::new();
+                    if !spelling.decode(inside.as_bytes(), &mut text) {
+                        continue;
+                    }
+                    let (mut slow, mut again) = (Vec::new(), Vec::new());
+                    assert!(unescape(inside.as_bytes(), &mut slow));
+                    assert_eq!(text, slow);
+                    spelling.string(&text, &mut again);
+                    assert_eq!(String::from_utf8_lossy(&again), format!("\"{inside}\""));
+                }
+            }
+        }
+        let usual = Spelling::new(ASCII, b",", b":");
+        assert!(usual.decode(br#"it\u2019s \"so\"\n"#, &mut Vec::new()));
     }
 
     #[test]

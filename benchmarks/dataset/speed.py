@@ -1,0 +1,80 @@
+"""Measures how fast derivatives are compressed and rebuilt, beside zstd and xdelta3.
+
+usage: speed.py SPARSE WORK_FOLDER [--bytes N] [--repeat N] [--format jsonl|parquet ...] [--without-peers] [--json FILE]
+
+Makes pairs with make_large.py: rows filtered, shuffled, edited, a column added,
+some new rows. A figure is bytes of the derivative for each CPU second (user and
+system, start of the command included), the best of the repetitions; peers run
+once. Ours checks the SHA-256 of base and output, which is in its time; every
+rebuilt file is compared with the original afterwards.
+"""
+
+import argparse
+import filecmp
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from large import HERE, measured
+
+
+def best(repeat, *command):
+    return min((measured(*command) for _ in range(repeat)), key=lambda run: run["cpu_seconds"])
+
+
+def tools(sparse, base, derivative, work, repeat, peers):
+    """Yields name, artifact, and the runs that make it and rebuild from it."""
+    delta, again = work / "delta", work / f"again{derivative.suffix}"
+    for effort in ("high", "fast"):
+        make = (sparse, "dataset", "compress", base, derivative, "-o", delta, "--effort", effort, "--force", "--json")
+        back = (sparse, "dataset", "reconstruct", base, delta, "-o", again, "--force", "--json")
+        made = best(repeat, *make)
+        yield f"sparse, {effort}", delta / "dataset.delta", made, best(repeat, *back), made["answer"]["byte_exact"]
+    if not peers:
+        return
+    patch = work / "patch"
+    for level in ("-3", "-19"):
+        prefix = f"--patch-from={base}"
+        made = measured("zstd", level, "--long=31", "--single-thread", prefix, derivative, "-o", patch, "-f", "-q")
+        back = measured("zstd", "-d", "--long=31", prefix, patch, "-o", again, "-f", "-q")
+        yield f"zstd {level} --patch-from", patch, made, back, True
+    for level in ("-1", "-9"):
+        window = ("-B", "1000000000", "-s", base)
+        made = measured("xdelta3", level, "-e", "-f", *window, derivative, patch)
+        back = measured("xdelta3", "-d", "-f", *window, patch, again)
+        yield f"xdelta3 {level}", patch, made, back, True
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sparse", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--bytes", type=int, default=300_000_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--format", nargs="+", default=["jsonl", "parquet"])
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows = []
+    print("| pair | tool | artifact | compress MB/s | rebuild MB/s | peak memory |\n|---|---|---|---|---|---|")
+    for form in args.format:
+        base, derivative = (args.work / f"{name}.{form}" for name in ("base", "derivative"))
+        if not derivative.exists():
+            make = [sys.executable, HERE / "make_large.py", args.work, "--bytes", str(args.bytes), "--format", form]
+            subprocess.run(make, check=True)
+        size = derivative.stat().st_size
+        for name, artifact, made, back, exact in tools(args.sparse, base, derivative, args.work, args.repeat, not args.without_peers):
+            again = args.work / f"again.{form}"
+            assert not exact or filecmp.cmp(derivative, again, shallow=False), f"{name}: rebuilt and original differ"
+            row = {"pair": form, "derivative_bytes": size, "tool": name, "artifact_bytes": artifact.stat().st_size, "compress": made, "rebuild": back}
+            rows.append(row)
+            speeds = [f"{size / run['cpu_seconds'] / 1e6:.0f}" for run in (made, back)]
+            peak = max(made["peak_bytes"], back["peak_bytes"]) / 1e6
+            print("|", form, "|", name, "|", f"{row['artifact_bytes']:,} | {speeds[0]} | {speeds[1]} | {peak:.0f} MB |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
