@@ -179,7 +179,7 @@ impl Preset {
         })
     }
 
-    /// The preset with groups of another size, `None` for whole rows.
+    /// The preset with groups of another size, at least one; `None` stands for whole rows.
     ///
     /// # Errors
     /// If its method has no groups of any size.
@@ -189,7 +189,7 @@ impl Preset {
             Method::Hqq => group_size.is_some(),
             _ => false,
         };
-        if !free || group_size == Some(0) {
+        if !free {
             return Err(Error::Unsupported {
                 what: format!("{} with groups of another size", self.name),
                 reason: "the group size is part of its format".to_owned(),
@@ -321,6 +321,18 @@ mod tests {
                 .len()
                 < 300
         );
+    }
+
+    #[test]
+    fn what_a_method_has_not_cannot_be_changed() {
+        let named = |name| Preset::named(name).unwrap();
+        let smaller = named("gptq_quality").with_group_size(Some(32)).unwrap();
+        assert_eq!(smaller.group_size, Some(32));
+        assert!(named("hqq_4bit").with_group_size(None).is_err());
+        assert!(named("bnb_nf4").with_group_size(Some(32)).is_err());
+        assert!(named("awq_quality").with_act_order().is_err());
+        let ordered = named("gptq_quality").with_act_order().unwrap();
+        assert!(ordered.format(Some(Format::CompressedTensors)).is_err());
     }
 
     #[test]

@@ -29,11 +29,11 @@ pub struct QuantizeArgs {
     #[arg(long, value_name = "F")]
     format: Option<Format>,
     /// Weights that share a scale, instead of the preset's number; -1 for a whole row
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=65536))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = group_size, requires = "preset")]
     group_size: Option<i64>,
     /// GPTQ: put inputs of like importance into a group, wherever they are (desc_act). Better with
     /// small groups, slower to run
-    #[arg(long)]
+    #[arg(long, requires = "preset")]
     act_order: bool,
     /// Text to calibrate on; by default one that comes with the program. GGUF presets calibrate
     /// (an importance matrix) only if it is given
@@ -77,6 +77,14 @@ pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
     match (preset, &args.output) {
         (Some(preset), Some(output)) => quantize(model, preset, output, args, context),
         (preset, _) => estimate(model, preset, args.format, context),
+    }
+}
+
+/// A number of weights, or -1.
+fn group_size(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(size @ (-1 | 1..=65536)) => Ok(size),
+        _ => Err("groups are of 1 to 65536 weights, or -1 for a whole row".to_owned()),
     }
 }
 
