@@ -15,3 +15,4 @@ if ! cat "${pinned[@]}" | cmp -s - "$venv/installed.txt"; then
     done
     cat "${pinned[@]}" > "$venv/installed.txt"
 fi
+conformance/build_llama_cpp.sh "$venv"

@@ -159,6 +159,9 @@ mod tests {
         assert_eq!(dividing(256, &[128, 384]), 128);
         assert_eq!(dividing(512, &[384, 1024]), 128);
         assert_eq!(dividing(64, &[7]), 7);
+        assert_eq!(awq_groups(128, &[192, 320]), 64);
+        assert_eq!(awq_groups(256, &[4096, 11008]), 128);
+        assert_eq!(awq_groups(128, &[100]), 16);
     }
 
     #[test]
