@@ -164,7 +164,7 @@ fn keys_that_values_do_not_give_are_kept_through_the_bytes() {
 #[test]
 fn one_large_batch_of_categories_is_read_in_time() {
     // Each row once looked at the keys of all: an hour for this.
-    let keys: Vec<Option<i8>> = (0..300_000).map(|n| Some(n % 3)).collect();
+    let keys: Vec<Option<i8>> = (0..300_000u32).map(|n| Some((n % 3) as i8)).collect();
     let kind: ArrayRef = Arc::new(kinds(&keys));
     let key = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
     let schema = Schema::new(vec![Field::new("kind", key, true)]);

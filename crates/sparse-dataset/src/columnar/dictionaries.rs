@@ -19,7 +19,7 @@ use super::values::keyed;
 use crate::wire::{Reader, put_bytes, put_number};
 
 /// Dictionaries that unfold to more are refused.
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 256 << 20;
 
 /// Which dictionary each batch has, for each field that has one (fields inside
 /// others come in their order, depth first).
@@ -129,7 +129,8 @@ impl Dictionaries {
         let mut reader = Reader::new(&plain);
         let mut out = Self::default();
         for _ in 0..reader.count()? {
-            let mut stream = StreamReader::try_new(reader.sized()?, None).ok()?;
+            let stream = reader.sized().filter(|stream| is_whole(stream))?;
+            let mut stream = StreamReader::try_new(stream, None).ok()?;
             let batch = stream.next()?.ok()?;
             out.list.push(batch.columns().first()?.clone());
         }
@@ -250,7 +251,77 @@ impl Dictionaries {
     }
 }
 
+/// Whether the messages of an Arrow stream are all there, uncompressed: the
+/// reader allocates what they claim.
+fn is_whole(mut stream: &[u8]) -> bool {
+    while let Some((head, rest)) = stream.split_at_checked(8) {
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        if !head.starts_with(&[0xff; 4]) || length == 0 {
+            return length == 0;
+        }
+        let Some((message, rest)) = rest.split_at_checked(length as usize) else {
+            return false;
+        };
+        let Ok(message) = arrow_ipc::root_as_message(message) else {
+            return false;
+        };
+        let compressed = message
+            .header_as_record_batch()
+            .is_some_and(|batch| batch.compression().is_some());
+        let body = usize::try_from(message.bodyLength()).ok();
+        let Some(rest) = body.and_then(|body| rest.get(body..)) else {
+            return false;
+        };
+        if compressed || message.header_as_dictionary_batch().is_some() {
+            return false;
+        }
+        stream = rest;
+    }
+    stream.is_empty()
+}
+
 /// Whether two dictionaries are one.
 pub(super) fn same(one: &ArrayRef, other: &ArrayRef) -> bool {
     Arc::ptr_eq(one, other) || one.to_data().ptr_eq(&other.to_data()) || one == other
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow_array::DictionaryArray;
+    use arrow_array::types::Int8Type;
+
+    use super::*;
+
+    #[test]
+    fn dictionaries_are_read_back_and_parts_of_them_are_refused() {
+        let words: DictionaryArray<Int8Type> = vec!["z", "a", "z"].into_iter().collect();
+        let schema = Schema::new(vec![Field::new("", words.data_type().clone(), true)]);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(words)]).unwrap();
+        let mut kept = Dictionaries::default();
+        kept.note(0, &batch);
+        kept.note(1, &batch);
+        let mut out = Vec::new();
+        kept.write(&mut out).unwrap();
+        let again = Dictionaries::read(&mut Reader::new(&out)).unwrap();
+        assert_eq!(again.fields, [[(0, 0)]]);
+        assert!(same(&again.list[0], &kept.list[0]));
+        for cut in 0..out.len() {
+            assert!(Dictionaries::read(&mut Reader::new(&out[..cut])).is_none());
+        }
+    }
+
+    #[test]
+    fn a_message_that_claims_more_than_there_is_is_refused() {
+        let values: ArrayRef = Arc::new(arrow_array::StringArray::from(vec!["a", "b"]));
+        let batch = RecordBatch::try_from_iter([("", values)]).unwrap();
+        let mut stream = Vec::new();
+        let mut writer = StreamWriter::try_new(&mut stream, batch.schema_ref()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        assert!(is_whole(&stream));
+        assert!(!is_whole(&stream[..stream.len() - 20]));
+        stream[6] = 0x7f;
+        assert!(!is_whole(&stream));
+    }
 }
