@@ -41,6 +41,7 @@ class Sparse:
             + ["--threads", self.threads, "--json"]
         )
         result = json.loads(outcome.output)
+        result.pop("model", None)  # a path of this machine
         return {
             "decode_tokens_per_second": result["decode_tokens_per_second"],
             "time_to_first_token_ms": result["time_to_first_token_ms"]["p50"],
