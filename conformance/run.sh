@@ -15,6 +15,5 @@ if ! cat "${pinned[@]}" | cmp -s - "$venv/installed.txt"; then
     done
     cat "${pinned[@]}" > "$venv/installed.txt"
 fi
-conformance/build_llama_cpp.sh "$venv"
 cargo build --release --quiet
 exec "$venv/bin/python" -m unittest discover --start-directory conformance --pattern '*_test.py'
