@@ -135,6 +135,12 @@ class Models(unittest.TestCase):
         worst = (theirs - ours).abs().max().item()
         self.assertEqual(off, 0, f"{what}: {off} of {ours.numel()} differ, by up to {worst}")
 
+    def assertRuns(self, model):
+        ids = torch.arange(24).unsqueeze(0)
+        with torch.no_grad():
+            logits = model(ids).logits
+        self.assertTrue(torch.isfinite(logits.float()).all())
+
     def assertPerplexity(self, client, folder, tolerance=TOLERANCE):
         """A client's perplexity, that of a model which it loaded, is that of `sparse eval`."""
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -1,9 +1,8 @@
 """What `sparse quantize` writes, opened by the libraries that people run it with.
 
 Every test quantizes a small model, lets the client load it on the CPU, and compares the weights
-that the client computes with those that `sparse dequantize` does, bit for bit, and its perplexity
-with that of `sparse eval`. A client that is not installed skips its tests; `run.sh` installs those
-of `requirements-quant.txt`.
+that the client computes with those that `sparse dequantize` does, bit for bit. A client that is
+not installed skips its tests; `run.sh` installs those of `requirements-quant.txt`.
 """
 
 import json
@@ -21,11 +20,11 @@ class Bitsandbytes(Models):
     def test_nf4_loads_and_means_the_same(self):
         import bitsandbytes
 
-        for model in self.originals:
+        for model in ("gpt2", "llama"):
             for preset in ("bnb_nf4", "bnb_nf4_plain"):
                 out, _, plain = self.make(model, preset)
-                loaded = load(out, dtype=torch.float32)
-                self.assertPerplexity(loaded, out)
+                loaded = load(out)
+                self.assertRuns(loaded)
                 for layer in self.layers(model):
                     weight = loaded.get_submodule(layer).weight
                     theirs = bitsandbytes.functional.dequantize_4bit(
@@ -57,10 +56,10 @@ class Bitsandbytes(Models):
     def test_int8_loads_and_is_the_librarys(self):
         import bitsandbytes
 
-        for model in self.originals:
+        for model in ("gpt2", "llama"):
             out, _, plain = self.make(model, "bnb_int8")
-            loaded = load(out, dtype=torch.float32)
-            self.assertPerplexity(loaded, out)
+            loaded = load(out)
+            self.assertRuns(loaded)
             stored = tensors(out)
             for layer in self.layers(model):
                 weight = loaded.get_submodule(layer).weight
@@ -77,15 +76,15 @@ class Bitsandbytes(Models):
 @needs("compressed_tensors")
 class CompressedTensors(Models):
     def test_it_loads_and_means_the_same(self):
-        for model in ("llama", "llama-trained"):
-            for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
-                out, _, plain = self.make(model, preset, "--format", "compressed-tensors")
-                loaded = load(out)
-                for layer in self.layers(model):
-                    theirs = loaded.get_submodule(layer).weight
-                    ours = plain[f"{layer}.weight"].to(theirs.dtype)
-                    self.assertSame(theirs, ours, f"{preset} {layer}")
-                self.assertPerplexity(load(out, dtype=torch.float32), out)
+        for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
+            out, _, plain = self.make("llama", preset, "--format", "compressed-tensors")
+            loaded = load(out)
+            self.assertRuns(loaded)
+            for layer in self.layers("llama"):
+                module = loaded.get_submodule(layer)
+                theirs = module.weight
+                ours = plain[f"{layer}.weight"].to(theirs.dtype)
+                self.assertSame(theirs, ours, f"{preset} {layer}")
 
 
 @needs("hqq")
@@ -93,12 +92,11 @@ class Hqq(Models):
     def test_the_library_reads_it_and_would_have_written_it(self):
         from hqq.core.quantize import HQQLinear, Quantizer
 
-        for model in self.originals:
+        for model in ("gpt2", "llama"):
             for preset, bits in (("hqq_4bit", 4), ("hqq_3bit", 3)):
                 out, _, plain = self.make(model, preset)
                 stored = tensors(out)
                 same = total = 0
-                client = load(self.originals[model], dtype=torch.float32)
                 for layer in self.layers(model):
                     state = {
                         name.removeprefix(layer + "."): tensor
