@@ -269,8 +269,8 @@ fn odd_bytes(word: u64, wide: bool) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
     let control = below(word, 32);
-    let quote = below(word ^ ONES * u64::from(b'"'), 1);
-    let backslash = below(word ^ ONES * u64::from(b'\\'), 1);
+    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
     let high = if wide { word } else { 0 };
     (control | quote | backslash | high) & (ONES << 7)
 }
