@@ -48,7 +48,7 @@ pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorInfo, header_len, 
 pub use hub::{HubConfig, HubError, Progress, RepoId, resolve};
 pub use memmap2::Mmap;
 pub use relpath::{RelPath, RelPathError};
-pub use shard::Shard;
+pub use shard::{Shard, read_exact_at};
 pub use tensor::TensorRef;
 pub use write::{
     AtomicFile, Existing, OutputDir, ShardWriter, TensorSpec, TensorWriter, WriteOptions,

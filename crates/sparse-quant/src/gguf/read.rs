@@ -1,8 +1,10 @@
 //! Reading a GGUF file: everything is checked against the file's size before it is used.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use sparse_checkpoint::read_exact_at;
 
 use super::container::{ALIGNMENT, MAGIC, Value, kind};
 use crate::format::damaged;
@@ -123,9 +125,7 @@ impl GgufFile {
             ));
         };
         let mut bytes = vec![0; tensor.bytes().unwrap_or(0) as usize]; // within the file
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(self.data_start + tensor.offset))
-            .and_then(|_| file.read_exact(&mut bytes))
+        read_exact_at(&self.file, &mut bytes, self.data_start + tensor.offset)
             .map_err(Error::io("read", &self.path))?;
         Ok((tensor, bytes))
     }

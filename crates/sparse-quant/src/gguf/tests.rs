@@ -34,6 +34,25 @@ fn written(dir: &Path, preset: &str) -> std::path::PathBuf {
 }
 
 #[test]
+fn threads_read_one_file_without_disturbing_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = GgufFile::open(&written(dir.path(), "gguf_q4_0")).unwrap();
+    let read = |tensor: &GgufTensor| file.bytes(&tensor.name).unwrap().1;
+    let expected: Vec<_> = file.tensors().iter().map(read).collect();
+    std::thread::scope(|scope| {
+        for shift in 0..4 {
+            let (file, expected) = (&file, &expected);
+            scope.spawn(move || {
+                for turn in 0..200 {
+                    let at = (shift * 7 + turn) % expected.len();
+                    assert!(read(&file.tensors()[at]) == expected[at], "tensor {at}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_file_holds_what_the_checkpoint_does() {
     let dir = tempfile::tempdir().unwrap();
     let file = GgufFile::open(&written(dir.path(), "gguf_q8_0")).unwrap();
