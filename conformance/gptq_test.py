@@ -14,6 +14,9 @@ import safetensors.torch
 import torch
 import transformers
 
+# Windows of calibration text: what is compared does not depend on how good the weights are.
+SAMPLES = 8
+
 
 @needs("gptqmodel", "optimum", "accelerate")
 class GptqModel(Models):
@@ -38,7 +41,7 @@ class GptqModel(Models):
 
     def check(self, model, preset, *arguments):
         """Returns the client's layers by name."""
-        out, report, plain = self.make(model, preset, *arguments)
+        out, report, plain = self.make(model, preset, "--samples", SAMPLES, *arguments)
         client = self.opened(out)
         found = {
             name: module for name, module in client.named_modules() if hasattr(module, "qweight")

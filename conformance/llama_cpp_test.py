@@ -12,7 +12,7 @@ import pathlib
 import sys
 import unittest
 
-from quant_support import CONTEXT, TEXT, TOKENS, TOLERANCE, Models, needs
+from quant_support import CONTEXT, TEXT, TOKENS, TOLERANCE, UNTRAINED, Models, needs
 from support import ROOT, sparse
 
 import numpy
@@ -50,7 +50,8 @@ class LlamaCpp(Models):
                 asked = ["--protocol", "gptq-paper", "--context", CONTEXT, "--max-tokens", TOKENS]
                 ours = sparse("eval", plain, "--text", TEXT, *asked)["perplexity"]
                 off = theirs / ours - 1
-                self.assertLessEqual(abs(off), TOLERANCE, f"{out.name}: {theirs} for {ours}")
+                bound = UNTRAINED if model == "llama" else TOLERANCE
+                self.assertLessEqual(abs(off), bound, f"{out.name}: {theirs} for {ours}")
 
 
 def perplexity(client, ids):

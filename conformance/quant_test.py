@@ -20,27 +20,29 @@ class Bitsandbytes(Models):
     def test_nf4_loads_and_means_the_same(self):
         import bitsandbytes
 
-        for model in ("gpt2", "llama"):
+        for model in self.originals:
             for preset in ("bnb_nf4", "bnb_nf4_plain"):
-                out, _, plain = self.make(model, preset)
+                out, report, plain = self.make(model, preset)
                 loaded = load(out)
                 self.assertRuns(loaded)
-                for layer in self.layers(model):
+                weights = {}
+                for layer in self.layers(model, report):
                     weight = loaded.get_submodule(layer).weight
-                    theirs = bitsandbytes.functional.dequantize_4bit(
+                    weights[layer] = theirs = bitsandbytes.functional.dequantize_4bit(
                         weight.data, weight.quant_state
                     )
                     ours = self.ours(model, plain, layer).to(theirs.dtype)
                     self.assertSame(theirs, ours, f"{preset} {layer}")
+                self.assertPerplexityOfWeights(model, out, weights)
 
     def test_nf4_codes_are_the_librarys(self):
         import bitsandbytes
 
         for model in ("gpt2", "llama"):
             for preset, nested in (("bnb_nf4", True), ("bnb_nf4_plain", False)):
-                out, _, _ = self.make(model, preset, "--force")
+                out, report, _ = self.make(model, preset, "--force")
                 stored = tensors(out)
-                for layer in self.layers(model):
+                for layer in self.layers(model, report):
                     codes, state = bitsandbytes.functional.quantize_4bit(
                         self.original(model, layer), quant_type="nf4", compress_statistics=nested
                     )
@@ -56,35 +58,39 @@ class Bitsandbytes(Models):
     def test_int8_loads_and_is_the_librarys(self):
         import bitsandbytes
 
-        for model in ("gpt2", "llama"):
-            out, _, plain = self.make(model, "bnb_int8")
+        for model in self.originals:
+            out, report, plain = self.make(model, "bnb_int8")
             loaded = load(out)
             self.assertRuns(loaded)
             stored = tensors(out)
-            for layer in self.layers(model):
+            weights = {}
+            for layer in self.layers(model, report):
                 weight = loaded.get_submodule(layer).weight
                 scale = weight.SCB if weight.SCB is not None else stored[f"{layer}.SCB"]
-                theirs = torch.ops.bitsandbytes.int8_vectorwise_dequant(weight.data, scale)
+                weights[layer] = theirs = torch.ops.bitsandbytes.int8_vectorwise_dequant(weight.data, scale)
                 self.assertSame(theirs, self.ours(model, plain, layer), layer)
                 codes, absmax, _ = bitsandbytes.functional.int8_vectorwise_quant(
                     self.original(model, layer).half()
                 )
                 self.assertSame(codes, stored[f"{layer}.weight"], layer)
                 self.assertSame(absmax, stored[f"{layer}.SCB"], layer)
+            self.assertPerplexityOfWeights(model, out, weights)
 
 
 @needs("compressed_tensors")
 class CompressedTensors(Models):
     def test_it_loads_and_means_the_same(self):
-        for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
-            out, _, plain = self.make("llama", preset, "--format", "compressed-tensors")
-            loaded = load(out)
-            self.assertRuns(loaded)
-            for layer in self.layers("llama"):
-                module = loaded.get_submodule(layer)
-                theirs = module.weight
-                ours = plain[f"{layer}.weight"].to(theirs.dtype)
-                self.assertSame(theirs, ours, f"{preset} {layer}")
+        for model in ("llama", "llama-trained"):
+            for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
+                out, report, plain = self.make(model, preset, "--format", "compressed-tensors")
+                loaded = load(out)
+                self.assertRuns(loaded)
+                weights = {}
+                for layer in self.layers(model, report):
+                    weights[layer] = theirs = loaded.get_submodule(layer).weight
+                    ours = plain[f"{layer}.weight"].to(theirs.dtype)
+                    self.assertSame(theirs, ours, f"{preset} {layer}")
+                self.assertPerplexityOfWeights(model, out, weights)
 
 
 @needs("hqq")
@@ -92,12 +98,13 @@ class Hqq(Models):
     def test_the_library_reads_it_and_would_have_written_it(self):
         from hqq.core.quantize import HQQLinear, Quantizer
 
-        for model in ("gpt2", "llama"):
+        for model in self.originals:
             for preset, bits in (("hqq_4bit", 4), ("hqq_3bit", 3)):
-                out, _, plain = self.make(model, preset)
+                out, report, plain = self.make(model, preset)
                 stored = tensors(out)
                 same = total = 0
-                for layer in self.layers(model):
+                weights = {}
+                for layer in self.layers(model, report):
                     state = {
                         name.removeprefix(layer + "."): tensor
                         for name, tensor in stored.items()
@@ -107,7 +114,7 @@ class Hqq(Models):
                         None, None, compute_dtype=torch.float16, device="cpu", initialize=False
                     )
                     linear.load_state_dict(dict(state))
-                    theirs = linear.dequantize()
+                    weights[layer] = theirs = linear.dequantize()
                     self.assertSame(theirs, self.ours(model, plain, layer), f"{preset} {layer}")
                     size = int(state["group_size"])
                     codes, meta = Quantizer.quantize(
@@ -123,6 +130,7 @@ class Hqq(Models):
                     close = (meta["zero"].half() - state["zero"]).abs() <= 4e-3
                     self.assertGreater(close.float().mean().item(), 0.99, layer)
                 self.assertGreater(same / total, 0.999, f"{model} {preset}: {same} of {total}")
+                self.assertPerplexityOfWeights(model, out, weights)
 
 
 @needs("optimum.quanto", "accelerate") if installed("optimum") else unittest.skip("no optimum")
@@ -130,14 +138,17 @@ class Quanto(Models):
     def test_it_loads_and_means_the_same(self):
         from optimum.quanto import QuantizedModelForCausalLM
 
-        for preset in ("quanto_int8", "quanto_int4"):
-            out, _, plain = self.make("llama", preset)
-            loaded = QuantizedModelForCausalLM.from_pretrained(str(out))._wrapped
-            for layer in self.layers("llama"):
-                weight = loaded.get_submodule(layer).weight
-                theirs = weight.dequantize()
-                ours = plain[f"{layer}.weight"].to(theirs.dtype)
-                self.assertSame(theirs, ours, f"{preset} {layer}")
+        for model in ("llama", "llama-trained"):
+            for preset in ("quanto_int8", "quanto_int4"):
+                out, report, plain = self.make(model, preset)
+                loaded = QuantizedModelForCausalLM.from_pretrained(str(out))._wrapped
+                weights = {}
+                for layer in self.layers(model, report):
+                    weight = loaded.get_submodule(layer).weight
+                    weights[layer] = theirs = weight.dequantize()
+                    ours = plain[f"{layer}.weight"].to(theirs.dtype)
+                    self.assertSame(theirs, ours, f"{preset} {layer}")
+                self.assertPerplexityOfWeights(model, out, weights)
 
 
 @needs("gguf")
