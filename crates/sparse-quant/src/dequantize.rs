@@ -115,6 +115,11 @@ impl<'a> Quantized<'a> {
                 let map = serde_json::from_slice(&file.read(MAX_MAP_BYTES)?).unwrap_or_default();
                 Scheme::from_quanto_map(&map).ok_or("it names no known kind of codes".to_owned())
             }
+            None if config["quantization_config"].is_null() => {
+                return Err(Error::NotQuantized {
+                    path: checkpoint.root().to_owned(),
+                });
+            }
             None => Scheme::from_config(&config["quantization_config"]),
         };
         let scheme = scheme

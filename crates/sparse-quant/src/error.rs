@@ -92,6 +92,12 @@ pub enum Error {
         /// By what.
         found: String,
     },
+    /// The checkpoint is not quantized.
+    #[error("{} is not quantized: its weights are plain numbers", .path.display())]
+    NotQuantized {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// A tensor has a type or shape that is not a layer's.
     #[error("{}: tensor {tensor:?} should be {expected}, found {found}", .path.display())]
     Tensor {
@@ -189,6 +195,7 @@ impl Error {
             }
             Error::Architecture { .. } => "quantize a decoder of one of these families",
             Error::AlreadyQuantized { .. } => "start from the model as it was before quantization",
+            Error::NotQuantized { .. } => "`sparse quantize` does the opposite",
             Error::NotFinite { .. } => {
                 "the checkpoint may be damaged or its training have diverged"
             }

@@ -266,7 +266,7 @@ impl Scheme {
                 (4, Some("gemm" | "GEMM") | None) => Ok(Scheme::Awq {
                     group_size: group_size(&config["group_size"])?.unwrap_or(usize::MAX),
                 }),
-                (bits, version) => Err(format!("{bits} bits, version {version:?}")),
+                (bits, _) => Err(format!("{bits} bits, version {}", config["version"])),
             },
             Some("compressed-tensors") => {
                 if config["format"] != "pack-quantized" {
@@ -286,7 +286,7 @@ impl Scheme {
                     group_size: group_size(&params["group_size"])?.unwrap_or(usize::MAX),
                 })
             }
-            other => Err(format!("quant_method is {other:?}")),
+            _ => Err(format!("quant_method is {}", config["quant_method"])),
         }
     }
 

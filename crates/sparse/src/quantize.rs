@@ -108,8 +108,8 @@ pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn list(context: &Context) -> anyhow::Result<Outcome> {
     let mut text = format!(
-        "{:16} {:8} {:>4} {:>6}  {:10}  {}\n",
-        "preset", "method", "bits", "group", "calibrated", "formats"
+        "{:13}  {:6} {:>4}  {:>5}  {:4}  {}\n",
+        "preset", "method", "bits", "group", "text", "formats"
     );
     let mut rows: Vec<Value> = Vec::new();
     for preset in PRESETS {
@@ -118,12 +118,12 @@ fn list(context: &Context) -> anyhow::Result<Outcome> {
             .group_size
             .map_or("-".to_owned(), |size| size.to_string());
         text.push_str(&format!(
-            "{:16} {:8} {:>4} {group:>6}  {:10}  {}\n",
+            "{:13}  {:6} {:>4}  {group:>5}  {:4}  {}\n",
             preset.name,
             preset.method.name(),
             preset.bits,
             if preset.calibrated { "yes" } else { "no" },
-            formats.join(", ")
+            formats.join(" ")
         ));
         rows.push(json!({
             "preset": preset.name,

@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 
 use common::Desk;
+use insta::assert_snapshot;
 
 fn refused(desk: &Desk, args: &[&str]) -> (String, String) {
     let run = desk.run(&[args, &["--json"]].concat());
@@ -13,6 +14,48 @@ fn refused(desk: &Desk, args: &[&str]) -> (String, String) {
     let json = run.json();
     let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
     (text("error"), text("hint"))
+}
+
+fn show(lines: &[&str]) -> String {
+    let desk = Desk::new();
+    let runs: Vec<String> = lines.iter().map(|line| desk.show(line)).collect();
+    runs.join("\n")
+}
+
+#[test]
+fn help() {
+    assert_snapshot!(show(&["quantize --help", "dequantize --help"]));
+}
+
+#[test]
+fn lists_and_estimates() {
+    assert_snapshot!(show(&["quantize --list", "quantize base --estimate"]));
+}
+
+#[test]
+fn what_is_written_and_what_is_said_of_it() {
+    assert_snapshot!(show(&[
+        "quantize base --preset rtn_int4 -o out",
+        "quantize base --preset gptq_quality --samples 4 --group-size 48 -o ragged",
+        "quantize base --preset gguf_q4_k_m -o gguf",
+        "dequantize out -o plain",
+    ]));
+}
+
+#[test]
+fn mistakes() {
+    assert_snapshot!(show(&[
+        "quantize base --preset fp16",
+        "quantize base -o out",
+        "quantize base --preset bnb_nf3 -o out",
+        "quantize base --preset bnb_nf4 --format gguf -o out",
+        "quantize base --preset awq_quality -o out",
+        "quantize ./nowhere --preset fp16 -o out",
+        "quantize base --preset bnb_nf4 -o out",
+        "quantize base --preset bnb_nf4 -o out",
+        "quantize out --preset bnb_nf4 -o other",
+        "dequantize base -o plain",
+    ]));
 }
 
 #[test]
