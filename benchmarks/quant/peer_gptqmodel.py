@@ -40,6 +40,9 @@ def main():
     parser.add_argument("--symmetric", action="store_true")
     parser.add_argument("--act-order", action="store_true")
     args = parser.parse_args()
+    for name in ("model", "out", "text"):
+        setattr(args, name, getattr(args, name).resolve())
+    os.chdir(args.out.parent)  # it keeps its logs in the current folder
 
     torch.manual_seed(args.seed)
     config = {
