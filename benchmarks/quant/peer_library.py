@@ -33,7 +33,7 @@ def hqq(weight, bits, group_size=64):
     codes, meta = Quantizer.quantize(
         weight, nbits=bits, group_size=group_size, axis=1, device="cpu", compute_dtype=torch.float16
     )
-    size = codes.numel() + 4 * meta["scale"].numel()
+    size = codes.numel() * codes.element_size() + 4 * meta["scale"].numel()
     return Quantizer.dequantize(codes, meta), size
 
 
