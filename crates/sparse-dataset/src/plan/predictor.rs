@@ -7,7 +7,7 @@ use crate::table::{Kind, Record, hash_bytes};
 use crate::wire::{Reader, put_bytes, put_number};
 
 /// Where a value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
     /// A column of the base row.
     Base(u32),

@@ -1,6 +1,6 @@
 //! Finding the function that gives most cells of a column, on a sample.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::guess::guesses;
 use super::predictor::number;
@@ -63,6 +63,7 @@ fn counted(column: u32, samples: &[Sample]) -> f64 {
 struct Sources<'a> {
     base: &'a [u32],
     own: Vec<u32>,
+    repeating: &'a HashSet<Origin>,
 }
 
 impl Sources<'_> {
@@ -87,6 +88,22 @@ impl Sources<'_> {
     }
 }
 
+/// The columns whose values repeat, so that one may be mapped to another's. Found once: tables may
+/// have hundreds of columns.
+fn repeating(samples: &[Sample], own: u32, base: u32) -> HashSet<Origin> {
+    let repeats = |origin: &Origin| {
+        let cells = samples.iter().filter_map(|sample| match *origin {
+            Origin::Own(column) => sample.own.get(column as usize),
+            Origin::Base(column) => sample.base.as_ref()?.get(column as usize),
+        });
+        let seen: HashSet<u64> = cells.map(|(_, bytes)| hash_bytes(bytes)).collect();
+        seen.len() * 2 < samples.len()
+    };
+    let origins = (0..own).map(Origin::Own);
+    let origins = origins.chain((0..base).map(Origin::Base));
+    origins.filter(repeats).collect()
+}
+
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -104,25 +121,10 @@ fn best(column: u32, kind: Kind, samples: &[Sample], sources: &Sources<'_>) -> (
         }
     }
     // Mappings only from columns whose values repeat.
-    for origin in sources
-        .own
-        .iter()
-        .map(|&c| Origin::Own(c))
-        .chain(sources.base.iter().map(|&c| Origin::Base(c)))
-    {
-        let predictor = Predictor::Learned(origin);
-        let mut seen = HashMap::new();
-        for sample in samples {
-            for (at, _, bytes) in sources.cells(sample) {
-                if at == origin {
-                    *seen.entry(hash_bytes(bytes)).or_insert(0usize) += 1;
-                }
-            }
-        }
-        if seen.len() * 2 < samples.len() {
-            candidates.push(predictor);
-        }
-    }
+    let origins = sources.own.iter().map(|&column| Origin::Own(column));
+    let origins = origins.chain(sources.base.iter().map(|&column| Origin::Base(column)));
+    let repeating = origins.filter(|origin| sources.repeating.contains(origin));
+    candidates.extend(repeating.map(Predictor::Learned));
     let mut best = (
         Predictor::Previous,
         rate(&Predictor::Previous, column, kind, samples),
@@ -181,6 +183,7 @@ pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[S
     let kinds: Vec<Kind> = (0..count)
         .map(|column| usual_kind(column, samples))
         .collect();
+    let repeating = repeating(samples, count, base_names.len() as u32);
     let mut chosen: Vec<Option<(Predictor, f64)>> = vec![None; names.len()];
     let mut order = Vec::new();
     let mut later = Vec::new();
@@ -192,6 +195,7 @@ pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[S
             &Sources {
                 base: &base,
                 own: Vec::new(),
+                repeating: &repeating,
             },
         );
         let is_copy = matches!(&found.0, Predictor::Concat(pieces) if matches!(pieces.as_slice(), [Piece::Cell(_, Fold::As)]))
@@ -222,7 +226,11 @@ pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[S
             column,
             kinds[column as usize],
             samples,
-            &Sources { base: &base, own },
+            &Sources {
+                base: &base,
+                own,
+                repeating: &repeating,
+            },
         );
         if let Some(current) = &mut chosen[column as usize]
             && found.1 >= current.1
