@@ -1,5 +1,6 @@
 //! Reading a GGUF file: everything is checked against the file's size before it is used.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -71,7 +72,12 @@ impl GgufFile {
             .at
             .checked_next_multiple_of(alignment)
             .unwrap_or(u64::MAX);
+        let mut names = HashSet::new();
         for tensor in &tensors {
+            if !names.insert(&tensor.name) {
+                let reason = "two tensors have this name".to_owned();
+                return Err(damaged(path, &tensor.name, reason));
+            }
             let end = tensor
                 .bytes()
                 .and_then(|bytes| bytes.checked_add(tensor.offset)?.checked_add(data_start));

@@ -127,6 +127,16 @@ fn damaged_headers_are_errors_and_never_panics() {
             }
         }
     }
+    let mut twice = whole.clone();
+    let name = b"blk.0.ffn_up.weight";
+    let at = twice.windows(name.len()).position(|bytes| bytes == name);
+    twice[at.unwrap() + 4] = b'1';
+    assert!(
+        open(&twice)
+            .unwrap_err()
+            .to_string()
+            .contains("two tensors")
+    );
     let mut huge = whole.clone();
     huge[8..16].fill(0xff);
     assert!(open(&huge).unwrap_err().to_string().contains("do not fit"));
