@@ -3,7 +3,7 @@
 llama.cpp multiplies quantized weights with activations that it rounds to 8 bits in blocks of 32 or
 256, and keeps keys and values in f16, so its perplexity is not that of the weights to the last
 digit. The errors of that rounding have no bias, and over two thousand tokens of the trained models
-0.03 % of them remain: the 0.1 % that other clients must keep to holds here too.
+0.03 % of them remain: there the 0.1 % that other clients must keep to holds here too.
 """
 
 import math

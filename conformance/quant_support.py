@@ -151,10 +151,13 @@ class Models(unittest.TestCase):
         """The perplexity of the weights that a client computes (by layer, outputs first) is that of
         `sparse eval`. They are multiplied in float32: a client's own kernels may round to bfloat16.
         """
-        client = load(out.with_name(out.name + "-plain"), dtype=torch.float32)
+        plain = out.with_name(out.name + "-plain")
+        client = load(plain, dtype=torch.float32)
         for layer, theirs in weights.items():
             theirs = theirs.detach().float()
             client.get_submodule(layer).weight.data = theirs.t() if model == "gpt2" else theirs
+        # `sparse dequantize` rounds as the client does, what runs the codes themselves does not.
+        self.assertPerplexity(client, plain)
         self.assertPerplexity(client, out, UNTRAINED if model == "llama" else TOLERANCE)
 
     def assertPerplexity(self, client, folder, tolerance=TOLERANCE):

@@ -27,8 +27,9 @@ MODELS = ["gpt2-base-bf16", "llama-base-bf16"]
 GGUF = {"gguf_q4_0": "Q4_0", "gguf_q8_0": "Q8_0", "gguf_q4_k_m": "Q4_K_M", "gguf_q6_k": "Q6_K"}
 CALIBRATED = ["gptq_quality", "awq_quality"]
 LIBRARIES = ["hqq_4bit", "hqq_3bit", "bnb_nf4", "bnb_nf4_plain"]
-METHODS = ["gptq_quality"] + LIBRARIES + list(GGUF) + [f"{name}+imatrix" for name in GGUF]
-METHODS.append("awq_quality")
+IMATRIX = [f"{name}+imatrix" for name in GGUF]
+# The slowest peer comes last: what was measured before it is kept.
+METHODS = ["gptq_quality", *LIBRARIES, *GGUF, *IMATRIX, "awq_quality"]
 
 
 class Bench:
@@ -148,7 +149,7 @@ class Bench:
                     runs[who].append(make())
                 except Failed as error:
                     runs[who].append({"error": str(error)})
-        return {"method": method, **runs}
+        return {"method": method, "samples": self.samples(preset), **runs}
 
 
 def mean(runs, key):
@@ -185,7 +186,7 @@ def table(model, rows):
 def save(args, model, rows):
     result = {
         "model": model, "date": machine.now(), "commit": machine.commit(HERE),
-        "machine": machine.describe(), "load": machine.load(), "samples": args.samples,
+        "machine": machine.describe(), "load": machine.load(),
         "tokens": args.tokens, "protocol": "hf-stride", "rows": rows,
     }
     (args.results / f"quant-{model}.json").write_text(json.dumps(result, indent=1) + "\n")
