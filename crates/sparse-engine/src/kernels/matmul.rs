@@ -1,12 +1,15 @@
 //! Rows of activations times a matrix in panels.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Level;
 use super::panels::{Values, WIDTH};
 
-/// Inputs that are worked on at a time: a panel's piece of 16 KiB stays in the first-level cache.
-const DEPTH: usize = 256;
+/// Inputs that are worked on at a time, and panels: their 128 KiB stay in the second-level cache,
+/// from which a panel streams while the rows of a tile, at most 12 KiB, stay in the first.
+const DEPTH: usize = 512;
+const PANELS: usize = 4;
 
 /// Rows of activations: `count` of them, `stride` values apart, of which the first `width` count.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +130,13 @@ fn multiply_one(
     }
 }
 
-/// Bound by arithmetic: pieces of a panel are widened once and used for all rows.
+thread_local! {
+    /// Room for widened weights: clearing it anew for each product would cost as much as a few
+    /// rows do.
+    static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bound by arithmetic: pieces of panels are widened once and used for all rows.
 fn multiply_many(
     level: Level,
     x: Rows<'_>,
@@ -137,42 +146,78 @@ fn multiply_many(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    let mut scratch = [0.0; DEPTH * WIDTH];
-    let mut start = 0;
-    loop {
-        let depth = (x.width() - start).min(DEPTH);
-        for (at, panel) in panels.clone().enumerate() {
-            let range = panel * groups + start..panel * groups + start + depth;
-            let piece = match weights {
-                Values::F32(values) => &values[range.start * WIDTH..range.end * WIDTH],
-                _ => {
-                    let piece = &mut scratch[..depth * WIDTH];
-                    weights.widen(level, range, piece);
-                    piece
+    WIDENED.with_borrow_mut(|widened| {
+        for first in panels.clone().step_by(PANELS) {
+            let together = first..(first + PANELS).min(panels.end);
+            let column = (first - panels.start) * WIDTH;
+            let mut start = 0;
+            loop {
+                let depth = (x.width() - start).min(DEPTH);
+                let pieces = pieces(
+                    level,
+                    weights,
+                    groups,
+                    together.clone(),
+                    start..start + depth,
+                    widened,
+                );
+                for row in (0..x.count).step_by(ROWS) {
+                    for (at, piece) in pieces.iter().take(together.len()).enumerate() {
+                        let tile = Tile {
+                            x: &x.values[row * x.stride + start..],
+                            x_stride: x.stride,
+                            rows: (x.count - row).min(ROWS),
+                            piece,
+                            out: &mut out[row * out_stride + column + at * WIDTH..],
+                            out_stride,
+                            add: start > 0,
+                        };
+                        match level {
+                            Level::Scalar => scalar::tile(tile),
+                            #[cfg(target_arch = "x86_64")]
+                            Level::Avx2 => super::matmul_avx2::tile(tile),
+                        }
+                    }
                 }
-            };
-            for first in (0..x.count).step_by(ROWS) {
-                let tile = Tile {
-                    x: &x.values[first * x.stride + start..],
-                    x_stride: x.stride,
-                    rows: (x.count - first).min(ROWS),
-                    piece,
-                    out: &mut out[first * out_stride + at * WIDTH..],
-                    out_stride,
-                    add: start > 0,
-                };
-                match level {
-                    Level::Scalar => scalar::tile(tile),
-                    #[cfg(target_arch = "x86_64")]
-                    Level::Avx2 => super::matmul_avx2::tile(tile),
+                start += depth;
+                if start == x.width() {
+                    break;
                 }
             }
         }
-        start += depth;
-        if start == x.width() {
-            return;
+    });
+}
+
+/// The weights of the inputs `range` in each of at most [`PANELS`] panels: as they are if they are
+/// f32, widened into `widened` otherwise.
+fn pieces<'a>(
+    level: Level,
+    weights: &'a Values,
+    groups: usize,
+    panels: Range<usize>,
+    range: Range<usize>,
+    widened: &'a mut Vec<f32>,
+) -> [&'a [f32]; PANELS] {
+    let groups = |panel: usize| panel * groups + range.start..panel * groups + range.end;
+    let mut pieces: [&[f32]; PANELS] = [&[]; PANELS];
+    if let Values::F32(values) = weights {
+        for (piece, panel) in pieces.iter_mut().zip(panels) {
+            let groups = groups(panel);
+            *piece = &values[groups.start * WIDTH..groups.end * WIDTH];
         }
+        return pieces;
     }
+    let size = range.len() * WIDTH;
+    if widened.len() < PANELS * size {
+        widened.resize(PANELS * size, 0.0);
+    }
+    let mut rest = &mut widened[..];
+    for (piece, panel) in pieces.iter_mut().zip(panels) {
+        let (now, later) = std::mem::take(&mut rest).split_at_mut(size);
+        weights.widen(level, groups(panel), now);
+        (*piece, rest) = (now, later);
+    }
+    pieces
 }
 
 /// Rows that a tile has at most: with sixteen outputs, twelve accumulators of the sixteen
