@@ -39,10 +39,15 @@ class Effort:
 
 
 def sparse(args, files, model, subcommand):
-    """Our contender, or None where this build lacks the subcommand."""
+    """Our contenders: weights as stored, and fp32 rounded to f16, as llama.cpp's f16 files are.
+    None where this build lacks the subcommand."""
     if not sparse_command.has(args.sparse, subcommand):
-        return None
-    return sparse_command.Sparse(args.sparse, files.checkpoint, model.dtype, args.threads)
+        return []
+    kinds = [(model.dtype, None)] + ([("f16", "f16")] if model.dtype == "fp32" else [])
+    return [
+        sparse_command.Sparse(args.sparse, files.checkpoint, variant, args.threads, rounded)
+        for variant, rounded in kinds
+    ]
 
 
 def row(tool, variant, **rest):
@@ -97,8 +102,7 @@ def measure_perplexity(args, effort, model, files, protocol, context):
         files.checkpoint, model.torch_dtypes, model.batches, args.threads,
         files.text, protocol, context,
     )
-    contenders = [ours] if ours else []
-    contenders.append(peer)
+    contenders = [*ours, peer]
     if protocol in llama_cpp.LlamaCpp.protocols:
         contenders += llama_cpps(args, files)
     exact = hf_transformers.Transformers(files.checkpoint, "fp32", args.threads, peer.batch)
@@ -129,7 +133,7 @@ def measure_decode(args, effort, model, files):
     peer, probes = hf_transformers.best_for_decode(
         files.checkpoint, model.torch_dtypes, args.threads, files.text, **shape
     )
-    contenders = [*([ours] if ours else []), peer, *llama_cpps(args, files)]
+    contenders = [*ours, peer, *llama_cpps(args, files)]
     rows = take_turns(
         contenders, effort.rounds, lambda c: c.decode(files.text, samples=effort.samples, **shape)
     )

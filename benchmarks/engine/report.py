@@ -23,8 +23,11 @@ def megabytes(row):
 
 
 def ratio(rows, row, key):
-    """Our figure over this row's; more than 1 means that ours is the faster."""
-    ours = next((r for r in rows if r["tool"] == "sparse"), None)
+    """Our figure over this row's; more than 1 means that ours is the faster. Weights rounded to
+    f16 are compared with those rounded to f16, where we ran such."""
+    ours = [r for r in rows if r["tool"] == "sparse"]
+    like = [r for r in ours if r["variant"] == row["variant"]]
+    ours = next(iter(like or ours), None)
     if row["tool"] == "sparse" or not ours or key not in ours:
         return ""
     return f"{ours[key] / row[key]:.2f}"

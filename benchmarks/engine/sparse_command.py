@@ -10,9 +10,10 @@ class Sparse:
     tool = "sparse"
     protocols = ("llama-cpp", "hf-stride")
 
-    def __init__(self, command, checkpoint, dtype, threads):
+    def __init__(self, command, checkpoint, variant, threads, rounded=None):
         self.command, self.checkpoint, self.threads = command, checkpoint, threads
-        self.variant, self.arithmetic = dtype, "f32"
+        self.variant, self.arithmetic = variant, rounded or "f32"
+        self.weights = ["--weights", rounded] if rounded else []
 
     def perplexity(self, text, protocol, context):
         """The text fills whole windows: all its tokens count as processed, as for the peers.
@@ -23,6 +24,7 @@ class Sparse:
         outcome = run(
             [self.command, "eval", self.checkpoint, "--text", text, "--protocol", protocol]
             + ["--context", context, *stride, "--threads", self.threads, "--json"]
+            + self.weights
         )
         result = json.loads(outcome.output)
         return {
@@ -38,7 +40,7 @@ class Sparse:
         outcome = run(
             [self.command, "bench", self.checkpoint, "--prompt-tokens", prompt_tokens]
             + ["--new-tokens", new_tokens, "--samples", samples, "--warmup", 1]
-            + ["--threads", self.threads, "--json"]
+            + ["--threads", self.threads, "--json", *self.weights]
         )
         result = json.loads(outcome.output)
         result.pop("model", None)  # a path of this machine

@@ -87,6 +87,16 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    /// A weight that the type it should be rounded to does not hold, or that is not finite.
+    #[error("{}: tensor {tensor:?} has values that {to} does not hold", .path.display())]
+    Range {
+        /// The shard.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type.
+        to: Dtype,
+    },
     /// Activations that became infinite or not a number.
     #[error("activations are NaN or infinite after {layer}")]
     Activations {
@@ -169,6 +179,8 @@ impl Error {
             Error::Weights { .. } => {
                 "the training run may have diverged, or the file is damaged".to_owned()
             }
+            Error::Range { to: Dtype::F16, .. } => "try bf16, which reaches further".to_owned(),
+            Error::Range { .. } => "run the weights as they are stored".to_owned(),
             Error::Activations { .. } => {
                 "the weights are finite, but their products are not: check where they come from"
                     .to_owned()

@@ -81,8 +81,8 @@ impl Model {
         let mut next = prompt.to_vec();
         while result.tokens.len() < limit {
             let start = Instant::now();
-            let hidden = self.extend(&next, &mut cache)?;
-            let logits = self.logits(&hidden, next.len() - 1..next.len())?;
+            let hidden = self.extend_to_last(&next, &mut cache)?;
+            let logits = self.logits(&hidden, 0..1)?;
             let token = sampling.choose(&logits);
             if result.tokens.is_empty() {
                 result.first = start.elapsed();

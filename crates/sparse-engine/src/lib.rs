@@ -57,6 +57,6 @@ pub use generate::{End, Generated};
 pub use linear::{Dense, Linear, Prepared, Rows, TILE_OUTPUTS, TILE_ROWS};
 pub use model::{Hidden, Model, Tap};
 pub use sample::{Sampling, argmax};
-pub use source::{Order, Plain, Source};
+pub use source::{Half, Order, Plain, Source};
 pub use statistics::{LayerStatistics, Statistics};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -17,8 +17,9 @@ pub use crate::kernels::matmul::Rows;
 /// Outputs that [`Linear::tile`] is asked for at a time, but at the end.
 pub const TILE_OUTPUTS: usize = 64;
 
-/// Most rows that [`Linear::tile`] is asked for at a time: what a second-level cache holds.
-pub const TILE_ROWS: usize = 192;
+/// Most rows that [`Linear::tile`] is asked for at a time: so many that unpacking weights for them
+/// counts for little, so few that threads share the work.
+pub const TILE_ROWS: usize = 384;
 
 /// What all tiles of the same rows need, made once: see [`Linear::prepare`].
 #[derive(Debug, Default)]

@@ -42,10 +42,29 @@ pub trait Source: Send + Sync {
     ) -> Result<Arc<dyn Linear>, Error>;
 }
 
+/// A type of two bytes that weights may be rounded to, to nearest even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Eleven significant bits, up to 65,504.
+    F16,
+    /// Eight significant bits, the range of f32.
+    Bf16,
+}
+
+impl Half {
+    fn dtype(self) -> Dtype {
+        match self {
+            Half::F16 => Dtype::F16,
+            Half::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
 /// A checkpoint with weights in F32, BF16 or F16.
 #[derive(Debug)]
 pub struct Plain<'a> {
     checkpoint: &'a Checkpoint,
+    rounded: Option<Half>,
 }
 
 /// Bytes of a matrix that are read at a time.
@@ -67,12 +86,26 @@ impl<'a> Plain<'a> {
                 method: method.to_owned(),
             });
         }
-        Ok(Plain { checkpoint })
+        Ok(Plain {
+            checkpoint,
+            rounded: None,
+        })
+    }
+
+    /// Rounds matrices as they are read, if they are not of that type already; vectors stay f32.
+    pub fn rounded(self, to: Half) -> Plain<'a> {
+        Plain {
+            rounded: Some(to),
+            ..self
+        }
     }
 
     /// Reads what is not quantized of a checkpoint whose quantized layers another source reads.
     pub fn beside_quantized(checkpoint: &'a Checkpoint) -> Plain<'a> {
-        Plain { checkpoint }
+        Plain {
+            checkpoint,
+            rounded: None,
+        }
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorRef<'a>, Error> {
@@ -120,16 +153,7 @@ impl Source for Plain<'_> {
         let tensor = self.tensor(name, &[len])?;
         let mut bytes = vec![0; tensor.byte_len() as usize];
         tensor.read_range(0..tensor.byte_len(), &mut bytes)?;
-        let values: Vec<f32> = match tensor.dtype() {
-            Dtype::F32 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&b| f32::from_le_bytes(b))
-                .collect(),
-            Dtype::BF16 => halves(&bytes).map(bf16_to_f32).collect(),
-            _ => halves(&bytes).map(f16_to_f32).collect(),
-        };
+        let values = widened(tensor.dtype(), &bytes);
         if values.iter().all(|value| value.is_finite()) {
             Ok(values)
         } else {
@@ -152,11 +176,13 @@ impl Source for Plain<'_> {
         let tensor = self.tensor(&name, &shape)?;
         let panels = outputs.div_ceil(WIDTH);
         // The type was checked with the tensor, and its shape is one that the file holds.
-        let Some(mut values) = Values::zeros(tensor.dtype(), panels, inputs) else {
+        let stored = tensor.dtype();
+        let dtype = self.rounded.map_or(stored, Half::dtype);
+        let Some(mut values) = Values::zeros(dtype, panels, inputs) else {
             return Err(not_finite(tensor));
         };
         let [rows, columns] = shape;
-        let row_bytes = columns * (tensor.dtype().bits() / 8) as usize;
+        let row_bytes = columns * (stored.bits() / 8) as usize;
         let together = (PIECE / row_bytes.max(1)).clamp(1, rows.max(1));
         let mut bytes = vec![0; together * row_bytes];
         let mut finite = true;
@@ -171,26 +197,56 @@ impl Source for Plain<'_> {
                 inputs,
                 order,
             };
+            let bf16_is_finite = |bits: u16| bits & 0x7f80 != 0x7f80;
+            let f16_is_finite = |bits: u16| bits & 0x7c00 != 0x7c00;
             finite &= match &mut values {
                 Values::F32(values) => {
                     let piece = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b));
-                    place.copy(piece, values, |lane| lane, |value| value.is_finite())
+                    place.copy(piece, values, |lane| lane, f32::is_finite)
                 }
-                Values::Bf16(values) => place.copy(halves(bytes), values, bf16_slot, |bits| {
-                    bits & 0x7f80 != 0x7f80
-                }),
-                Values::F16(values) => place.copy(
-                    halves(bytes),
-                    values,
-                    |lane| lane,
-                    |bits| bits & 0x7c00 != 0x7c00,
-                ),
+                Values::Bf16(values) if stored == Dtype::BF16 => {
+                    place.copy(halves(bytes), values, bf16_slot, bf16_is_finite)
+                }
+                Values::F16(values) if stored == Dtype::F16 => {
+                    place.copy(halves(bytes), values, |lane| lane, f16_is_finite)
+                }
+                Values::Bf16(values) => {
+                    let piece = widened(stored, bytes).into_iter();
+                    let piece = piece.map(|value| half::bf16::from_f32(value).to_bits());
+                    place.copy(piece, values, bf16_slot, bf16_is_finite)
+                }
+                Values::F16(values) => {
+                    let piece = widened(stored, bytes).into_iter();
+                    let piece = piece.map(|value| half::f16::from_f32(value).to_bits());
+                    place.copy(piece, values, |lane| lane, f16_is_finite)
+                }
             };
+        }
+        if let (false, Some(to)) = (finite, self.rounded.filter(|_| dtype != stored)) {
+            return Err(Error::Range {
+                path: tensor.shard().full_path().to_path_buf(),
+                tensor: name,
+                to: to.dtype(),
+            });
         }
         if !finite {
             return Err(not_finite(tensor));
         }
         Ok(Arc::new(Dense::new(values, inputs, outputs)))
+    }
+}
+
+/// Values of one of the three types, exactly.
+fn widened(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| f32::from_le_bytes(b))
+            .collect(),
+        Dtype::BF16 => halves(bytes).map(bf16_to_f32).collect(),
+        _ => halves(bytes).map(f16_to_f32).collect(),
     }
 }
 

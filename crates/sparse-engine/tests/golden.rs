@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sparse_checkpoint::{Checkpoint, RelPath, Shard};
-use sparse_engine::{ModelConfig, Positions, Sampling};
+use sparse_engine::{Half, Model, ModelConfig, Plain, Positions, Sampling};
 use support::{floats, golden, largest_difference, load, tokens};
 
 /// The golden file of a model; it lies among its shards.
@@ -79,13 +79,21 @@ fn batches_and_pieces_change_nothing() {
             dir.display()
         );
 
-        let rows: Vec<usize> = (0..input.len() - 1).collect();
-        let losses = model.losses(&whole, &rows, &input[1..]).unwrap();
-        for ((loss, row), &target) in losses
-            .iter()
-            .zip(logits.chunks(vocabulary))
-            .zip(&input[1..])
-        {
+        // Some rows of one text and nearly all of another: the last block leaves out the rest.
+        let of_short = [2, 5];
+        let of_long = 0..input.len() - 1;
+        let wanted = of_short
+            .into_iter()
+            .chain(of_long.clone().map(|row| short.len() + row));
+        let some = model
+            .run_for(&[short, long], &wanted.collect::<Vec<_>>())
+            .unwrap();
+        let rows: Vec<usize> = of_short.into_iter().chain(of_long).collect();
+        let targets: Vec<u32> = rows.iter().map(|&row| input[row + 1]).collect();
+        let losses = model.losses(&some, &targets).unwrap();
+        assert_eq!(losses.len(), rows.len());
+        for ((loss, row), target) in losses.iter().zip(rows).zip(targets) {
+            let row = &logits[row * vocabulary..][..vocabulary];
             let most = row.iter().fold(f32::MIN, |most, &one| most.max(one));
             let sum: f64 = row.iter().map(|&one| f64::from(one - most).exp()).sum();
             let expected = sum.ln() + f64::from(most - row[target as usize]);
@@ -109,6 +117,36 @@ fn batches_and_pieces_change_nothing() {
             "{}",
             dir.display()
         );
+    }
+}
+
+/// Every weight is the nearest of its new type, whatever it was stored in, and takes two bytes.
+#[test]
+fn weights_are_rounded_while_they_are_read() {
+    let half: fn(f32) -> f32 = |value| half::f16::from_f32(value).to_f32();
+    let bf16: fn(f32) -> f32 = |value| half::bf16::from_f32(value).to_f32();
+    for name in ["gpt2", "llama", "gpt2-fp16", "gpt-neox-half"] {
+        let checkpoint = Checkpoint::open(&golden().join(name)).unwrap();
+        let stored = load(&golden().join(name));
+        for (to, round) in [(Half::F16, half), (Half::Bf16, bf16)] {
+            let source = Plain::open(&checkpoint).unwrap().rounded(to);
+            let rounded = Model::load(stored.config().clone(), &source, 1, &|_, _| ()).unwrap();
+            for ((name, was), (_, is)) in stored.layers().zip(rounded.layers()) {
+                let (mut before, mut after) = (vec![0.0; was.inputs()], vec![0.0; was.inputs()]);
+                for output in 0..was.outputs() {
+                    was.weights(output, &mut before);
+                    is.weights(output, &mut after);
+                    assert!(
+                        before
+                            .iter()
+                            .map(|&value| round(value))
+                            .eq(after.iter().copied())
+                    );
+                }
+                let padded = was.outputs().next_multiple_of(16);
+                assert_eq!(is.bytes(), padded * was.inputs() * 2, "{name}");
+            }
+        }
     }
 }
 

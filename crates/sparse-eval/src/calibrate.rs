@@ -2,7 +2,7 @@
 
 use sparse_engine::{Model, Statistics};
 
-use crate::measure::run;
+use crate::measure::inputs;
 use crate::protocol::Plan;
 use crate::{Error, Progress};
 
@@ -20,7 +20,7 @@ pub fn calibrate(
         if progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        run(model, batch, Some(statistics))?;
+        model.run(&inputs(batch), Some(statistics))?;
         progress.advance(
             batch
                 .iter()

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use sparse_engine::{Model, argmax};
 
-use crate::measure::{Figures, Losses, run, scored_rows, targets};
+use crate::measure::{Figures, Losses, run, targets};
 use crate::protocol::Plan;
 use crate::{Error, Progress};
 
@@ -69,13 +69,13 @@ pub fn compare(
         if progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        let hidden = [run(base, batch, None)?, run(candidate, batch, None)?];
+        let hidden = [run(base, batch)?, run(candidate, batch)?];
         let targets = targets(batch);
         let mut seen = 0;
-        for (window, rows) in batch.iter().zip(scored_rows(batch)) {
-            let first = tokens.len();
-            for start in rows.clone().step_by(ROWS) {
-                let rows = start..(start + ROWS).min(rows.end);
+        for window in batch {
+            let (first, end) = (tokens.len(), seen + window.scored);
+            while seen < end {
+                let rows = seen..(seen + ROWS).min(end);
                 let count = rows.len();
                 let p = base.logits(&hidden[0], rows.clone())?;
                 let q = candidate.logits(&hidden[1], rows)?;

@@ -1,9 +1,7 @@
 //! Running a plan's windows through a model, and what comes of it.
 
-use std::ops::Range;
-
 use sha2::{Digest, Sha256};
-use sparse_engine::{Hidden, Model, Tap};
+use sparse_engine::{Hidden, Model};
 
 use crate::protocol::{Plan, Unit, Window};
 use crate::{Error, Progress};
@@ -142,27 +140,23 @@ impl Plan {
     }
 }
 
-/// Windows on their way through a model: all but the last token of each.
-pub(crate) fn run(
-    model: &Model,
-    batch: &[Window],
-    tap: Option<&mut dyn Tap>,
-) -> Result<Hidden, Error> {
-    let inputs: Vec<&[u32]> = batch
+/// What a model is given of each window of a batch: all but the last token.
+pub(crate) fn inputs(batch: &[Window]) -> Vec<&[u32]> {
+    batch
         .iter()
         .map(|window| &window.tokens[..window.tokens.len() - 1])
-        .collect();
-    Ok(model.run(&inputs, tap)?)
+        .collect()
 }
 
-/// For each window of a batch, the rows whose predictions are scored.
-pub(crate) fn scored_rows(batch: &[Window]) -> Vec<Range<usize>> {
+/// The rows of a batch whose predictions are scored, as a model leaves them.
+pub(crate) fn run(model: &Model, batch: &[Window]) -> Result<Hidden, Error> {
     let mut end = 0;
-    let rows = batch.iter().map(|window| {
+    let scored = batch.iter().flat_map(|window| {
         end += window.tokens.len() - 1;
         end - window.scored..end
     });
-    rows.collect()
+    let scored: Vec<usize> = scored.collect();
+    Ok(model.run_for(&inputs(batch), &scored)?)
 }
 
 /// What the scored rows should predict, window after window.
@@ -181,9 +175,7 @@ pub fn perplexity(model: &Model, plan: &Plan, progress: &dyn Progress) -> Result
         if progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        let hidden = run(model, batch, None)?;
-        let rows: Vec<usize> = scored_rows(batch).into_iter().flatten().collect();
-        let all = model.losses(&hidden, &rows, &targets(batch))?;
+        let all = model.losses(&run(model, batch)?, &targets(batch))?;
         let mut rest = &all[..];
         for window in batch {
             let (own, later) = rest.split_at(window.scored);

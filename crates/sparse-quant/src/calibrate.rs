@@ -39,8 +39,12 @@ const DEFAULT_TEXT: &str = include_str!("../assets/calibration.txt");
 
 /// Tokens of a window, at most.
 const WINDOW: usize = 256;
-/// Windows that run together.
-const BATCH: usize = 16;
+/// Windows that run together: few, as what a block makes of them on the way is the larger part of
+/// the memory that calibration takes.
+const BATCH: usize = 4;
+/// Bytes of text that are cut into tokens at a time, but for the rest of a line: a tokenizer takes
+/// some hundred bytes for each of them.
+const PIECE: usize = 1 << 16;
 
 /// A model and the text's rows between two of its blocks.
 pub(crate) struct Calibrator {
@@ -59,9 +63,8 @@ impl Calibrator {
         threads: usize,
     ) -> Result<Calibrator, Error> {
         let config = ModelConfig::read(checkpoint)?;
-        let tokenizer = Tokenizer::open(checkpoint)?;
         let text = calibration.text.as_deref().unwrap_or(DEFAULT_TEXT);
-        let tokens = tokenizer.encode(text)?;
+        let tokens = encode(&Tokenizer::open(checkpoint)?, text)?;
         let window = WINDOW.min(config.context);
         if tokens.len() < 2 * window {
             return Err(Error::ShortText {
@@ -89,12 +92,12 @@ impl Calibrator {
         self.model.config().layers.len()
     }
 
-    /// What goes into the layers of a block; `gram` asks for full second moments.
+    /// What goes into the layers of a block, with full second moments.
     ///
     /// # Errors
     /// If activations are not finite.
-    pub(crate) fn observe(&mut self, block: usize, gram: bool) -> Result<Statistics, Error> {
-        let mut statistics = Statistics::new(move |_| gram);
+    pub(crate) fn observe(&mut self, block: usize) -> Result<Statistics, Error> {
+        let mut statistics = Statistics::new(|_| true);
         for batch in &self.batches {
             let mut batch = batch.clone();
             self.model
@@ -109,7 +112,7 @@ impl Calibrator {
         self.model.replace(layer, Arc::new(dense));
     }
 
-    /// Runs the text through a block, as it is by now.
+    /// Runs the text through a block, as it is by now, and frees the block's weights.
     ///
     /// # Errors
     /// If activations are not finite.
@@ -117,8 +120,38 @@ impl Calibrator {
         for batch in &mut self.batches {
             self.model.run_block(block, batch, None)?;
         }
+        self.model.free_block(block);
         Ok(())
     }
+
+    /// [`Calibrator::observe`] and [`Calibrator::advance`] at once, for a block that stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    pub(crate) fn observe_passing(&mut self, block: usize) -> Result<Statistics, Error> {
+        let mut statistics = Statistics::new(|_| false);
+        for batch in &mut self.batches {
+            self.model.run_block(block, batch, Some(&mut statistics))?;
+        }
+        self.model.free_block(block);
+        Ok(statistics)
+    }
+}
+
+/// The tokens of a text, piece by piece: whole lines, so that only tokens across the ends of some
+/// lines differ from those of the whole.
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
+    let mut tokens = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        end += line.len();
+        if end - start >= PIECE || end == text.len() {
+            tokens.extend(tokenizer.encode(&text[start..end])?);
+            start = end;
+        }
+    }
+    Ok(tokens)
 }
 
 /// Where windows begin: drawn by a generator of their own, the same on every machine.

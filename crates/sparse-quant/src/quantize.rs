@@ -184,14 +184,13 @@ fn importance(
             return Err(Error::Interrupted);
         }
         progress.step("calibrate", block as u64, blocks as u64);
-        for (name, layer) in calibrator.observe(block, false)?.layers() {
+        for (name, layer) in calibrator.observe_passing(block)?.layers() {
             let moments = layer
                 .second_moment()
                 .into_iter()
                 .map(|moment| moment as f32);
             importance.insert(name.to_owned(), moments.collect());
         }
-        calibrator.advance(block)?;
     }
     Ok(importance)
 }
@@ -316,7 +315,7 @@ fn quantize_calibrated(
         _ => Order::Groups,
     };
     for block in 0..calibrator.blocks() {
-        let statistics = calibrator.observe(block, true)?;
+        let statistics = calibrator.observe(block)?;
         let layers: Vec<&Layer<'_>> = plan
             .layers
             .iter()

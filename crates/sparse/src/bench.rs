@@ -1,12 +1,13 @@
 //! `sparse bench`: how long a model takes.
 
 use serde_json::{Value, json};
-use sparse_engine::Activations;
+use sparse_engine::{Activations, Half};
 use sparse_eval::{Durations, Latency, LatencySpec};
 
 use crate::context::{Context, Outcome};
 use crate::machine::{load_average, peak_memory_bytes, processor};
-use crate::{model, table};
+use crate::model::{self, Numbers};
+use crate::table;
 
 /// What to repeat.
 #[derive(Debug, clap::Args)]
@@ -32,14 +33,21 @@ pub struct BenchArgs {
     /// Quantized layers: activations in f32, or rounded to int8, which is faster
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = model::activations)]
     activations: Activations,
+    /// Weights that are not quantized: round them to f16 or bf16 while loading
+    #[arg(long, value_name = "TYPE", value_parser = model::weights)]
+    weights: Option<Half>,
 }
 
 /// Measures.
 pub fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let numbers = Numbers {
+        activations: args.activations,
+        weights: args.weights,
+    };
     let loaded = args
         .models
         .iter()
-        .map(|spec| model::load(spec, args.activations, context))
+        .map(|spec| model::load(spec, numbers, context))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let models: Vec<_> = loaded.iter().map(|one| &one.model).collect();
     let spec = LatencySpec {

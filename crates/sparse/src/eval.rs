@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sparse_engine::{Activations, Model, Statistics};
+use sparse_engine::{Activations, Half, Model, Statistics};
 use sparse_eval::{Comparison, Figures, Plan, Protocol, Reading, Spec};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
-use crate::{model, table};
+use crate::model::{self, Numbers};
+use crate::table;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,9 @@ pub struct EvalArgs {
     /// Quantized layers: activations in f32, or rounded to int8, which is faster
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = model::activations)]
     activations: Activations,
+    /// Weights that are not quantized: round them to f16 or bf16 while loading; the base of --against stays as stored
+    #[arg(long, value_name = "TYPE", value_parser = model::weights)]
+    weights: Option<Half>,
 }
 
 /// Measures.
@@ -58,7 +62,11 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let documents = sparse_eval::read(&args.text, reading)?;
     let earlier = args.compare.as_deref().map(read_earlier).transpose()?;
-    let loaded = model::load(&args.model, args.activations, context)?;
+    let numbers = Numbers {
+        activations: args.activations,
+        weights: args.weights,
+    };
+    let loaded = model::load(&args.model, numbers, context)?;
     let spec = Spec {
         protocol: args.protocol,
         context: args.context,
@@ -71,7 +79,11 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     let base = match &args.against {
         None => None,
         Some(base) => {
-            let base = model::load(base, args.activations, context)?;
+            let stored = Numbers {
+                weights: None,
+                ..numbers
+            };
+            let base = model::load(base, stored, context)?;
             let limit = base.model.config().context;
             if Plan::new(&spec, &documents, &base.tokenizer?, limit)? != plan {
                 return Err(sparse_eval::Error::Incomparable {

@@ -4,11 +4,11 @@ use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 
 use serde_json::json;
-use sparse_engine::{Activations, End, Error, Message, Sampling, TextStream, Tokenizer};
+use sparse_engine::{Activations, End, Error, Half, Message, Sampling, TextStream, Tokenizer};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
-use crate::model;
+use crate::model::{self, Numbers};
 
 /// What to say, and how to go on.
 #[derive(Debug, clap::Args)]
@@ -55,13 +55,20 @@ pub struct GenerateArgs {
     /// Quantized layers: activations in f32, or rounded to int8, which is faster
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = model::activations)]
     activations: Activations,
+    /// Weights that are not quantized: round them to f16 or bf16 while loading
+    #[arg(long, value_name = "TYPE", value_parser = model::weights)]
+    weights: Option<Half>,
 }
 
 /// Generates.
 pub fn run(args: GenerateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let sampling = Sampling::random(args.temperature, args.top_k, args.top_p, args.seed)?;
     let prompt = prompt_text(&args.prompt)?;
-    let loaded = model::load(&args.model, args.activations, context)?;
+    let numbers = Numbers {
+        activations: args.activations,
+        weights: args.weights,
+    };
+    let loaded = model::load(&args.model, numbers, context)?;
     let tokenizer = loaded.tokenizer?;
     let tokens = if args.chat {
         chat_tokens(&tokenizer, prompt, args.system)?

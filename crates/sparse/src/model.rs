@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sparse_checkpoint::Checkpoint;
 use sparse_delta::Progress as _;
-use sparse_engine::{Activations, Error, Model, ModelConfig, Plain, Source, Tokenizer};
+use sparse_engine::{Activations, Error, Half, Model, ModelConfig, Plain, Source, Tokenizer};
 use sparse_quant::QuantizedSource;
 use sparse_quant::gguf::GgufSource;
 
@@ -28,16 +28,34 @@ pub fn activations(text: &str) -> Result<Activations, String> {
     }
 }
 
+/// Parses what weights of a checkpoint that is not quantized are rounded to.
+pub fn weights(text: &str) -> Result<Half, String> {
+    match text {
+        "f16" => Ok(Half::F16),
+        "bf16" => Ok(Half::Bf16),
+        _ => Err("it should be f16 or bf16".to_owned()),
+    }
+}
+
+/// What a model computes with.
+#[derive(Clone, Copy)]
+pub struct Numbers {
+    /// What goes into quantized layers.
+    pub activations: Activations,
+    /// What the weights of a checkpoint that is not quantized are rounded to, if at all.
+    pub weights: Option<Half>,
+}
+
 /// Loads a checkpoint directory, a GGUF file with its configuration and tokenizer beside it, or a
 /// hub id.
-pub fn load(spec: &str, activations: Activations, context: &Context) -> anyhow::Result<Loaded> {
+pub fn load(spec: &str, numbers: Numbers, context: &Context) -> anyhow::Result<Loaded> {
     let gguf = sparse_quant::gguf::find(Path::new(spec));
     let checkpoint = match &gguf {
         Some(file) => Checkpoint::open_any(&folder(file))?,
         None => resolve::open(spec, context)?,
     };
     let config = ModelConfig::read(&checkpoint)?;
-    let source = source(&checkpoint, gguf.as_deref(), activations)?;
+    let source = source(&checkpoint, gguf.as_deref(), numbers)?;
     let bar = context.bar();
     bar.start_count("load", "layers", config.layers.len() as u64);
     let model = Model::load(config, &*source, context.threads(), &|_, _| bar.advance(1))?;
@@ -58,8 +76,12 @@ fn folder(file: &Path) -> PathBuf {
 fn source<'a>(
     checkpoint: &'a Checkpoint,
     gguf: Option<&Path>,
-    activations: Activations,
+    numbers: Numbers,
 ) -> anyhow::Result<Box<dyn Source + 'a>> {
+    let Numbers {
+        activations,
+        weights,
+    } = numbers;
     if let Some(file) = gguf {
         return Ok(Box::new(GgufSource::open(file, activations)?));
     }
@@ -68,6 +90,10 @@ fn source<'a>(
     Ok(if quantized {
         Box::new(QuantizedSource::open(checkpoint, activations)?)
     } else {
-        Box::new(Plain::open(checkpoint)?)
+        let plain = Plain::open(checkpoint)?;
+        Box::new(match weights {
+            Some(to) => plain.rounded(to),
+            None => plain,
+        })
     })
 }

@@ -103,6 +103,24 @@ fn divergence_is_that_of_transformers() {
 }
 
 #[test]
+fn what_rounding_the_weights_loses_is_measured_against_the_stored_ones() {
+    let desk = desk();
+    let by = |to: &str| {
+        let options = "--protocol llama-cpp --context 64 --against base";
+        json(
+            &desk,
+            &format!(
+                "eval base --text text/wikitext2_slice.txt --max-tokens 640 {options} --weights {to}"
+            ),
+        )
+    };
+    // The weights are bf16 already; f16 rounds the smallest of them.
+    assert_eq!(by("bf16")["kl_mean"], 0.0);
+    let kl = by("f16")["kl_mean"].as_f64().unwrap();
+    assert!(kl > 0.0 && kl < 1e-6, "{kl}");
+}
+
+#[test]
 fn figures_of_different_protocols_are_not_compared() {
     let desk = desk();
     let found = json(
@@ -381,6 +399,9 @@ fn activations_that_overflow_name_their_layer() {
         word.copy_from_slice(&0x7f00_u16.to_le_bytes()); // 1.7e38 in bf16
     }
     fs::write(weights, bytes).unwrap();
+    let run = desk.run(&["generate", "base", "--prompt", "a", "--weights", "f16"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("has values that F16 does not hold"));
     let run = desk.run(&["generate", "base", "--prompt", "a"]);
     assert_eq!(run.code, Some(2));
     assert!(

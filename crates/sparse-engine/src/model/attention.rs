@@ -1,7 +1,10 @@
 //! Causal attention, head by head: scores, softmax, and the mean of values.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::block::Run;
 use crate::cache::HeadCache;
 use crate::config::{LayerConfig, ModelConfig};
 use crate::kernels::matmul::multiply;
@@ -146,16 +149,23 @@ pub(super) fn prepare(
 }
 
 /// Attends to what is in `heads` (each text's key-value heads, text after text) and to the rows'
-/// own keys and values, which are stored there.
+/// own keys and values, which are stored there. Rows of `out` that nobody wants may be left as they
+/// are.
 pub(super) fn attend(
     qkv: &[f32],
     layout: Layout,
-    spans: &Spans,
+    run: Run<'_>,
     layer: &LayerConfig,
     heads: &mut [HeadCache],
     out: &mut [f32],
 ) {
-    let spans: Vec<Span> = spans.iter().collect();
+    let spans: Vec<Span> = run.spans.iter().collect();
+    let wanted = |rows: Range<usize>| {
+        run.wanted.is_none_or(|wanted| {
+            let next = wanted.partition_point(|&row| row < rows.start);
+            wanted.get(next).is_some_and(|&row| row < rows.end)
+        })
+    };
     let rows = |span: Span| &qkv[span.start * layout.stride()..][..span.len * layout.stride()];
     heads.par_iter_mut().enumerate().for_each(|(at, cache)| {
         let (span, head) = (spans[at / layout.kv_heads], at % layout.kv_heads);
@@ -172,15 +182,17 @@ pub(super) fn attend(
         for first in (0..span.len).step_by(QUERIES) {
             let count = QUERIES.min(span.len - first);
             let (now, later) = rest.split_at_mut(count * layout.query_width());
-            tasks.push((text, first, count, now));
+            if wanted(span.start + first..span.start + first + count) {
+                tasks.push((text, first, count, now));
+            }
             rest = later;
         }
     }
     let heads = &*heads;
-    if let [(_, _, 1, _)] = &mut tasks[..] {
+    if let [(text, first, 1, out)] = &mut tasks[..] {
         // One token: threads share the heads instead.
-        let span = spans[0];
-        let (_, _, _, out) = &mut tasks[0];
+        let (span, queries) = (spans[*text], *first..*first + 1);
+        let heads = &heads[*text * layout.kv_heads..];
         let group = layout.heads / layout.kv_heads;
         let outs = out.par_chunks_exact_mut(layout.head_width).enumerate();
         return outs.for_each_init(Block::default, |block, (head, out)| {
@@ -190,7 +202,7 @@ pub(super) fn attend(
                 span,
                 layer,
                 head,
-                0..1,
+                queries.clone(),
                 &heads[head / group],
             );
             out.copy_from_slice(&block.means[..layout.head_width]);
@@ -243,7 +255,7 @@ impl Block {
         span: Span,
         layer: &LayerConfig,
         head: usize,
-        queries: std::ops::Range<usize>,
+        queries: Range<usize>,
         cache: &HeadCache,
     ) {
         let level = Level::detect();

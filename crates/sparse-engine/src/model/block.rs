@@ -107,6 +107,18 @@ pub(super) struct Scratch {
 pub(super) struct Run<'a> {
     pub spans: &'a Spans,
     pub rotations: Option<&'a Table>,
+    /// The rows, ascending, that the caller wants of the block's results; all if none are named.
+    /// Those alone remain in the residual stream: the others are needed for their keys and values
+    /// only.
+    pub wanted: Option<&'a [usize]>,
+}
+
+/// Moves the rows `wanted`, ascending, to the front and drops the rest.
+pub(super) fn keep_rows(values: &mut Vec<f32>, width: usize, wanted: &[usize]) {
+    for (to, &from) in wanted.iter().enumerate() {
+        values.copy_within(from * width..(from + 1) * width, to * width);
+    }
+    values.truncate(wanted.len() * width);
 }
 
 impl Block {
@@ -135,10 +147,10 @@ impl Block {
             + biases.map(|bias| bias.len() * 4).sum::<usize>()
     }
 
-    /// Runs rows through the block.
+    /// Runs rows through the block; see [`Run::wanted`] for those that remain.
     pub fn run(
         &self,
-        hidden: &mut [f32],
+        hidden: &mut Vec<f32>,
         width: usize,
         run: Run<'_>,
         heads: &mut [HeadCache],
@@ -154,6 +166,7 @@ impl Block {
             Arrangement::PreNorm => {
                 self.attention_norm.apply(hidden, &mut normed);
                 self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                normed.truncate(hidden.len());
                 self.mlp_norm.apply(hidden, &mut normed);
                 self.feed(rows(&normed, width), hidden, scratch, tap);
             }
@@ -163,12 +176,16 @@ impl Block {
                 self.attention_norm.apply(hidden, &mut normed);
                 self.mlp_norm.apply(hidden, &mut mlp_normed);
                 self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                if let Some(wanted) = run.wanted {
+                    keep_rows(&mut mlp_normed, width, wanted);
+                }
                 self.feed(rows(&mlp_normed, width), hidden, scratch, tap);
                 scratch.mlp_normed = mlp_normed;
             }
             Arrangement::PostNorm => {
                 normed.copy_from_slice(hidden);
                 self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                normed.truncate(hidden.len());
                 self.attention_norm.apply_in_place(hidden, &mut normed);
                 normed.copy_from_slice(hidden);
                 self.feed(rows(&normed, width), hidden, scratch, tap);
@@ -178,11 +195,11 @@ impl Block {
         scratch.normed = normed;
     }
 
-    /// Adds to `hidden` what attention makes of `rows`.
+    /// Adds to `hidden` what attention makes of `rows`, and keeps the rows that are wanted.
     fn attend(
         &self,
         rows: Rows<'_>,
-        hidden: &mut [f32],
+        hidden: &mut Vec<f32>,
         run: Run<'_>,
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
@@ -223,13 +240,18 @@ impl Block {
         attention::attend(
             &scratch.qkv,
             *layout,
-            run.spans,
+            run,
             &self.layer,
             heads,
             &mut scratch.attended,
         );
-        let attended = Rows::new(&scratch.attended, rows.count(), width);
-        let target = Target::new(hidden, output.linear.outputs());
+        let hidden_width = output.linear.outputs();
+        if let Some(wanted) = run.wanted {
+            keep_rows(&mut scratch.attended, width, wanted);
+            keep_rows(hidden, hidden_width, wanted);
+        }
+        let attended = Rows::new(&scratch.attended, hidden.len() / hidden_width, width);
+        let target = Target::new(hidden, hidden_width);
         output.apply(attended, target, Finish::Add, tap);
     }
 

@@ -1,5 +1,7 @@
 //! From tokens to the rows that the head reads.
 
+use std::ops::Range;
+
 use super::attention::Spans;
 use super::block::{Run, Scratch};
 use super::{Model, Tap};
@@ -8,7 +10,8 @@ use crate::cache::{Cache, HeadCache};
 use crate::kernels::{Level, vector};
 use crate::linear::{Finish, Rows, Target};
 
-/// The residual stream of some texts between two blocks: one row for each token.
+/// The residual stream of some texts between two blocks: one row for each token, or after the last
+/// block for each that was asked for.
 #[derive(Debug, Clone)]
 pub struct Hidden {
     values: Vec<f32>,
@@ -21,6 +24,11 @@ impl Hidden {
     pub fn rows(&self) -> Rows<'_> {
         Rows::new(&self.values, self.values.len() / self.width, self.width)
     }
+
+    /// The values of the rows `range`, one right after the other.
+    pub(super) fn values(&self, range: Range<usize>) -> &[f32] {
+        &self.values[range.start * self.width..range.end * self.width]
+    }
 }
 
 impl Model {
@@ -30,11 +38,36 @@ impl Model {
     /// If a text has more tokens than the model has positions, a token is unknown, or activations
     /// are not finite.
     pub fn run(&self, texts: &[&[u32]], tap: Option<&mut dyn Tap>) -> Result<Hidden, Error> {
+        self.run_blocks(texts, None, tap)
+    }
+
+    /// [`Model::run`] where only some rows are of interest: those alone are left, in their order.
+    /// `wanted` counts rows through all texts. The last block need not work on the others, which
+    /// saves most of it where there are few.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    ///
+    /// # Panics
+    /// If `wanted` does not ascend or there are no such rows.
+    pub fn run_for(&self, texts: &[&[u32]], wanted: &[usize]) -> Result<Hidden, Error> {
+        let count: usize = texts.iter().map(|text| text.len()).sum();
+        assert!(wanted.is_sorted_by(|a, b| a < b) && wanted.last().is_none_or(|&row| row < count));
+        self.run_blocks(texts, Some(wanted), None)
+    }
+
+    fn run_blocks(
+        &self,
+        texts: &[&[u32]],
+        wanted: Option<&[usize]>,
+        tap: Option<&mut dyn Tap>,
+    ) -> Result<Hidden, Error> {
         let mut hidden = self.embed(texts)?;
         let mut tap = tap;
         let mut pass = Pass::default();
         for block in 0..self.blocks.len() {
-            self.step(block, &mut hidden, &mut pass, &mut tap)?;
+            let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
+            self.step(block, &mut hidden, wanted, &mut pass, &mut tap)?;
         }
         Ok(hidden)
     }
@@ -61,7 +94,7 @@ impl Model {
         hidden: &mut Hidden,
         tap: Option<&mut dyn Tap>,
     ) -> Result<(), Error> {
-        self.step(block, hidden, &mut Pass::default(), &mut { tap })
+        self.step(block, hidden, None, &mut Pass::default(), &mut { tap })
     }
 
     /// Runs the tokens that come after those in `cache`, and adds them to it.
@@ -69,6 +102,28 @@ impl Model {
     /// # Errors
     /// If the cache has no room for them, a token is unknown, or activations are not finite.
     pub fn extend(&self, tokens: &[u32], cache: &mut Cache) -> Result<Hidden, Error> {
+        self.extend_for(tokens, None, cache)
+    }
+
+    /// [`Model::extend`] where only the last row is of interest, which alone is left: enough to
+    /// choose the next token.
+    ///
+    /// # Errors
+    /// As [`Model::extend`].
+    ///
+    /// # Panics
+    /// If there are no tokens.
+    pub fn extend_to_last(&self, tokens: &[u32], cache: &mut Cache) -> Result<Hidden, Error> {
+        assert!(!tokens.is_empty(), "a last token");
+        self.extend_for(tokens, Some(&[tokens.len() - 1]), cache)
+    }
+
+    fn extend_for(
+        &self,
+        tokens: &[u32],
+        wanted: Option<&[usize]>,
+        cache: &mut Cache,
+    ) -> Result<Hidden, Error> {
         let length = cache.len + tokens.len();
         if length > cache.capacity {
             return Err(Error::Context {
@@ -79,7 +134,8 @@ impl Model {
         let mut hidden = self.embed_spans(tokens, Spans::continued(tokens.len(), cache.len))?;
         let mut scratch = Scratch::default();
         for (block, heads) in cache.layers.iter_mut().enumerate() {
-            self.block(block, &mut hidden, heads, &mut scratch, &mut None)?;
+            let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
+            self.block(block, &mut hidden, wanted, heads, &mut scratch, &mut None)?;
         }
         cache.len = length;
         Ok(hidden)
@@ -129,6 +185,7 @@ impl Model {
         &self,
         block: usize,
         hidden: &mut Hidden,
+        wanted: Option<&[usize]>,
         pass: &mut Pass,
         tap: &mut Option<&mut dyn Tap>,
     ) -> Result<(), Error> {
@@ -141,13 +198,21 @@ impl Model {
                 .map(|tokens| HeadCache::new(config.head_width, tokens))
                 .collect();
         }
-        self.block(block, hidden, &mut pass.heads, &mut pass.scratch, tap)
+        self.block(
+            block,
+            hidden,
+            wanted,
+            &mut pass.heads,
+            &mut pass.scratch,
+            tap,
+        )
     }
 
     fn block(
         &self,
         block: usize,
         hidden: &mut Hidden,
+        wanted: Option<&[usize]>,
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
@@ -159,6 +224,7 @@ impl Model {
         let run = Run {
             spans: &hidden.spans,
             rotations: table.as_deref(),
+            wanted,
         };
         let values = &mut hidden.values;
         self.pool.install(|| {

@@ -19,12 +19,12 @@ impl Model {
     /// # Panics
     /// If there are no such rows.
     pub fn logits(&self, hidden: &Hidden, range: Range<usize>) -> Result<Vec<f32>, Error> {
-        let rows: Vec<usize> = range.collect();
-        let normed = self.finish(hidden, &rows);
+        let count = range.len();
+        let normed = self.finish(hidden, range);
         let width = self.config.embedding_width;
-        let mut logits = vec![0.0; rows.len() * self.config.vocabulary];
+        let mut logits = vec![0.0; count * self.config.vocabulary];
         let target = Target::new(&mut logits, self.config.vocabulary);
-        let rows = Rows::new(&normed, rows.len(), width);
+        let rows = Rows::new(&normed, count, width);
         let (linear, bias) = (&*self.head.linear, self.head.bias.as_deref());
         self.pool
             .install(|| apply(linear, bias, rows, target, Finish::Store));
@@ -35,20 +35,16 @@ impl Model {
         }
     }
 
-    /// The negative log-likelihood, in nats, of token `targets[i]` after row `rows[i]` of
-    /// `hidden`, without holding all logits at once.
+    /// The negative log-likelihood, in nats, of token `targets[i]` after row `i` of `hidden`,
+    /// without holding all logits at once.
     ///
     /// # Errors
     /// If logits are not finite or a target is outside the vocabulary.
     ///
     /// # Panics
-    /// If there are no such rows, or not as many as targets.
-    pub fn losses(
-        &self,
-        hidden: &Hidden,
-        rows: &[usize],
-        targets: &[u32],
-    ) -> Result<Vec<f64>, Error> {
+    /// If there are not as many targets as rows.
+    pub fn losses(&self, hidden: &Hidden, targets: &[u32]) -> Result<Vec<f64>, Error> {
+        let rows = 0..hidden.rows().count();
         assert_eq!(rows.len(), targets.len(), "a target for each row");
         let vocabulary = self.config.vocabulary;
         if let Some(&token) = targets.iter().find(|&&token| token as usize >= vocabulary) {
@@ -59,7 +55,7 @@ impl Model {
         let chunks = normed
             .chunks(TILE_ROWS * width)
             .zip(targets.chunks(TILE_ROWS));
-        let mut losses = Vec::with_capacity(rows.len());
+        let mut losses = Vec::with_capacity(targets.len());
         for (normed, targets) in chunks {
             let rows = Rows::new(normed, targets.len(), width);
             losses.extend(self.pool.install(|| self.chunk_losses(rows, targets)));
@@ -114,28 +110,28 @@ impl Model {
     }
 
     /// Rows as the head reads them.
-    fn finish(&self, hidden: &Hidden, rows: &[usize]) -> Vec<f32> {
-        let all = hidden.rows();
-        let mut values = Vec::with_capacity(rows.len() * all.width());
-        for &row in rows {
-            values.extend_from_slice(all.row(row));
-        }
+    fn finish(&self, hidden: &Hidden, range: Range<usize>) -> Vec<f32> {
+        let count = range.len();
+        let values = hidden.values(range);
         self.pool.install(|| {
-            if let Some(norm) = &self.final_norm {
-                let mut normed = vec![0.0; values.len()];
-                norm.apply(&values, &mut normed);
-                values = normed;
-            }
+            let mut finished = match &self.final_norm {
+                Some(norm) => {
+                    let mut normed = vec![0.0; values.len()];
+                    norm.apply(values, &mut normed);
+                    normed
+                }
+                None => values.to_vec(),
+            };
             if let Some(project) = &self.project_out {
                 let width = self.config.embedding_width;
-                let mut projected = vec![0.0; rows.len() * width];
+                let mut projected = vec![0.0; count * width];
                 let target = Target::new(&mut projected, width);
-                let rows = Rows::new(&values, rows.len(), self.config.width);
+                let rows = Rows::new(&finished, count, self.config.width);
                 project.apply(rows, target, Finish::Store, &mut None);
-                values = projected;
+                finished = projected;
             }
-        });
-        values
+            finished
+        })
     }
 }
 

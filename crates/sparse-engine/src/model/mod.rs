@@ -14,7 +14,7 @@ use rayon::ThreadPool;
 use crate::Error;
 use crate::cache::{Cache, HeadCache};
 use crate::config::ModelConfig;
-use crate::linear::{Linear, Rows};
+use crate::linear::{Dense, Linear, Rows};
 use crate::source::Source;
 
 use block::{Block, Norm};
@@ -122,6 +122,16 @@ impl Model {
             projection.linear = linear;
         }
         fits
+    }
+
+    /// Frees the weights of a block that will not run again.
+    ///
+    /// # Panics
+    /// If there is no such block; and so does running it from now on.
+    pub fn free_block(&mut self, block: usize) {
+        for projection in self.blocks[block].projections_mut() {
+            projection.linear = Arc::new(Dense::from_f32(&[], 1));
+        }
     }
 
     /// An empty memory for a text of up to `capacity` tokens.

@@ -218,12 +218,23 @@ mod tests {
             let quantized = quantize(&matrix, nested);
             let absmax = quantized.absmax.values();
             let back = quantized.dequantize();
-            // The widest gap of the table is 0.304; nested scales are off by up to 7 %.
-            let slack = if nested { 0.25 } else { 0.153 };
+            let exact: Vec<f32> = values
+                .chunks(BLOCK)
+                .map(|block| block.iter().fold(0.0, |most: f32, value| most.max(value.abs())))
+                .collect();
+            // Nested scales are off by half a gap of their own table, 0.9 / 64 at its widest, of
+            // the largest difference from their mean.
+            let mean = exact.iter().sum::<f32>() / exact.len() as f32;
+            let spread = exact.iter().fold(0.0, |most: f32, one| most.max((one - mean).abs()));
+            for (exact, found) in exact.iter().zip(&absmax) {
+                let slack = if nested { 0.0075 * spread } else { 0.0 };
+                prop_assert!((exact - found).abs() <= slack + 1e-6, "{exact} {found} {spread}");
+            }
+            // The widest gap of the table is 0.304.
             for (at, (a, b)) in values.iter().zip(back.data()).enumerate() {
-                let exact = values.chunks(BLOCK).nth(at / BLOCK).unwrap();
-                let scale = exact.iter().fold(absmax[at / BLOCK].abs(), |m, v| m.max(v.abs()));
-                prop_assert!((a - b).abs() <= slack * scale + 1e-6, "{a} {b} {scale}");
+                let (exact, found) = (exact[at / BLOCK], absmax[at / BLOCK]);
+                let most = 0.1525 * exact + (exact - found).abs();
+                prop_assert!((a - b).abs() <= most + 1e-6, "{a} {b} {exact} {found}");
             }
         }
     }
