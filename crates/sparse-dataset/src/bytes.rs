@@ -47,11 +47,16 @@ pub(crate) fn pack(
     packed.map(|()| Some(out.spill))
 }
 
-/// The size of a file under a fast setting of the same compressor.
-pub(crate) fn quick_size(file: &Source, progress: &dyn Progress) -> Result<u64> {
-    let mut counted = Counted(0);
-    pack_into(file, &[], 3, &mut counted, progress)?;
-    Ok(counted.0)
+/// Whether a fast setting of the same compressor makes more than `limit` bytes of a file. It reads
+/// no further than that takes.
+pub(crate) fn quickly_exceeds(file: &Source, limit: u64, progress: &dyn Progress) -> Result<bool> {
+    let mut counted = Counted { made: 0, limit };
+    let packed = pack_into(file, &[], 3, &mut counted, progress);
+    // Too much ends in an error of the writer, which is none here.
+    if counted.made > limit {
+        return Ok(true);
+    }
+    packed.map(|()| false)
 }
 
 fn pack_into(
@@ -133,11 +138,18 @@ impl Write for Limited<'_> {
     }
 }
 
-struct Counted(u64);
+/// Counts what a compressor makes, up to a limit.
+struct Counted {
+    made: u64,
+    limit: u64,
+}
 
 impl Write for Counted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
+        self.made += bytes.len() as u64;
+        if self.made > self.limit {
+            return Err(io::Error::other("more than is asked for"));
+        }
         Ok(bytes.len())
     }
 

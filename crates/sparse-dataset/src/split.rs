@@ -22,11 +22,9 @@ use crate::wire::{put_bytes, put_number};
 
 /// Rows of a block.
 const BLOCK_ROWS: usize = 1 << 15;
-/// A split below this part of its file is not compared with byte compressors.
-const CLEARLY_SMALL: u64 = 50;
 /// zstd at its highest levels makes files smaller than at a fast one, but not
 /// by more than this factor.
-const HARDER: u64 = 2;
+const HARDER: u64 = 3;
 
 /// A split, ready to be written.
 pub(crate) struct Split {
@@ -134,18 +132,14 @@ pub(crate) fn compress_split(
         || columnar_body(&mut split, path, base, spec, artifact, progress)?;
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back { split.len() } else { u64::MAX };
-    if comes_back && is_clearly_small(most, &file, progress)? {
+    // Where rows are clearly smaller, the slow setting is not worth its time.
+    if comes_back && bytes::quickly_exceeds(&file, most * HARDER, progress)? {
         return Ok(split);
     }
     match as_bytes(&split, &file, sha256, base, level, most, progress)? {
         Some(smaller) => Ok(smaller),
         None => Ok(split),
     }
-}
-
-/// Whether no byte compressor is expected to need less.
-fn is_clearly_small(rows: u64, file: &Source, progress: &dyn Progress) -> Result<bool> {
-    Ok(rows <= file.len / CLEARLY_SMALL || rows <= bytes::quick_size(file, progress)? / HARDER)
 }
 
 /// The file as bytes where that takes less than `most`: a delta is never much

@@ -1,6 +1,7 @@
 //! What goes into each linear layer, on average: what calibration needs.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use crate::kernels::panels::{Values, WIDTH};
 use crate::linear::{Dense, Finish, Linear, Rows, Target, apply};
@@ -76,6 +77,16 @@ impl Statistics {
         self.layers.get(name).map(|&group| &self.groups[group])
     }
 
+    /// The names of the layers that were seen, those that read the same together; groups are in the
+    /// order in which they ran.
+    pub fn groups(&self) -> Vec<Vec<&str>> {
+        let mut groups = vec![Vec::new(); self.groups.len()];
+        for (name, &group) in &self.layers {
+            groups[group].push(name.as_str());
+        }
+        groups
+    }
+
     /// Every layer that was seen, by name.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &LayerStatistics)> {
         self.layers
@@ -96,9 +107,9 @@ impl Statistics {
 }
 
 impl Tap for Statistics {
-    fn input(&mut self, layer: &str, rows: Rows<'_>) {
+    fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()> {
         if rows.count() == 0 {
-            return;
+            return ControlFlow::Continue(());
         }
         let place = (rows.row(0).as_ptr() as usize, rows.count());
         let group = match (self.layers.get(layer), self.last) {
@@ -120,6 +131,7 @@ impl Tap for Statistics {
         if group.owner == layer {
             group.add(rows);
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -238,14 +250,15 @@ mod tests {
         let values = rows(count, width);
         let mut statistics = Statistics::new(|_| true);
         for part in values.chunks(10 * width) {
-            statistics.input("a", Rows::new(part, part.len() / width, width));
-            statistics.input("b", Rows::new(part, part.len() / width, width));
+            let _ = statistics.input("a", Rows::new(part, part.len() / width, width));
+            let _ = statistics.input("b", Rows::new(part, part.len() / width, width));
         }
         let (a, b) = (
             statistics.layer("a").unwrap(),
             statistics.layer("b").unwrap(),
         );
         assert!(std::ptr::eq(a, b), "layers with the same input share it");
+        assert_eq!(statistics.groups(), [["a", "b"]]);
         assert_eq!(a.rows(), count as u64);
         for i in 0..width {
             let column = |k: usize| values.iter().skip(k).step_by(width).map(|&x| f64::from(x));
@@ -266,8 +279,9 @@ mod tests {
     fn layers_with_rows_of_their_own_are_apart() {
         let mut statistics = Statistics::new(|_| false);
         let (x, y) = (rows(2, 3), rows(2, 3));
-        statistics.input("a", Rows::new(&x, 2, 3));
-        statistics.input("b", Rows::new(&y, 2, 3));
+        let _ = statistics.input("a", Rows::new(&x, 2, 3));
+        let _ = statistics.input("b", Rows::new(&y, 2, 3));
+        assert_eq!(statistics.groups(), [["a"], ["b"]]);
         assert!(!std::ptr::eq(
             statistics.layer("a").unwrap(),
             statistics.layer("b").unwrap()

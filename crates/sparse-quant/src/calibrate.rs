@@ -1,12 +1,14 @@
 //! Running a calibration text through the model, block by block.
 //!
-//! Each block sees what the blocks before it make of the text after they were quantized, so that
-//! later layers make up for the errors of earlier ones. Only one block's statistics are in memory.
+//! Each block sees what the blocks before it make of the text after they were quantized, and where
+//! it is asked for each layer what the layers before it make of it, so that later layers make up for
+//! the errors of earlier ones. Only one block's statistics are in memory.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use sparse_checkpoint::Checkpoint;
-use sparse_engine::{Dense, Hidden, Model, ModelConfig, Plain, Statistics, Tokenizer};
+use sparse_engine::{Dense, Hidden, Model, ModelConfig, Plain, Rows, Statistics, Tap, Tokenizer};
 
 use crate::{Error, Matrix};
 
@@ -106,6 +108,44 @@ impl Calibrator {
         Ok(statistics)
     }
 
+    /// The layers of a block in the order in which they run, those that read the same together.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    pub(crate) fn groups(&self, block: usize) -> Result<Vec<Vec<String>>, Error> {
+        let mut statistics = Statistics::new(|_| false);
+        if let Some(batch) = self.batches.first() {
+            let mut batch = batch.clone();
+            self.model
+                .run_block(block, &mut batch, Some(&mut statistics))?;
+        }
+        let groups = statistics.groups().into_iter();
+        Ok(groups
+            .map(|group| group.into_iter().map(str::to_owned).collect())
+            .collect())
+    }
+
+    /// What goes into a group of layers, with full second moments, as the layers before them are by
+    /// now.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    pub(crate) fn observe_group(
+        &self,
+        block: usize,
+        group: &[String],
+    ) -> Result<Statistics, Error> {
+        let mut until = Until {
+            group,
+            statistics: Statistics::new(|_| true),
+        };
+        for batch in &self.batches {
+            let mut batch = batch.clone();
+            self.model.run_block(block, &mut batch, Some(&mut until))?;
+        }
+        Ok(until.statistics)
+    }
+
     /// Puts quantized weights, `[outputs, inputs]`, in the place of a layer's.
     pub(crate) fn replace(&mut self, layer: &str, weights: &Matrix) {
         let dense = Dense::from_f32(weights.data(), weights.cols());
@@ -136,6 +176,24 @@ impl Calibrator {
         }
         self.model.free_block(block);
         Ok(statistics)
+    }
+}
+
+/// Runs a block as far as a group of layers, and notes what those read.
+struct Until<'a> {
+    group: &'a [String],
+    statistics: Statistics,
+}
+
+impl Tap for Until<'_> {
+    fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()> {
+        if !self.group.iter().any(|name| name == layer) {
+            return ControlFlow::Continue(());
+        }
+        for name in self.group {
+            self.statistics.input(name, rows)?;
+        }
+        ControlFlow::Break(())
     }
 }
 

@@ -315,7 +315,6 @@ fn quantize_calibrated(
         _ => Order::Groups,
     };
     for block in 0..calibrator.blocks() {
-        let statistics = calibrator.observe(block)?;
         let layers: Vec<&Layer<'_>> = plan
             .layers
             .iter()
@@ -325,37 +324,58 @@ fn quantize_calibrated(
                     .is_some_and(|(number, _)| number == block)
             })
             .collect();
-        let folding = match spec.preset.method {
-            Method::Awq => Folding::search(plan, checkpoint, &layers, &statistics, &affine)?,
-            _ => Folding::default(),
+        // AWQ weighs the layers of a block against one another, so it sees them all at once; GPTQ
+        // goes on from what the layers before have become.
+        let (folding, whole) = if spec.preset.method == Method::Awq {
+            let seen = calibrator.observe(block)?;
+            let folding = Folding::search(plan, checkpoint, &layers, &seen, &affine)?;
+            (folding, Some(seen))
+        } else {
+            (Folding::default(), None)
         };
-        for layer in layers {
-            step(progress, done, total)?;
-            let mut weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
-            folding.apply(layer.name, &mut weights);
-            let seen = statistics.layer(layer.name);
-            let packed = match (spec.preset.method, seen.and_then(LayerStatistics::gram)) {
-                (Method::Awq, Some(gram)) => clip(layer, &weights, gram, &folding, &affine),
-                (Method::Gptq, Some(gram)) => gptq::quantize(&weights, gram, &affine, order).ok(),
-                _ => None,
-            };
-            let packed = packed.unwrap_or_else(|| {
-                notes.push(format!(
-                    "{}: what goes into it has no Cholesky factor, so it was rounded to nearest",
-                    layer.name
-                ));
-                rtn::quantize(&weights, &affine)
-            });
-            let mut effective = packed.dequantize();
-            folding.undo(layer.name, &mut effective);
-            calibrator.replace(layer.name, &effective);
-            for part in plan
-                .scheme
-                .parts(layer.name, &Packed::Affine(packed), plan.dtype)
-            {
-                spool.put(&part)?;
+        for group in calibrator.groups(block)? {
+            let mut layers = layers
+                .iter()
+                .filter(|layer| group.iter().any(|name| name == layer.name))
+                .peekable();
+            if layers.peek().is_none() {
+                continue;
             }
-            done += layer.tensor.elements();
+            let alone;
+            let statistics = match &whole {
+                Some(whole) => whole,
+                None => {
+                    alone = calibrator.observe_group(block, &group)?;
+                    &alone
+                }
+            };
+            for layer in layers {
+                step(progress, done, total)?;
+                let mut weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
+                folding.apply(layer.name, &mut weights);
+                let gram = statistics.layer(layer.name).and_then(LayerStatistics::gram);
+                let packed = gram.and_then(|gram| match spec.preset.method {
+                    Method::Awq => clip(layer, &weights, gram, &folding, &affine),
+                    _ => gptq::quantize(&weights, gram, &affine, order).ok(),
+                });
+                let packed = packed.unwrap_or_else(|| {
+                    notes.push(format!(
+                        "{}: what goes into it has no Cholesky factor, so it was rounded to nearest",
+                        layer.name
+                    ));
+                    rtn::quantize(&weights, &affine)
+                });
+                let mut effective = packed.dequantize();
+                folding.undo(layer.name, &mut effective);
+                calibrator.replace(layer.name, &effective);
+                for part in plan
+                    .scheme
+                    .parts(layer.name, &Packed::Affine(packed), plan.dtype)
+                {
+                    spool.put(&part)?;
+                }
+                done += layer.tensor.elements();
+            }
         }
         folded.extend(folding.vectors);
         calibrator.advance(block)?;

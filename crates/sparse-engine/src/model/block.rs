@@ -1,5 +1,7 @@
 //! One block of the decoder: attention and a feed-forward part.
 
+use std::ops::ControlFlow;
+
 use rayon::prelude::*;
 
 use super::attention::{self, Layout, Spans};
@@ -147,7 +149,8 @@ impl Block {
             + biases.map(|bias| bias.len() * 4).sum::<usize>()
     }
 
-    /// Runs rows through the block; see [`Run::wanted`] for those that remain.
+    /// Runs rows through the block; see [`Run::wanted`] for those that remain. A tap may end it
+    /// early.
     pub fn run(
         &self,
         hidden: &mut Vec<f32>,
@@ -156,7 +159,7 @@ impl Block {
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
-    ) {
+    ) -> ControlFlow<()> {
         let mut normed = std::mem::take(&mut scratch.normed);
         normed.resize(hidden.len(), 0.0);
         fn rows(values: &[f32], width: usize) -> Rows<'_> {
@@ -165,34 +168,35 @@ impl Block {
         match self.arrangement {
             Arrangement::PreNorm => {
                 self.attention_norm.apply(hidden, &mut normed);
-                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap)?;
                 normed.truncate(hidden.len());
                 self.mlp_norm.apply(hidden, &mut normed);
-                self.feed(rows(&normed, width), hidden, scratch, tap);
+                self.feed(rows(&normed, width), hidden, scratch, tap)?;
             }
             Arrangement::Parallel => {
                 let mut mlp_normed = std::mem::take(&mut scratch.mlp_normed);
                 mlp_normed.resize(hidden.len(), 0.0);
                 self.attention_norm.apply(hidden, &mut normed);
                 self.mlp_norm.apply(hidden, &mut mlp_normed);
-                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap)?;
                 if let Some(wanted) = run.wanted {
                     keep_rows(&mut mlp_normed, width, wanted);
                 }
-                self.feed(rows(&mlp_normed, width), hidden, scratch, tap);
+                self.feed(rows(&mlp_normed, width), hidden, scratch, tap)?;
                 scratch.mlp_normed = mlp_normed;
             }
             Arrangement::PostNorm => {
                 normed.copy_from_slice(hidden);
-                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap);
+                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap)?;
                 normed.truncate(hidden.len());
                 self.attention_norm.apply_in_place(hidden, &mut normed);
                 normed.copy_from_slice(hidden);
-                self.feed(rows(&normed, width), hidden, scratch, tap);
+                self.feed(rows(&normed, width), hidden, scratch, tap)?;
                 self.mlp_norm.apply_in_place(hidden, &mut normed);
             }
         }
         scratch.normed = normed;
+        ControlFlow::Continue(())
     }
 
     /// Adds to `hidden` what attention makes of `rows`, and keeps the rows that are wanted.
@@ -204,7 +208,7 @@ impl Block {
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
-    ) {
+    ) -> ControlFlow<()> {
         let Attention {
             inputs,
             layout,
@@ -215,7 +219,7 @@ impl Block {
         scratch.qkv.resize(rows.count() * stride, 0.0);
         for (projection, column) in inputs {
             let target = Target::at(&mut scratch.qkv, stride, *column);
-            projection.apply(rows, target, Finish::Store, tap);
+            projection.apply(rows, target, Finish::Store, tap)?;
         }
         let rotations = run.rotations.filter(|_| self.layer.rotated);
         attention::prepare(
@@ -252,7 +256,7 @@ impl Block {
         }
         let attended = Rows::new(&scratch.attended, hidden.len() / hidden_width, width);
         let target = Target::new(hidden, hidden_width);
-        output.apply(attended, target, Finish::Add, tap);
+        output.apply(attended, target, Finish::Add, tap)
     }
 
     /// Adds to `hidden` what the feed-forward part makes of `rows`.
@@ -262,7 +266,7 @@ impl Block {
         hidden: &mut [f32],
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
-    ) {
+    ) -> ControlFlow<()> {
         let Mlp {
             gate,
             up,
@@ -273,33 +277,39 @@ impl Block {
         scratch.up.resize(rows.count() * width, 0.0);
         let mut into_up = |projection: &Projection, finish| {
             let target = Target::new(&mut scratch.up, width);
-            projection.apply(rows, target, finish, tap);
+            projection.apply(rows, target, finish, tap)
         };
         match gate {
-            None => into_up(up, Finish::Activate(*activation)),
+            None => into_up(up, Finish::Activate(*activation))?,
             Some(gate) => {
-                into_up(gate, Finish::Activate(*activation));
-                into_up(up, Finish::Multiply);
+                into_up(gate, Finish::Activate(*activation))?;
+                into_up(up, Finish::Multiply)?;
             }
         }
         let rows = Rows::new(&scratch.up, rows.count(), width);
         let target = Target::new(hidden, down.linear.outputs());
-        down.apply(rows, target, Finish::Add, tap);
+        down.apply(rows, target, Finish::Add, tap)
     }
 }
 
 impl Projection {
-    /// Multiplies, after showing the rows to the tap.
-    pub fn apply(
+    /// Multiplies, after showing the rows to the tap, which may end the run instead.
+    fn apply(
         &self,
         rows: Rows<'_>,
         target: Target<'_>,
         finish: Finish,
         tap: &mut Option<&mut dyn Tap>,
-    ) {
+    ) -> ControlFlow<()> {
         if let Some(tap) = tap {
-            tap.input(&self.name, rows);
+            tap.input(&self.name, rows)?;
         }
+        self.multiply(rows, target, finish);
+        ControlFlow::Continue(())
+    }
+
+    /// Multiplies.
+    pub fn multiply(&self, rows: Rows<'_>, target: Target<'_>, finish: Finish) {
         apply(&*self.linear, self.bias.as_deref(), rows, target, finish);
     }
 }

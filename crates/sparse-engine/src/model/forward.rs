@@ -1,6 +1,6 @@
 //! From tokens to the rows that the head reads.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::attention::Spans;
 use super::block::{Run, Scratch};
@@ -67,7 +67,10 @@ impl Model {
         let mut pass = Pass::default();
         for block in 0..self.blocks.len() {
             let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
-            self.step(block, &mut hidden, wanted, &mut pass, &mut tap)?;
+            let flow = self.step(block, &mut hidden, wanted, &mut pass, &mut tap)?;
+            if flow.is_break() {
+                break;
+            }
         }
         Ok(hidden)
     }
@@ -95,6 +98,7 @@ impl Model {
         tap: Option<&mut dyn Tap>,
     ) -> Result<(), Error> {
         self.step(block, hidden, None, &mut Pass::default(), &mut { tap })
+            .map(drop)
     }
 
     /// Runs the tokens that come after those in `cache`, and adds them to it.
@@ -135,7 +139,7 @@ impl Model {
         let mut scratch = Scratch::default();
         for (block, heads) in cache.layers.iter_mut().enumerate() {
             let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
-            self.block(block, &mut hidden, wanted, heads, &mut scratch, &mut None)?;
+            let _ = self.block(block, &mut hidden, wanted, heads, &mut scratch, &mut None)?;
         }
         cache.len = length;
         Ok(hidden)
@@ -163,7 +167,7 @@ impl Model {
             let mut projected = vec![0.0; tokens.len() * width];
             let target = Target::new(&mut projected, width);
             self.pool
-                .install(|| project.apply(rows, target, Finish::Store, &mut None));
+                .install(|| project.multiply(rows, target, Finish::Store));
             values = projected;
         }
         if let Some(positions) = &self.positions {
@@ -188,7 +192,7 @@ impl Model {
         wanted: Option<&[usize]>,
         pass: &mut Pass,
         tap: &mut Option<&mut dyn Tap>,
-    ) -> Result<(), Error> {
+    ) -> Result<ControlFlow<()>, Error> {
         let config = &self.config;
         if pass.heads.is_empty() {
             pass.heads = hidden
@@ -216,7 +220,7 @@ impl Model {
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
-    ) -> Result<(), Error> {
+    ) -> Result<ControlFlow<()>, Error> {
         let table = self
             .rotations
             .as_ref()
@@ -227,11 +231,12 @@ impl Model {
             wanted,
         };
         let values = &mut hidden.values;
-        self.pool.install(|| {
-            self.blocks[block].run(values, hidden.width, run, heads, scratch, tap);
-        });
+        let of_block = &self.blocks[block];
+        let flow = self
+            .pool
+            .install(|| of_block.run(values, hidden.width, run, heads, scratch, tap));
         if vector::all_finite(Level::detect(), values) {
-            Ok(())
+            Ok(flow)
         } else {
             Err(Error::Activations {
                 layer: format!("layer {block} of {}", self.blocks.len()),

@@ -127,7 +127,7 @@ impl Model {
                 let mut projected = vec![0.0; count * width];
                 let target = Target::new(&mut projected, width);
                 let rows = Rows::new(&finished, count, self.config.width);
-                project.apply(rows, target, Finish::Store, &mut None);
+                project.multiply(rows, target, Finish::Store);
                 finished = projected;
             }
             finished

@@ -7,6 +7,7 @@ mod head;
 mod load;
 mod rotary;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
@@ -51,7 +52,10 @@ pub(crate) struct Projection {
 pub trait Tap: Send {
     /// `rows` are about to be multiplied by the weights of `layer`: the name of the layer in the
     /// checkpoint, without `.weight`. A layer sees all rows of a batch at once.
-    fn input(&mut self, layer: &str, rows: Rows<'_>);
+    ///
+    /// [`ControlFlow::Break`] ends the run there, where nothing more is to be seen: the rows that it
+    /// works on are then half-made.
+    fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()>;
 }
 
 impl Model {
