@@ -133,12 +133,13 @@ pub(crate) fn rebuild(
     let nonsense = || damaged(artifact, "block of rows");
     match (&header.body, &header.layout) {
         (Body::Text, Some(layout)) => {
+            let alike = base.escapes_as(layout);
             let mut written = 0u64;
             let mut out = Vec::new();
             for (index, count) in blocks.rows().enumerate() {
                 let block = blocks.read(index, &mut buffer)?;
                 let complete = decoder.block(block, count, base, |setup, rows, _| {
-                    write_row(setup, rows, layout, &mut out);
+                    write_row(setup, rows, layout, alike, &mut out);
                     if out.len() >= 1 << 18 {
                         written += out.len() as u64;
                         if written > header.bytes {
@@ -191,8 +192,9 @@ pub(crate) fn rebuild(
     }
 }
 
-/// Spells a row as it stood in the file.
-fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, out: &mut Vec<u8>) {
+/// Spells a row as it stood in the file. `alike` says that strings which stand
+/// in the base as they are do so here.
+fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, alike: bool, out: &mut Vec<u8>) {
     let template = &setup.templates[rows.own.template as usize];
     let order = rows.order(rows.own.template);
     let straight = order
@@ -210,7 +212,14 @@ fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, out: &mut Vec<u8>)
                 .unwrap_or(cell)
         };
         let cell = rows.own.cells()[place];
-        layout.spell(column as usize, cell.kind, rows.own.bytes(cell), out);
+        let bytes = rows.own.bytes(cell);
+        if alike && cell.plain {
+            out.push(b'"');
+            out.extend_from_slice(bytes);
+            out.push(b'"');
+        } else {
+            layout.spell(column as usize, cell.kind, bytes, out);
+        }
     }
     if let Some(last) = template.pieces.last() {
         out.extend_from_slice(last);

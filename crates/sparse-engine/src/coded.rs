@@ -245,6 +245,10 @@ impl Coded {
 }
 
 impl Linear for Coded {
+    fn tile_rows(&self) -> usize {
+        192
+    }
+
     fn inputs(&self) -> usize {
         self.inputs
     }

@@ -17,10 +17,6 @@ pub use crate::kernels::matmul::Rows;
 /// Outputs that [`Linear::tile`] is asked for at a time, but at the end.
 pub const TILE_OUTPUTS: usize = 64;
 
-/// Most rows that [`Linear::tile`] is asked for at a time: so many that unpacking weights for them
-/// counts for little, so few that threads share the work.
-pub const TILE_ROWS: usize = 384;
-
 /// What all tiles of the same rows need, made once: see [`Linear::prepare`].
 #[derive(Debug, Default)]
 pub struct Prepared {
@@ -42,6 +38,11 @@ pub trait Linear: fmt::Debug + Send + Sync {
     /// Bytes that the weights take in memory.
     fn bytes(&self) -> usize;
 
+    /// Most rows that [`Linear::tile`] is asked for at a time, a multiple of six: so many that
+    /// unpacking weights for them counts for little, so few that they stay in the second-level
+    /// cache.
+    fn tile_rows(&self) -> usize;
+
     /// Whatever all tiles of the same rows need: activations in another type, say. `prepared` is
     /// empty; it comes with [`Linear::tile`] again.
     fn prepare(&self, _rows: Rows<'_>, _prepared: &mut Prepared) {}
@@ -49,7 +50,7 @@ pub trait Linear: fmt::Debug + Send + Sync {
     /// Multiplies: `out[r * outputs.len() + i]` becomes row `r` times output `outputs.start + i`.
     ///
     /// `outputs` begins at a multiple of [`TILE_OUTPUTS`] and is that long, or ends where the
-    /// outputs end; `rows` are at most [`TILE_ROWS`].
+    /// outputs end; `rows` are at most [`Linear::tile_rows`].
     fn tile(&self, rows: Rows<'_>, prepared: &Prepared, outputs: Range<usize>, out: &mut [f32]);
 
     /// The weights of one output, as they count: a row of an embedding.
@@ -113,6 +114,10 @@ impl Linear for Dense {
 
     fn bytes(&self) -> usize {
         self.values.bytes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        384
     }
 
     fn tile(&self, rows: Rows<'_>, _prepared: &Prepared, outputs: Range<usize>, out: &mut [f32]) {
@@ -199,7 +204,7 @@ pub(crate) fn apply(
     assert!(target.values.len() >= end && bias.is_none_or(|bias| bias.len() == outputs));
     let shared = Shared(target.values.as_mut_ptr());
 
-    let chunk = rows_per_tile(rows.count());
+    let chunk = rows_per_tile(rows.count(), linear.tile_rows());
     let row_chunks: Vec<(Rows<'_>, usize, Prepared)> = (0..rows.count().div_ceil(chunk))
         .into_par_iter()
         .map(|at| {
@@ -257,9 +262,9 @@ pub(crate) fn activate(level: Level, activation: Activation, values: &mut [f32])
 }
 
 /// Rows are cut into chunks as equal as can be, of whole register tiles.
-fn rows_per_tile(count: usize) -> usize {
-    let chunks = count.div_ceil(TILE_ROWS);
-    count.div_ceil(chunks).next_multiple_of(6).min(TILE_ROWS)
+fn rows_per_tile(count: usize, most: usize) -> usize {
+    let chunks = count.div_ceil(most);
+    count.div_ceil(chunks).next_multiple_of(6).min(most)
 }
 
 /// The beginning of memory that threads write disjoint parts of.

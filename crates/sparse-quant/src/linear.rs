@@ -267,6 +267,10 @@ impl RowByRow {
 }
 
 impl Linear for RowByRow {
+    fn tile_rows(&self) -> usize {
+        192
+    }
+
     fn inputs(&self) -> usize {
         self.packed.shape().1
     }

@@ -180,9 +180,15 @@ impl RowCoder {
             } = &self.plan.columns[column as usize];
             let model = &self.columns[column as usize];
             if let (Some(base), Some(source)) = (base, predictor.copied_base()) {
-                let (found, bytes) = base.get(source as usize)?;
-                let kind = if found == Kind::Null { found } else { *kind };
-                own.push(column, kind, bytes);
+                let cell = base.cell(source as usize)?;
+                let bytes = base.bytes(cell);
+                match cell.kind {
+                    Kind::Null => own.push(column, Kind::Null, bytes),
+                    Kind::Text if cell.plain && *kind == Kind::Text => {
+                        own.push_plain(column, bytes);
+                    }
+                    _ => own.push(column, *kind, bytes),
+                }
                 continue;
             }
             let (kind, bytes) = predictor.predict(*kind, &model.known, base, &own, 0)?;

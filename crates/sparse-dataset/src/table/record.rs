@@ -25,6 +25,9 @@ impl Kind {
 pub(crate) struct Cell {
     pub(crate) column: u32,
     pub(crate) kind: Kind,
+    /// Whether it is known to be a JSON string that stands in its file as it
+    /// is, between quotes. Where it is not known it may be so too.
+    pub(crate) plain: bool,
     start: u32,
     end: u32,
 }
@@ -63,10 +66,19 @@ impl Record {
         self.cells.push(Cell {
             column,
             kind,
+            plain: false,
             start,
             end,
         });
         self.own = self.cells.len();
+    }
+
+    /// Adds a string that stands in its file as it is, see [`Cell::plain`].
+    pub(crate) fn push_plain(&mut self, column: u32, bytes: &[u8]) {
+        self.push(column, Kind::Text, bytes);
+        if let Some(cell) = self.cells.last_mut() {
+            cell.plain = true;
+        }
     }
 
     /// Adds a cell that `write` appends, or nothing if it says `false`.
@@ -109,12 +121,21 @@ impl Record {
 
     /// The first cell of a column.
     pub(crate) fn get(&self, column: usize) -> Option<(Kind, &[u8])> {
+        let cell = self.cell(column)?;
+        Some((cell.kind, self.bytes(cell)))
+    }
+
+    /// The first cell of a column.
+    pub(crate) fn cell(&self, column: usize) -> Option<Cell> {
         let wanted = column as u32;
-        let cell = match self.cells.get(column) {
-            Some(cell) if cell.column == wanted => cell,
-            _ => self.cells.iter().find(|cell| cell.column == wanted)?,
-        };
-        Some((cell.kind, self.bytes(*cell)))
+        match self.cells.get(column) {
+            Some(cell) if cell.column == wanted => Some(*cell),
+            _ => self
+                .cells
+                .iter()
+                .find(|cell| cell.column == wanted)
+                .copied(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::textual::{TextOptions, TextTable};
 use super::window::{GATHERED, Window, room};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::text::Columns;
+use crate::text::{Columns, Layout};
 
 enum Part {
     Text(Box<TextTable>),
@@ -226,6 +226,19 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// Whether strings that stand in these files as they are do so in `layout` as
+    /// well.
+    pub(crate) fn escapes_as(&self, layout: &Layout) -> bool {
+        let alike = |part: &Part| match (part, layout) {
+            (Part::Text(table), Layout::Json(spelling)) => match &table.parser.layout {
+                Layout::Json(own) => own.escapes_alike(spelling),
+                Layout::Delimited(_) => true, // has none that are known to
+            },
+            _ => false,
+        };
+        self.parts.iter().all(alike)
     }
 
     /// The parser of the first file, when it is a text file.

@@ -82,7 +82,7 @@ pub(crate) fn push_value(
         let inside = &input[at + 1..];
         let plain = spelling.plain_prefix(inside);
         if inside.get(plain) == Some(&b'"') {
-            record.push(column, Kind::Text, &inside[..plain]);
+            record.push_plain(column, &inside[..plain]);
             return Some(at + plain + 2);
         }
         string_end(input, at + plain)?

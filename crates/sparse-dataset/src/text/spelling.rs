@@ -118,6 +118,11 @@ impl Spelling {
         Some(Self::new(reader.byte()?, reader.sized()?, reader.sized()?))
     }
 
+    /// Whether both leave the same strings as they are.
+    pub(crate) fn escapes_alike(&self, other: &Self) -> bool {
+        self.plain == other.plain
+    }
+
     /// The length of the leading bytes that are spelled as they are.
     #[inline]
     pub(crate) fn plain_prefix(&self, bytes: &[u8]) -> usize {

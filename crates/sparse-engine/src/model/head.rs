@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Hidden, Model};
 use crate::Error;
 use crate::kernels::{Level, vector};
-use crate::linear::{Finish, Prepared, Rows, TILE_OUTPUTS, TILE_ROWS, Target, apply};
+use crate::linear::{Finish, Prepared, Rows, TILE_OUTPUTS, Target, apply};
 
 impl Model {
     /// Logits of the rows `range` of `hidden`: a row of [`crate::ModelConfig::vocabulary`] values
@@ -52,9 +52,10 @@ impl Model {
         }
         let normed = self.finish(hidden, rows);
         let width = self.config.embedding_width;
+        let together = self.head.linear.tile_rows();
         let chunks = normed
-            .chunks(TILE_ROWS * width)
-            .zip(targets.chunks(TILE_ROWS));
+            .chunks(together * width)
+            .zip(targets.chunks(together));
         let mut losses = Vec::with_capacity(targets.len());
         for (normed, targets) in chunks {
             let rows = Rows::new(normed, targets.len(), width);
