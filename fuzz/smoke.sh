@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 seconds=${1:-5}
 shift || true
-cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install --locked --debug cargo-fuzz
 
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cargo +nightly fuzz list | grep -v make-seeds)

@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 
 const BASE: &str = "{\"a\": \"one text\", \"b\": 1}\n{\"a\": \"two texts\", \"b\": 2}\n";
 
-fuzz_target!(|data: &[u8]| {
+#[path = "../src/panics.rs"]
+mod panics;
+
+fuzz_target!(init: panics::let_readers_panic(), |data: &[u8]| {
     let folder = std::env::temp_dir().join(format!("sparse-fuzz-artifact-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let (base, delta) = (folder.join("base.jsonl"), folder.join("dataset.delta"));

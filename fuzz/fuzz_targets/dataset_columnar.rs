@@ -1,10 +1,13 @@
-//! Any bytes as a Parquet or Arrow file: refused or rebuilt, never a panic.
+//! Any bytes as a Parquet or Arrow file: refused or rebuilt, never a panic that gets out.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sparse_dataset::CompressSpec;
 
-fuzz_target!(|data: &[u8]| {
+#[path = "../src/panics.rs"]
+mod panics;
+
+fuzz_target!(init: panics::let_readers_panic(), |data: &[u8]| {
     let Some((&choice, data)) = data.split_first() else {
         return;
     };

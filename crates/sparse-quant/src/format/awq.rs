@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use sparse_checkpoint::{Checkpoint, Dtype, TensorSpec};
 
-use super::{LayerReader, Part, f16_bytes, f16_values, le_bytes};
+use super::{LayerReader, Part, f16_bytes, le_bytes};
 use crate::Error;
 use crate::method::affine::Affine;
 
@@ -87,7 +87,7 @@ pub fn read(checkpoint: &Checkpoint, layer: &str) -> Result<Affine, Error> {
     let words = rows.div_ceil(8);
     let qweight: Vec<u32> = reader.values("qweight", Dtype::I32, cols.saturating_mul(words))?;
     let qzeros: Vec<u32> = reader.values("qzeros", Dtype::I32, groups.saturating_mul(words))?;
-    let stored = f16_values(&reader.bytes("scales", Dtype::F16, groups.saturating_mul(rows))?);
+    let stored = reader.floats("scales", groups.saturating_mul(rows))?;
     let mut places = [0; 8];
     for (at, &output) in ORDER.iter().enumerate() {
         places[output] = 4 * at;

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 use sparse_checkpoint::{Checkpoint, Dtype, TensorSpec};
 
-use super::{LayerReader, Part, f16_bytes, f16_values, le_bytes};
+use super::{LayerReader, Part, f16_bytes, le_bytes};
 use crate::Error;
 use crate::method::affine::Affine;
 use crate::packing::{code_at, pack, packed_words};
@@ -124,8 +124,7 @@ pub fn read(
         (height as usize).saturating_mul(rows),
     )?;
     let qzeros: Vec<u32> = reader.values("qzeros", Dtype::I32, groups.saturating_mul(width))?;
-    let stored: Vec<f32> =
-        f16_values(&reader.bytes("scales", Dtype::F16, groups.saturating_mul(rows))?);
+    let stored = reader.floats("scales", groups.saturating_mul(rows))?;
     let g_idx: Vec<i32> = reader.values("g_idx", Dtype::I32, cols)?;
     if let Some(&group) = g_idx
         .iter()

@@ -7,6 +7,7 @@ use half::f16;
 use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
 
 use crate::Error;
+use crate::weights::to_f32;
 
 pub mod awq;
 pub mod bnb4;
@@ -46,15 +47,6 @@ pub(crate) fn f16_bytes(values: &[f32]) -> Vec<u8> {
     values
         .iter()
         .flat_map(|&value| f16::from_f32(value).to_le_bytes())
-        .collect()
-}
-
-/// Half-precision bytes as numbers.
-pub(crate) fn f16_values(bytes: &[u8]) -> Vec<f32> {
-    let (pairs, _) = bytes.as_chunks::<2>();
-    pairs
-        .iter()
-        .map(|&pair| f16::from_le_bytes(pair).to_f32())
         .collect()
 }
 
@@ -115,6 +107,18 @@ impl<'a> LayerReader<'a> {
             .chunks_exact(size_of::<T>())
             .map(bytemuck::pod_read_unaligned)
             .collect())
+    }
+
+    /// The numbers of `layer.suffix`, of which there must be so many: in half precision as the
+    /// format has it, or in bfloat16 or single precision, which gptqmodel leaves in models of those
+    /// types.
+    pub(crate) fn floats(&self, suffix: &str, elements: usize) -> Result<Vec<f32>, Error> {
+        let dtype = match self.tensor(suffix)?.dtype() {
+            other @ (Dtype::BF16 | Dtype::F32) => other,
+            _ => Dtype::F16,
+        };
+        let bytes = self.bytes(suffix, dtype, elements)?;
+        to_f32(dtype, &bytes).ok_or_else(|| self.damaged(format!("{suffix} is of {dtype}")))
     }
 
     pub(crate) fn damaged(&self, reason: String) -> Error {

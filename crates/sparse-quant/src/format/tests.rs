@@ -190,6 +190,34 @@ fn a_missing_short_or_mistyped_tensor_is_an_error_that_names_the_layer() {
     }
 }
 
+/// gptqmodel leaves the scales of a bf16 model in bf16.
+#[test]
+fn scales_may_be_of_other_floats() {
+    let spec = affine::tests::spec(4, 32, false);
+    let mut made = crate::method::rtn::quantize(&matrix(32, 64), &spec);
+    // What all three types hold.
+    for scale in &mut made.scales {
+        *scale = 2f32.powi(scale.log2().round() as i32);
+    }
+    for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32] {
+        let stored = |mut parts: Vec<Part>| {
+            for part in &mut parts {
+                if part.spec.name.ends_with("scales") {
+                    let values = to_f32(Dtype::F16, &part.bytes).unwrap();
+                    part.bytes = crate::weights::from_f32(dtype, &values).unwrap();
+                    part.spec.dtype = dtype;
+                }
+            }
+            store(&parts)
+        };
+        let (_dir, checkpoint) = stored(gptq::parts(LAYER, &made, Version::V2));
+        let back = gptq::read(&checkpoint, LAYER, 4, Version::V2).unwrap();
+        assert_eq!(back, made, "{dtype}");
+        let (_dir, checkpoint) = stored(awq::parts(LAYER, &made));
+        assert_eq!(awq::read(&checkpoint, LAYER).unwrap(), made, "{dtype}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
