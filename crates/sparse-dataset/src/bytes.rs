@@ -35,28 +35,26 @@ pub(crate) fn pack(
     progress: &dyn Progress,
 ) -> Result<Option<Spill>> {
     let mut out = Limited {
-        spill: Spill::default(),
+        spill: Some(Spill::default()),
+        made: 0,
         most,
         path: &file.path,
     };
-    let packed = pack_into(file, prefix, level, &mut out, progress);
-    // Too much ends in an error of the writer, which is none here.
-    if out.spill.len() > most {
-        return Ok(None);
-    }
-    packed.map(|()| Some(out.spill))
+    let fits = out.fits(|out| pack_into(file, prefix, level, out, progress))?;
+    Ok(out.spill.filter(|_| fits))
 }
 
 /// Whether a fast setting of the same compressor makes more than `limit` bytes of a file. It reads
 /// no further than that takes.
 pub(crate) fn quickly_exceeds(file: &Source, limit: u64, progress: &dyn Progress) -> Result<bool> {
-    let mut counted = Counted { made: 0, limit };
-    let packed = pack_into(file, &[], 3, &mut counted, progress);
-    // Too much ends in an error of the writer, which is none here.
-    if counted.made > limit {
-        return Ok(true);
-    }
-    packed.map(|()| false)
+    let mut out = Limited {
+        spill: None,
+        made: 0,
+        most: limit,
+        path: &file.path,
+    };
+    let fits = out.fits(|out| pack_into(file, &[], 3, out, progress))?;
+    Ok(!fits)
 }
 
 fn pack_into(
@@ -115,40 +113,36 @@ pub(crate) fn unpack(
     }
 }
 
-/// Stops a compressor that makes too much.
+/// Stops a compressor that makes too much, and keeps what it makes where there is a spill.
 struct Limited<'a> {
-    spill: Spill,
+    spill: Option<Spill>,
+    made: u64,
     most: u64,
     path: &'a Path,
 }
 
+impl Limited<'_> {
+    /// Whether `write` makes no more than it may.
+    fn fits(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<bool> {
+        let written = write(self);
+        // Too much ends in an error of the writer, which is none here.
+        if self.made > self.most {
+            return Ok(false);
+        }
+        written.map(|()| true)
+    }
+}
+
 impl Write for Limited<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.spill
-            .push(self.path, |out| out.extend_from_slice(bytes))
-            .map_err(io::Error::other)?;
-        if self.spill.len() > self.most {
+        self.made += bytes.len() as u64;
+        if self.made > self.most {
             return Err(io::Error::other("more than it may take"));
         }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Counts what a compressor makes, up to a limit.
-struct Counted {
-    made: u64,
-    limit: u64,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.made += bytes.len() as u64;
-        if self.made > self.limit {
-            return Err(io::Error::other("more than is asked for"));
+        if let Some(spill) = &mut self.spill {
+            spill
+                .push(self.path, |out| out.extend_from_slice(bytes))
+                .map_err(io::Error::other)?;
         }
         Ok(bytes.len())
     }
