@@ -39,8 +39,7 @@ pub trait Linear: fmt::Debug + Send + Sync {
     fn bytes(&self) -> usize;
 
     /// Most rows that [`Linear::tile`] is asked for at a time, a multiple of six: so many that
-    /// unpacking weights for them counts for little, so few that they stay in the second-level
-    /// cache.
+    /// unpacking weights for them counts for little, so few that threads share the work.
     fn tile_rows(&self) -> usize;
 
     /// Whatever all tiles of the same rows need: activations in another type, say. `prepared` is

@@ -148,34 +148,45 @@ pub(super) fn tile(tile: Tile<'_>) {
 /// Inputs of a turn of the loop.
 const UNROLL: usize = 4;
 
-/// Adds the products of one input of `N` rows with a group of weights.
-///
-/// # Safety
-/// Sixteen weights are at `piece`; the input of row `r` is `r * stride` values after `x`, and that
-/// of row `r >= 3` is `(r - 3) * stride` after `x3`.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn step<const N: usize>(
+/// Where a tile is in its piece and its rows.
+struct At {
     piece: *const f32,
     x: *const f32,
+    /// Three rows after `x`: with it, the addresses of all rows are a pointer and a small multiple
+    /// of the stride. It is not read from where there are three rows or fewer.
     x3: *const f32,
     stride: usize,
-    sums: &mut [[__m256; 2]; N],
-) {
-    // SAFETY: by contract.
-    unsafe {
-        let low = _mm256_loadu_ps(piece);
-        let high = _mm256_loadu_ps(piece.add(8));
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let x = if row < 3 {
-                x.add(row * stride)
-            } else {
-                x3.add((row - 3) * stride)
-            };
-            let x = _mm256_broadcast_ss(&*x);
-            sums[0] = _mm256_fmadd_ps(x, low, sums[0]);
-            sums[1] = _mm256_fmadd_ps(x, high, sums[1]);
+}
+
+impl At {
+    /// Adds the products of the next `K` inputs of `N` rows with their groups of weights.
+    ///
+    /// # Safety
+    /// `K` groups of sixteen weights are at `piece`, and `K` inputs of row `r` are `r * stride`
+    /// values after `x`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn step<const N: usize, const K: usize>(&mut self, sums: &mut [[__m256; 2]; N]) {
+        for k in 0..K {
+            // SAFETY: by contract.
+            unsafe {
+                let low = _mm256_loadu_ps(self.piece.add(k * WIDTH));
+                let high = _mm256_loadu_ps(self.piece.add(k * WIDTH + 8));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = if row < 3 {
+                        self.x.add(row * self.stride + k)
+                    } else {
+                        self.x3.add((row - 3) * self.stride + k)
+                    };
+                    let x = _mm256_broadcast_ss(&*x);
+                    sums[0] = _mm256_fmadd_ps(x, low, sums[0]);
+                    sums[1] = _mm256_fmadd_ps(x, high, sums[1]);
+                }
+            }
         }
+        self.piece = self.piece.wrapping_add(K * WIDTH);
+        self.x = self.x.wrapping_add(K);
+        self.x3 = self.x3.wrapping_add(K);
     }
 }
 
@@ -184,42 +195,19 @@ unsafe fn step<const N: usize>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile_rows<const N: usize>(tile: Tile<'_>, depth: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
-    let stride = tile.x_stride;
-    // Two pointers, so that the addresses of all rows are a pointer and a small multiple of the
-    // stride. The second is not read from where there are three rows or fewer.
-    let mut x = tile.x.as_ptr();
-    let mut x3 = x.wrapping_add(3 * stride);
-    let mut piece = tile.piece.as_ptr();
-    let mut left = depth;
-    while left >= UNROLL {
-        for j in 0..UNROLL {
-            // SAFETY: group `j` from `piece` on, and input `j` of each row: `left` of them remain.
-            unsafe {
-                step(
-                    piece.add(j * WIDTH),
-                    x.add(j),
-                    x3.wrapping_add(j),
-                    stride,
-                    &mut sums,
-                )
-            };
-        }
-        left -= UNROLL;
-        x = x.wrapping_add(UNROLL);
-        x3 = x3.wrapping_add(UNROLL);
-        piece = piece.wrapping_add(UNROLL * WIDTH);
+    let mut at = At {
+        piece: tile.piece.as_ptr(),
+        x: tile.x.as_ptr(),
+        x3: tile.x.as_ptr().wrapping_add(3 * tile.x_stride),
+        stride: tile.x_stride,
+    };
+    for _ in 0..depth / UNROLL {
+        // SAFETY: `UNROLL` of the `depth` inputs and groups are left.
+        unsafe { at.step::<N, UNROLL>(&mut sums) };
     }
-    for j in 0..left {
-        // SAFETY: as above.
-        unsafe {
-            step(
-                piece.add(j * WIDTH),
-                x.add(j),
-                x3.wrapping_add(j),
-                stride,
-                &mut sums,
-            )
-        };
+    for _ in 0..depth % UNROLL {
+        // SAFETY: one of them is left.
+        unsafe { at.step::<N, 1>(&mut sums) };
     }
     for (row, sums) in sums.iter().enumerate() {
         // SAFETY: sixteen values of each row of the output.
