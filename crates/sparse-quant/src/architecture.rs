@@ -168,6 +168,17 @@ impl Architecture {
         }
     }
 
+    /// Whether a tensor is the embedding of the tokens.
+    pub(crate) fn is_embedding(self, tensor: &str) -> bool {
+        let embedding = match self {
+            Architecture::Gpt2 => "wte",
+            Architecture::GptNeoX => "embed_in",
+            Architecture::Llama | Architecture::Opt => "embed_tokens",
+        };
+        let module = tensor.strip_suffix(".weight");
+        module.and_then(|module| module.rsplit('.').next()) == Some(embedding)
+    }
+
     /// Whether a tensor is the output head's weight.
     pub fn is_head(self, tensor: &str) -> bool {
         self.heads()

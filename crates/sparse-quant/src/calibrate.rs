@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sparse_checkpoint::Checkpoint;
 use sparse_engine::{Dense, Hidden, Model, ModelConfig, Plain, Rows, Statistics, Tap, Tokenizer};
 
+use crate::product::product;
 use crate::{Error, Matrix};
 
 /// What to calibrate on.
@@ -44,6 +45,8 @@ const WINDOW: usize = 256;
 /// Windows that run together: few, as what a block makes of them on the way is the larger part of
 /// the memory that calibration takes.
 const BATCH: usize = 4;
+/// Batches that [`Calibrator::trials`] run on: 4,096 tokens.
+const TRIED: usize = 4;
 /// Bytes of text that are cut into tokens at a time, but for the rest of a line: a tokenizer takes
 /// some hundred bytes for each of them.
 const PIECE: usize = 1 << 16;
@@ -146,6 +149,53 @@ impl Calibrator {
         Ok(until.statistics)
     }
 
+    /// For each of `variants`, which give weights for `layers` of a block, by how much what `through`
+    /// makes of its inputs changes: the sum of squares over some of the windows. The layers lead to
+    /// `through`, and have their weights `originals` afterwards.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    pub(crate) fn trials(
+        &mut self,
+        block: usize,
+        (layers, originals): (&[&str], &[&Matrix]),
+        (through, weights): (&str, &Dense),
+        variants: impl Iterator<Item = Vec<Matrix>>,
+    ) -> Result<Vec<f64>, Error> {
+        let expected = self.outputs(block, through, weights)?;
+        let mut changes = Vec::new();
+        for variant in variants {
+            for (layer, weights) in layers.iter().zip(&variant) {
+                self.replace(layer, weights);
+            }
+            let found = self.outputs(block, through, weights)?;
+            let squares = expected.iter().zip(&found).map(|(a, b)| {
+                let change = f64::from(a - b);
+                change * change
+            });
+            changes.push(squares.sum());
+        }
+        for (layer, weights) in layers.iter().zip(originals) {
+            self.replace(layer, weights);
+        }
+        Ok(changes)
+    }
+
+    /// What weights make of what goes into a layer, for some of the windows.
+    fn outputs(&self, block: usize, layer: &str, weights: &Dense) -> Result<Vec<f32>, Error> {
+        let mut through = Through {
+            layer,
+            weights,
+            outputs: Vec::new(),
+        };
+        for batch in self.batches.iter().take(TRIED) {
+            let mut batch = batch.clone();
+            self.model
+                .run_block(block, &mut batch, Some(&mut through))?;
+        }
+        Ok(through.outputs)
+    }
+
     /// Puts quantized weights, `[outputs, inputs]`, in the place of a layer's.
     pub(crate) fn replace(&mut self, layer: &str, weights: &Matrix) {
         let dense = Dense::from_f32(weights.data(), weights.cols());
@@ -157,11 +207,7 @@ impl Calibrator {
     /// # Errors
     /// If activations are not finite.
     pub(crate) fn advance(&mut self, block: usize) -> Result<(), Error> {
-        for batch in &mut self.batches {
-            self.model.run_block(block, batch, None)?;
-        }
-        self.model.free_block(block);
-        Ok(())
+        self.pass(block, None)
     }
 
     /// [`Calibrator::observe`] and [`Calibrator::advance`] at once, for a block that stays as it
@@ -171,11 +217,17 @@ impl Calibrator {
     /// If activations are not finite.
     pub(crate) fn observe_passing(&mut self, block: usize) -> Result<Statistics, Error> {
         let mut statistics = Statistics::new(|_| false);
+        self.pass(block, Some(&mut statistics))?;
+        Ok(statistics)
+    }
+
+    fn pass(&mut self, block: usize, mut statistics: Option<&mut Statistics>) -> Result<(), Error> {
         for batch in &mut self.batches {
-            self.model.run_block(block, batch, Some(&mut statistics))?;
+            let tap = statistics.as_deref_mut().map(|tap| tap as &mut dyn Tap);
+            self.model.run_block(block, batch, tap)?;
         }
         self.model.free_block(block);
-        Ok(statistics)
+        Ok(())
     }
 }
 
@@ -193,6 +245,26 @@ impl Tap for Until<'_> {
         for name in self.group {
             self.statistics.input(name, rows)?;
         }
+        ControlFlow::Break(())
+    }
+}
+
+/// Runs a block as far as a layer, and multiplies what goes into it.
+struct Through<'a> {
+    layer: &'a str,
+    weights: &'a Dense,
+    outputs: Vec<f32>,
+}
+
+impl Tap for Through<'_> {
+    fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()> {
+        if layer != self.layer {
+            return ControlFlow::Continue(());
+        }
+        let rows: Vec<f32> = (0..rows.count())
+            .flat_map(|at| rows.row(at).to_vec())
+            .collect();
+        self.outputs.extend(product(&rows, self.weights));
         ControlFlow::Break(())
     }
 }

@@ -32,6 +32,12 @@ pub(crate) fn choose(
     let symmetric = !zeros && format != Format::Awq;
     let bits = preset.bits;
     let mut group_size = preset.group_size;
+    if preset.zero_points && format == Format::CompressedTensors {
+        notes.push(
+            "zero is the middle code: transformers does not load compressed-tensors' zero points"
+                .to_owned(),
+        );
+    }
     let scheme = match (preset.method, preset.variant, format) {
         (Method::Nf4, variant, _) => Scheme::Nf4 {
             nested: variant == Variant::Nested(true),

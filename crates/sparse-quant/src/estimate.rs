@@ -3,7 +3,6 @@
 use sparse_checkpoint::{Checkpoint, WriteOptions, planned_bytes};
 
 use crate::plan::{Plan, QuantSpec};
-use crate::quantize::DEFAULT_SHARD_BYTES;
 use crate::scheme::Scheme;
 use crate::{Error, carry};
 
@@ -16,11 +15,16 @@ pub struct Estimate {
     pub quantized_bytes: u64,
 }
 
-/// Plans the quantization and adds up what would be written; reads no weights.
+/// Plans the quantization and adds up what would be written, in files of at most `max_shard_bytes`
+/// of tensor data; reads no weights.
 ///
 /// # Errors
 /// If the checkpoint could not be quantized so.
-pub fn estimate(checkpoint: &Checkpoint, spec: &QuantSpec) -> Result<Estimate, Error> {
+pub fn estimate(
+    checkpoint: &Checkpoint,
+    spec: &QuantSpec,
+    max_shard_bytes: u64,
+) -> Result<Estimate, Error> {
     let plan = Plan::new(checkpoint, spec)?;
     let files = carry::plain_files(checkpoint)
         .map(|file| file.size())
@@ -33,7 +37,7 @@ pub fn estimate(checkpoint: &Checkpoint, spec: &QuantSpec) -> Result<Estimate, E
         });
     }
     let write = WriteOptions {
-        max_shard_bytes: Some(DEFAULT_SHARD_BYTES),
+        max_shard_bytes: Some(max_shard_bytes),
         ..WriteOptions::default()
     };
     let mut bytes = planned_bytes(checkpoint.root(), &plan.specs(), &write)?;
@@ -41,9 +45,7 @@ pub fn estimate(checkpoint: &Checkpoint, spec: &QuantSpec) -> Result<Estimate, E
         .iter()
         .map(|(_, text)| text.len() as u64)
         .sum::<u64>();
-    bytes += carry::plain_files(checkpoint)
-        .map(|file| file.size())
-        .sum::<u64>();
+    bytes += files;
     Ok(Estimate {
         parameters: plan.parameters(),
         quantized_bytes: bytes,

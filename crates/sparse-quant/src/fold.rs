@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use sparse_checkpoint::Checkpoint;
-use sparse_engine::{LayerStatistics, Statistics};
+use sparse_engine::{Dense, Statistics};
 
+use crate::calibrate::Calibrator;
 use crate::method::affine::AffineSpec;
 use crate::method::awq;
 use crate::plan::{Layer, Plan};
@@ -16,36 +17,64 @@ struct Group {
     /// A norm, or a layer whose outputs reach the others as they are (or times something).
     maker: &'static str,
     readers: &'static [&'static str],
+    /// The layer that they lead to, in whose outputs their errors count; without one they count in
+    /// their own.
+    through: Option<&'static str>,
 }
 
 const fn group(maker: &'static str, readers: &'static [&'static str]) -> Group {
-    Group { maker, readers }
+    Group {
+        maker,
+        readers,
+        through: None,
+    }
+}
+
+const fn inner(
+    maker: &'static str,
+    readers: &'static [&'static str],
+    through: &'static str,
+) -> Group {
+    Group {
+        maker,
+        readers,
+        through: Some(through),
+    }
 }
 
 /// The groups of a block. Nothing is folded through GELU.
 fn groups(architecture: Architecture) -> &'static [Group] {
     const QKV: &[&str] = &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
     const GPT2: &[Group] = &[
-        group("ln_1", &["attn.c_attn"]),
-        group("ln_2", &["mlp.c_fc"]),
+        inner("ln_1", &["attn.c_attn"], "attn.c_proj"),
+        inner("ln_2", &["mlp.c_fc"], "mlp.c_proj"),
     ];
     const LLAMA: &[Group] = &[
-        group("input_layernorm", QKV),
+        inner("input_layernorm", QKV, "self_attn.o_proj"),
         group("self_attn.v_proj", &["self_attn.o_proj"]),
-        group(
+        inner(
             "post_attention_layernorm",
             &["mlp.gate_proj", "mlp.up_proj"],
+            "mlp.down_proj",
         ),
         group("mlp.up_proj", &["mlp.down_proj"]),
     ];
     const NEOX: &[Group] = &[
-        group("input_layernorm", &["attention.query_key_value"]),
-        group("post_attention_layernorm", &["mlp.dense_h_to_4h"]),
+        inner(
+            "input_layernorm",
+            &["attention.query_key_value"],
+            "attention.dense",
+        ),
+        inner(
+            "post_attention_layernorm",
+            &["mlp.dense_h_to_4h"],
+            "mlp.dense_4h_to_h",
+        ),
     ];
     const OPT: &[Group] = &[
-        group("self_attn_layer_norm", QKV),
+        inner("self_attn_layer_norm", QKV, "self_attn.out_proj"),
         group("self_attn.v_proj", &["self_attn.out_proj"]),
-        group("final_layer_norm", &["fc1"]),
+        inner("final_layer_norm", &["fc1"], "fc2"),
         group("fc1", &["fc2"]), // ReLU: what is scaled before it is scaled after it
     ];
     match architecture {
@@ -75,7 +104,8 @@ impl Folding {
     pub(crate) fn search(
         plan: &Plan<'_>,
         checkpoint: &Checkpoint,
-        layers: &[&Layer<'_>],
+        (block, layers): (usize, &[&Layer<'_>]),
+        calibrator: &mut Calibrator,
         statistics: &Statistics,
         spec: &AffineSpec,
     ) -> Result<Folding, Error> {
@@ -113,7 +143,35 @@ impl Folding {
             if !fits || readers.len() != group.readers.len() {
                 continue;
             }
-            let scales = best(plan, &readers, seen, gram, spec)?;
+            let transposed = plan.architecture.transposed();
+            let weights = readers
+                .iter()
+                .map(|reader| read_matrix(reader.tensor, transposed))
+                .collect::<Result<Vec<Matrix>, Error>>()?;
+            let weights: Vec<&Matrix> = weights.iter().collect();
+            let mut tried = awq::candidates(&weights, &seen.mean_abs(), spec);
+            let losses = match group.through.and_then(|through| found(&through)) {
+                Some(through) => {
+                    let after = read_matrix(through.tensor, transposed)?;
+                    let after = Dense::from_f32(after.data(), after.cols());
+                    let names: Vec<&str> = readers.iter().map(|reader| reader.name).collect();
+                    let variants = tried.iter().map(|scales| {
+                        let layers = weights.iter();
+                        layers
+                            .map(|layer| awq::with_scales(layer, scales, spec))
+                            .collect()
+                    });
+                    calibrator.trials(
+                        block,
+                        (&names, &weights),
+                        (through.name, &after),
+                        variants,
+                    )?
+                }
+                None => awq::losses(&weights, &tried, gram, spec),
+            };
+            let best = (0..tried.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
+            let scales = tried.swap_remove(best.unwrap_or(0));
             for reader in &readers {
                 folding
                     .inputs
@@ -162,20 +220,4 @@ impl Folding {
             }
         }
     }
-}
-
-fn best(
-    plan: &Plan<'_>,
-    readers: &[&Layer<'_>],
-    seen: &LayerStatistics,
-    gram: &[f32],
-    spec: &AffineSpec,
-) -> Result<Vec<f32>, Error> {
-    let transposed = plan.architecture.transposed();
-    let weights = readers
-        .iter()
-        .map(|reader| read_matrix(reader.tensor, transposed))
-        .collect::<Result<Vec<Matrix>, Error>>()?;
-    let weights: Vec<&Matrix> = weights.iter().collect();
-    Ok(awq::scales(&weights, gram, &seen.mean_abs(), spec))
 }

@@ -27,6 +27,7 @@ mod packing;
 mod plan;
 mod pool;
 mod preset;
+mod product;
 mod progress;
 mod quantize;
 mod scheme;

@@ -1,16 +1,16 @@
 //! What becomes of every tensor of a checkpoint, decided from its configuration and headers alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
 
 use crate::choose::{Choice, choose};
-use crate::format::quanto;
+use crate::format::{hqq, quanto};
 use crate::gguf::{FileType, GgufPlan};
 use crate::preset::{Format, Preset};
 use crate::scheme::Scheme;
-use crate::{Architecture, Error};
+use crate::{Architecture, Error, method};
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub(crate) struct Plan<'a> {
     pub carried: Vec<Carried<'a>>,
     /// Layer or tensor -> why it is not quantized, or not kept.
     pub skipped: BTreeMap<String, String>,
+    embedding: Option<TensorRef<'a>>,
     /// Layers that the format cannot hold.
     pub kept: Vec<String>,
     /// What differs from what the preset says, and why.
@@ -98,6 +99,10 @@ impl<'a> Plan<'a> {
             layers: Vec::new(),
             carried: Vec::new(),
             skipped: BTreeMap::new(),
+            embedding: tensors
+                .iter()
+                .find(|tensor| architecture.is_embedding(tensor.name()))
+                .copied(),
             kept: Vec::new(),
             notes,
             group_size,
@@ -111,8 +116,37 @@ impl<'a> Plan<'a> {
                 architecture: architecture.name(),
             });
         }
+        plan.settle_groups();
         plan.say_what_stays();
         Ok(plan)
+    }
+
+    /// Says what sizes groups really have where a format leaves them to each layer's shape.
+    fn settle_groups(&mut self) {
+        let of_layer = |layer: &Layer<'_>| match self.scheme {
+            Scheme::Hqq { bits, group_size } => {
+                hqq::group_size(layer.rows, layer.cols, bits, group_size)
+            }
+            Scheme::Quanto { bits: 4 } => method::quanto::group_size(layer.cols),
+            _ => self.group_size,
+        };
+        let sizes: BTreeSet<Option<usize>> = self.layers.iter().map(of_layer).collect();
+        let wanted = self.group_size;
+        if sizes.iter().all(|&size| size == wanted) {
+            return;
+        }
+        let shown = |size: &Option<usize>| size.map_or("a row".to_owned(), |size| size.to_string());
+        let found: Vec<String> = sizes.iter().map(shown).collect();
+        self.notes.push(format!(
+            "groups of {} instead of {}, as the layers' shapes allow",
+            found.join(" and "),
+            shown(&wanted)
+        ));
+        self.group_size = sizes.into_iter().max().flatten();
+        if let (Scheme::Hqq { group_size, .. }, Some(largest)) = (&mut self.scheme, self.group_size)
+        {
+            *group_size = largest;
+        }
     }
 
     fn place(&mut self, tensor: TensorRef<'a>) -> Result<(), Error> {
@@ -122,7 +156,7 @@ impl<'a> Plan<'a> {
             self.skipped.insert(name.to_owned(), reason.to_owned());
             return Ok(());
         }
-        if self.architecture.is_head(name) && self.is_tied() {
+        if self.architecture.is_head(name) && self.is_tied() && self.is_embedding(tensor)? {
             let reason = "tied to the embedding: left out";
             self.skipped.insert(name.to_owned(), reason.to_owned());
             return Ok(());
@@ -148,6 +182,18 @@ impl<'a> Plan<'a> {
             _ => self.carry(tensor),
         }
         Ok(())
+    }
+
+    /// Whether a head is the embedding once more: one that differs is used by loaders, whatever the
+    /// configuration says.
+    fn is_embedding(&self, head: TensorRef<'a>) -> Result<bool, Error> {
+        let embedding = self.embedding.filter(|embedding| {
+            embedding.shape() == head.shape() && embedding.dtype() == head.dtype()
+        });
+        match embedding {
+            Some(embedding) => Ok(same_bytes(head, embedding)?),
+            None => Ok(self.embedding.is_none()),
+        }
     }
 
     fn carry(&mut self, tensor: TensorRef<'a>) {
@@ -258,6 +304,26 @@ impl<'a> Plan<'a> {
         let specs = self.layers.iter().flat_map(|layer| &layer.specs);
         specs.filter_map(|spec| spec.bytes().ok()).sum()
     }
+}
+
+/// Whether two tensors of one size hold the same bytes.
+fn same_bytes(a: TensorRef<'_>, b: TensorRef<'_>) -> Result<bool, sparse_checkpoint::Error> {
+    const PIECE: u64 = 1 << 20;
+    let total = a.byte_len();
+    let mut buffers = [vec![0; PIECE as usize], vec![0; PIECE as usize]];
+    let mut start = 0;
+    while start < total {
+        let end = (start + PIECE).min(total);
+        for (tensor, buffer) in [a, b].iter().zip(&mut buffers) {
+            buffer.truncate((end - start) as usize);
+            tensor.read_range(start..end, buffer)?;
+        }
+        if buffers[0] != buffers[1] {
+            return Ok(false);
+        }
+        start = end;
+    }
+    Ok(true)
 }
 
 /// The tensors of the model itself: those of shards beside `config.json`, each name once.

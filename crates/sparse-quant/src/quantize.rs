@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use half::f16;
 use sparse_checkpoint::{Checkpoint, Existing, OutputDir, WriteOptions, write_shards};
 use sparse_engine::LayerStatistics;
 
@@ -68,7 +69,8 @@ impl Report {
 
 /// Quantizes `checkpoint` into the folder `output`, which appears when it is complete.
 ///
-/// Memory holds one layer, whatever the model's size.
+/// Memory holds one layer, whatever the model's size; methods that look at a text hold the model and
+/// the text's rows besides.
 ///
 /// # Errors
 /// If the checkpoint is of no known architecture, quantized already or not finite, or the output
@@ -81,7 +83,14 @@ pub fn quantize(
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
     let started = Instant::now();
-    let plan = Plan::new(checkpoint, spec)?;
+    let mut plan = Plan::new(checkpoint, spec)?;
+    let gguf = matches!(plan.scheme, Scheme::Gguf(_));
+    if options.calibration.is_some() && !spec.preset.calibrated && !gguf {
+        let name = spec.preset.name;
+        plan.notes.push(format!(
+            "{name} looks at no text: the one to calibrate on was not read"
+        ));
+    }
     if let Scheme::Gguf(file_type) = plan.scheme {
         return quantize_gguf(
             plan, file_type, checkpoint, output, options, progress, started,
@@ -257,7 +266,7 @@ fn quantize_plain(
     for layer in &plan.layers {
         step(progress, done, total)?;
         let weights = read_matrix(layer.tensor, plan.architecture.transposed())?;
-        let packed = pack(plan, layer, &weights);
+        let packed = pack(plan, layer, &weights)?;
         for part in plan.scheme.parts(layer.name, &packed, plan.dtype) {
             spool.put(&part)?;
         }
@@ -306,8 +315,11 @@ fn quantize_calibrated(
     step(progress, done, total)?;
     let calibration = options.calibration.clone().unwrap_or_default();
     let mut calibrator = Calibrator::new(checkpoint, &calibration, options.threads)?;
+    let awq = spec.preset.method == Method::Awq;
+    // AWQ looks for ranges itself, by what goes in: a search that takes all weights for equal would
+    // clip the very ones that it scaled up.
     let affine = AffineSpec {
-        search: true,
+        search: !awq,
         ..plan.scheme.affine(plan.dtype)
     };
     let order = match spec.preset.variant {
@@ -326,14 +338,17 @@ fn quantize_calibrated(
             .collect();
         // AWQ weighs the layers of a block against one another, so it sees them all at once; GPTQ
         // goes on from what the layers before have become.
-        let (folding, whole) = if spec.preset.method == Method::Awq {
+        let (folding, whole, groups) = if awq {
             let seen = calibrator.observe(block)?;
-            let folding = Folding::search(plan, checkpoint, &layers, &seen, &affine)?;
-            (folding, Some(seen))
+            let within = (block, &layers[..]);
+            let folding =
+                Folding::search(plan, checkpoint, within, &mut calibrator, &seen, &affine)?;
+            let all = layers.iter().map(|layer| layer.name.to_owned());
+            (folding, Some(seen), vec![all.collect()])
         } else {
-            (Folding::default(), None)
+            (Folding::default(), None, calibrator.groups(block)?)
         };
-        for group in calibrator.groups(block)? {
+        for group in groups {
             let mut layers = layers
                 .iter()
                 .filter(|layer| group.iter().any(|name| name == layer.name))
@@ -384,8 +399,25 @@ fn quantize_calibrated(
 }
 
 /// Quantizes one layer.
-fn pack(plan: &Plan<'_>, layer: &Layer<'_>, weights: &Matrix) -> Packed {
-    match plan.scheme {
+fn pack(plan: &Plan<'_>, layer: &Layer<'_>, weights: &Matrix) -> Result<Packed, Error> {
+    let beyond = |weight: &f32| f16::from_f32(*weight).is_infinite();
+    // bitsandbytes and hqq compute in half precision.
+    if let (Scheme::Int8 | Scheme::Hqq { .. }, Some(at)) =
+        (plan.scheme, weights.data().iter().position(beyond))
+    {
+        let (row, col) = (at / weights.cols(), at % weights.cols());
+        return Err(Error::TooLarge {
+            path: layer.tensor.shard().full_path().to_owned(),
+            tensor: layer.tensor.name().to_owned(),
+            at: match plan.architecture.transposed() {
+                true => col * weights.rows() + row,
+                false => at,
+            },
+            value: weights.data()[at],
+            dtype: "float16",
+        });
+    }
+    Ok(match plan.scheme {
         Scheme::Nf4 { nested } => Packed::Nf4(nf4::quantize(weights, nested)),
         Scheme::Int8 => Packed::Int8(int8::quantize(weights)),
         Scheme::Hqq { bits, group_size } => {
@@ -395,7 +427,7 @@ fn pack(plan: &Plan<'_>, layer: &Layer<'_>, weights: &Matrix) -> Packed {
         Scheme::Quanto { bits: 8 } => Packed::Quanto(quanto::quantize8(weights, plan.dtype)),
         Scheme::Quanto { .. } => Packed::Quanto(quanto::quantize4(weights, plan.dtype)),
         _ => Packed::Affine(rtn::quantize(weights, &plan.scheme.affine(plan.dtype))),
-    }
+    })
 }
 
 fn step(progress: &dyn Progress, done: u64, total: u64) -> Result<(), Error> {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use sparse_checkpoint::Checkpoint;
 use sparse_quant::{
-    Calibration, Changes, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Format, Options, PRESETS, Preset,
-    QuantSpec,
+    Calibration, Changes, DEFAULT_SAMPLES, DEFAULT_SHARD_BYTES, Error, Estimate, Format, Options,
+    PRESETS, Preset, QuantSpec,
 };
 
 use crate::context::{Context, Hinted, Outcome};
@@ -102,7 +103,7 @@ pub fn run(args: &QuantizeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let model = args.model.as_deref().unwrap_or_default();
     match (preset, &args.output) {
         (Some(preset), Some(output)) => quantize(model, preset, output, args, context),
-        (preset, _) => estimate(model, preset, args.format, context),
+        (preset, _) => estimate(model, preset, args, context),
     }
 }
 
@@ -147,7 +148,7 @@ fn quantize(
 ) -> anyhow::Result<Outcome> {
     let format = preset.format(args.format)?;
     context.check_output(output)?;
-    let checkpoint = resolve::open(model, context)?;
+    let checkpoint = open(model, context)?;
     check_apart(output, checkpoint.root())?;
     let options = Options {
         calibration: calibration(args, &preset)?,
@@ -201,41 +202,82 @@ fn quantize(
     Ok(Outcome::Yes)
 }
 
-fn estimate(
-    model: &str,
-    preset: Option<Preset>,
-    format: Option<Format>,
-    context: &Context,
-) -> anyhow::Result<Outcome> {
-    let checkpoint = resolve::open(model, context)?;
-    let presets: Vec<Preset> = preset.map_or(PRESETS.to_vec(), |preset| vec![preset]);
-    let mut rows = Vec::new();
-    let mut text = String::new();
-    let mut parameters = 0;
-    for preset in &presets {
-        let format = match preset.format(format) {
-            Err(_) if presets.len() > 1 => preset.formats[0],
-            format => format?,
-        };
+/// Opens what is to be quantized.
+fn open(model: &str, context: &Context) -> anyhow::Result<Checkpoint> {
+    resolve::open(model, context).map_err(|error| {
+        match sparse_quant::gguf::find(Path::new(model)) {
+            Some(path) => Error::AlreadyQuantized {
+                path,
+                found: "gguf".to_owned(),
+            }
+            .into(),
+            None => error,
+        }
+    })
+}
+
+/// How large a preset's output would be, in the format asked for or the first that goes with the
+/// model.
+fn estimate_preset(
+    checkpoint: &Checkpoint,
+    preset: &Preset,
+    args: &QuantizeArgs,
+) -> Result<(Format, Estimate), Error> {
+    let of = |format| {
         let spec = QuantSpec {
             preset: *preset,
             format,
         };
-        let guess = match sparse_quant::estimate(&checkpoint, &spec) {
-            // Of many, those that do not go with this model are left out.
-            Err(sparse_quant::Error::Unsupported { .. }) if presets.len() > 1 => continue,
-            guess => guess?,
+        let guess = sparse_quant::estimate(checkpoint, &spec, args.max_shard_bytes)?;
+        Ok((format, guess))
+    };
+    let first = of(preset.format(args.format)?);
+    if args.format.is_some() || !matches!(first, Err(Error::Unsupported { .. })) {
+        return first;
+    }
+    // If no other does either, the default's reason is the one to tell.
+    let others = &preset.formats[1..];
+    others
+        .iter()
+        .find_map(|&format| of(format).ok())
+        .map_or(first, Ok)
+}
+
+fn estimate(
+    model: &str,
+    preset: Option<Preset>,
+    args: &QuantizeArgs,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let checkpoint = open(model, context)?;
+    let presets: Vec<Preset> = preset.map_or(PRESETS.to_vec(), |preset| vec![preset]);
+    let (mut rows, mut refused) = (Vec::new(), Vec::new());
+    let mut text = String::new();
+    let mut parameters = 0;
+    for preset in &presets {
+        let (format, guess) = match estimate_preset(&checkpoint, preset, args) {
+            Ok(found) => found,
+            // Of all presets, those that have not the format asked for are not meant.
+            Err(Error::WrongFormat { .. }) if presets.len() > 1 => continue,
+            Err(error) => {
+                refused.push((preset.name, error));
+                continue;
+            }
         };
         parameters = guess.parameters;
         let (half, full) = (2 * parameters, 4 * parameters);
         let ratio = |bytes: u64| bytes as f64 / guess.quantized_bytes.max(1) as f64;
         let savings = 100.0 * (1.0 - guess.quantized_bytes as f64 / half.max(1) as f64);
         text.push_str(&format!(
-            "{:16} {:>10}  {:6.2}x smaller than fp16  {savings:5.1}% saved\n",
+            "{:16} {:>10}  {:6.2}x smaller than fp16  {savings:5.1}% saved",
             preset.name,
             table::bytes(guess.quantized_bytes),
             ratio(half),
         ));
+        if format != preset.formats[0] {
+            text.push_str(&format!("  as {format}"));
+        }
+        text.push('\n');
         rows.push(json!({
             "preset": preset.name,
             "format": format.to_string(),
@@ -245,6 +287,16 @@ fn estimate(
             "savings_pct": savings,
         }));
     }
+    if rows.is_empty() && !refused.is_empty() {
+        return Err(refused.swap_remove(0).1.into());
+    }
+    for (name, error) in &refused {
+        text.push_str(&table::wrap(&format!("{name}: {error}"), 2));
+    }
+    let refused: Vec<Value> = refused
+        .iter()
+        .map(|(name, error)| json!({ "preset": name, "reason": error.to_string() }))
+        .collect();
     let head = table::fields(&[
         ("weights", table::count(parameters)),
         ("as fp32", table::bytes(4 * parameters)),
@@ -256,6 +308,7 @@ fn estimate(
             "bytes_fp32": 4 * parameters,
             "bytes_fp16": 2 * parameters,
             "presets": rows,
+            "refused": refused,
         }),
         &format!("{head}\n{text}"),
     )?;

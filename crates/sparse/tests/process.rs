@@ -41,18 +41,11 @@ fn large_pair(desk: &Desk) {
     }
 }
 
-/// Starts to compress, and sends `signal` once there is something half-written.
-fn stop_with(desk: &Desk, signal: &str) -> Run {
-    let args = [
-        "delta",
-        "compress",
-        "large",
-        "larger",
-        "-o",
-        "out",
-        "--threads",
-        "1",
-    ];
+const COMPRESS: &str = "delta compress large larger -o out --threads 1";
+
+/// Starts `line`, and sends `signal` once there is something half-written.
+fn stop_with(desk: &Desk, line: &str, signal: &str) -> Run {
+    let args: Vec<&str> = line.split(' ').collect();
     let mut child = desk.command(SPARSE, &args).spawn().unwrap();
     let started = Instant::now();
     while !desk.list().iter().any(|name| name.contains(".tmp")) {
@@ -76,19 +69,30 @@ fn interrupted_and_killed_runs_leave_no_output() {
     let desk = Desk::new();
     large_pair(&desk);
     for signal in ["-INT", "-TERM"] {
-        let run = stop_with(&desk, signal);
+        let run = stop_with(&desk, COMPRESS, signal);
         assert_eq!(run.code, Some(130), "{signal}");
         assert_eq!(run.stderr, "error: interrupted\n");
         assert_eq!(desk.list(), ["base", "fine", "large", "larger"]);
     }
     // Nobody can clean up after SIGKILL, but the output is not there, and the next run works.
-    let run = stop_with(&desk, "-KILL");
+    let run = stop_with(&desk, COMPRESS, "-KILL");
     assert_eq!(run.code, None);
     assert!(!desk.path("out").exists());
     let run = desk.run(&["delta", "compress", "base", "fine", "-o", "out"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let run = desk.run(&["delta", "verify", "out", "--base", "base"]);
     assert_eq!(run.code, Some(0), "{}", run.stdout);
+}
+
+#[test]
+fn an_interrupted_quantization_leaves_no_output() {
+    let desk = Desk::new();
+    let before = desk.list();
+    let line = "quantize base --preset gptq_quality --samples 1024 -o out --threads 1";
+    let run = stop_with(&desk, line, "-INT");
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    assert_eq!(run.stderr, "error: interrupted\n");
+    assert_eq!(desk.list(), before);
 }
 
 /// Files may grow to 50 kB only: what a full disk does to a write, without one.
@@ -108,6 +112,8 @@ fn a_full_disk_leaves_nothing_half_written() {
         "delta reconstruct base delta -o out",
         "delta reconstruct base delta -o out.safetensors --tensor transformer.wte.weight",
         "delta compress base fine -o delta --force",
+        "quantize base --preset bnb_nf4 -o out",
+        "quantize base --preset gguf_q8_0 -o out",
     ] {
         let run = with_little_room(&desk, line);
         assert_eq!(run.code, Some(2), "{line}: {}", run.stderr);

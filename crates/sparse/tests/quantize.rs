@@ -74,8 +74,10 @@ fn every_preset_is_as_large_as_estimated_and_leaves_nothing_else() {
             .unwrap()
             .iter()
             .find(|g| g["preset"] == name);
-        // Presets that no client could load for GPT-2 are not among the estimates.
+        // Presets that no client could load for GPT-2 are not among the estimates, but are named.
         let Some(guess) = guess else {
+            let refused = guessed["refused"].as_array().unwrap();
+            assert!(refused.iter().any(|g| g["preset"] == name), "{name}");
             continue;
         };
         let args = [
@@ -83,6 +85,8 @@ fn every_preset_is_as_large_as_estimated_and_leaves_nothing_else() {
             "base",
             "--preset",
             name,
+            "--format",
+            guess["format"].as_str().unwrap(),
             "-o",
             name,
             "--samples",
@@ -101,7 +105,7 @@ fn every_preset_is_as_large_as_estimated_and_leaves_nothing_else() {
         assert!(desk.path(name).join("tokenizer.json").is_file());
         tried += 1;
     }
-    assert!(tried >= 12, "{tried} presets");
+    assert!(tried >= 17, "{tried} presets");
     let hidden: Vec<String> = desk
         .list()
         .into_iter()
@@ -183,7 +187,7 @@ fn weights_that_are_no_numbers_are_named() {
     let end = bytes.len();
     bytes[end - 2..].copy_from_slice(&[0xc0, 0x7f]); // bf16 NaN
     fs::write(&weights, bytes).unwrap();
-    for preset in ["bnb_nf4", "fp16", "gguf_q8_0"] {
+    for preset in ["bnb_nf4", "fp16", "gguf_q8_0", "gptq_quality"] {
         let (error, _) = refused(
             &desk,
             &["quantize", "base", "--preset", preset, "-o", "out"],
@@ -284,4 +288,56 @@ fn options_that_a_method_does_not_have_are_refused() {
         error.contains("awq") && hint.contains("gptq"),
         "{error} {hint}"
     );
+}
+
+#[test]
+fn shards_are_as_large_as_estimated_and_read_back() {
+    let desk = Desk::new();
+    let small = ["--preset", "rtn_int4", "--max-shard-bytes", "100000"];
+    let guess = desk.run(&[&["quantize", "base", "--estimate", "--json"], &small[..]].concat());
+    let run = desk.run(&[&["quantize", "base", "-o", "out", "--json"], &small[..]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(
+        guess.json()["presets"][0]["quantized_bytes"],
+        run.json()["quantized_bytes"]
+    );
+    assert!(desk.path("out/model.safetensors.index.json").is_file());
+    assert!(desk.path("out/model-00002-of-00004.safetensors").is_file());
+    let args = ["generate", "out", "--prompt", "To be", "--max-tokens", "4"];
+    assert_eq!(desk.run(&args).code, Some(0));
+    let bench = ["bench", "out", "--samples", "1", "--warmup", "0"];
+    assert_eq!(desk.run(&bench).code, Some(0));
+}
+
+#[test]
+fn what_is_not_as_asked_for_is_said() {
+    let desk = Desk::new();
+    desk.put("text.txt", b"to be or not to be");
+    let notes = |args: &[&str], out: &str| {
+        let run = desk.run(&[&["quantize", "base", "-o", out, "--json"], args].concat());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let json = run.json();
+        (json["notes"].to_string(), json["group_size"].as_u64())
+    };
+    let (said, size) = notes(&["--preset", "hqq_4bit", "--group-size", "104"], "hqq");
+    assert!(said.contains("instead of 104"), "{said}");
+    let config = fs::read_to_string(desk.path("hqq/config.json")).unwrap();
+    let stored = format!("\"group_size\": {}", size.unwrap());
+    assert!(size != Some(104) && config.contains(&stored), "{config}");
+    let (said, _) = notes(&["--preset", "bnb_nf4", "--calibration", "text.txt"], "nf4");
+    assert!(said.contains("looks at no text"), "{said}");
+}
+
+#[test]
+fn gguf_files_are_quantized_already() {
+    let desk = Desk::new();
+    let made = ["quantize", "base", "--preset", "gguf_q8_0", "-o", "gguf"];
+    assert_eq!(desk.run(&made).code, Some(0));
+    for args in [
+        &["quantize", "gguf", "--preset", "bnb_nf4", "-o", "out"][..],
+        &["quantize", "gguf", "--estimate"],
+    ] {
+        let (error, _) = refused(&desk, args);
+        assert!(error.contains("quantized already (gguf)"), "{error}");
+    }
 }

@@ -148,7 +148,11 @@ impl AffineSpec {
     /// The code nearest to a value.
     #[inline]
     pub fn code(&self, value: f32, scale: f32, zero: u8) -> u8 {
-        ((value / scale).round_ties_even() + f32::from(zero)).clamp(0.0, self.largest()) as u8
+        // Beyond any code anyway, and small enough to be rounded by addition, ties to even.
+        const FAR: f32 = 1024.0;
+        const ONES: f32 = 1.5 * (1 << 23) as f32;
+        let steps = (value / scale).clamp(-FAR, FAR) + ONES - ONES;
+        (steps + f32::from(zero)).clamp(0.0, self.largest()) as u8
     }
 }
 

@@ -1,66 +1,104 @@
 //! AWQ: inputs that matter are scaled up before rounding, and what makes them is scaled down, so
 //! that their weights come out finer; then ranges are clipped where that helps.
 //!
-//! The error that counts is that of a layer's outputs, which the inputs' second moments give.
+//! The scales of some layers are chosen by the error that they leave, in the outputs of those layers
+//! (their inputs' second moments give it) or of the layer that their outputs lead to, which the
+//! caller runs. Source: Lin et al., "AWQ: Activation-aware Weight Quantization" (2023), and the
+//! clipping of its authors' code.
 
 use rayon::prelude::*;
+use sparse_engine::{Dense, Linear};
 
 use super::affine::{Affine, AffineSpec};
 use super::rtn;
 use crate::Matrix;
+use crate::product::{product, tiles};
 
 /// Exponents that are tried.
 const GRID: usize = 20;
-/// Rows of a matrix that the grid is tried on: enough to tell exponents apart.
-const SAMPLED_ROWS: usize = 96;
+/// Rows of a matrix whose outputs tell one exponent from another.
+const SAMPLED_ROWS: usize = 512;
 /// Ranges that are tried: from the whole down to about half.
 const CLIPS: usize = 10;
+/// Rows that are clipped together.
+const TOGETHER: usize = 32;
 
-/// The scale of each input that leaves the least error in the outputs of `layers`, which all read
-/// the same inputs; `gram` is their sum of x xᵀ, `mean_abs` their mean magnitude.
+/// The scales of the inputs of `layers`, which all read the same ones, that are worth trying.
 ///
 /// # Panics
-/// If the layers have no or different numbers of inputs, or the statistics are of another size.
-pub fn scales(layers: &[&Matrix], gram: &[f32], mean_abs: &[f64], spec: &AffineSpec) -> Vec<f32> {
+/// If the layers have no or different numbers of inputs, or `mean_abs`, the inputs' mean magnitude,
+/// is of another size.
+pub fn candidates(layers: &[&Matrix], mean_abs: &[f64], spec: &AffineSpec) -> Vec<Vec<f32>> {
     let cols = layers[0].cols();
-    assert!(layers.iter().all(|layer| layer.cols() == cols));
-    assert!(gram.len() == cols * cols && mean_abs.len() == cols);
-    let sample: Vec<f32> = layers.iter().flat_map(|layer| sampled(layer)).collect();
-    let rows = sample.len() / cols;
+    assert!(layers.iter().all(|layer| layer.cols() == cols) && mean_abs.len() == cols);
     let sizes = mean_sizes(layers, spec.group_in(cols));
-    let candidates: Vec<Vec<f32>> = (0..GRID)
+    (0..GRID)
         .map(|step| candidate(mean_abs, &sizes, step as f64 / GRID as f64))
-        .collect();
-    let loss = |scales: &Vec<f32>| -> f64 {
-        let scaled = sample
-            .chunks_exact(cols)
-            .flat_map(|row| row.iter().zip(scales));
-        let scaled = scaled.map(|(weight, scale)| weight * scale).collect();
-        let Some(scaled) = Matrix::new(rows, cols, scaled) else {
-            return f64::INFINITY;
+        .collect()
+}
+
+/// The weights that count in the place of `layer`'s when they are quantized with their inputs
+/// scaled.
+pub fn with_scales(layer: &Matrix, scales: &[f32], spec: &AffineSpec) -> Matrix {
+    let mut scaled = layer.clone();
+    for row in 0..layer.rows() {
+        for (weight, scale) in scaled.row_mut(row).iter_mut().zip(scales) {
+            *weight *= scale;
+        }
+    }
+    let mut back = rtn::quantize(&scaled, spec).dequantize();
+    for row in 0..layer.rows() {
+        for (weight, scale) in back.row_mut(row).iter_mut().zip(scales) {
+            *weight /= scale;
+        }
+    }
+    back
+}
+
+/// The squared error in the outputs of `layers` with each of `candidates`; `gram` is the sum of
+/// x xᵀ over their inputs.
+///
+/// # Panics
+/// If `gram` is of another size than the inputs need.
+pub fn losses(
+    layers: &[&Matrix],
+    candidates: &[Vec<f32>],
+    gram: &[f32],
+    spec: &AffineSpec,
+) -> Vec<f64> {
+    let cols = layers[0].cols();
+    assert_eq!(gram.len(), cols * cols);
+    let gram = Dense::from_f32(gram, cols);
+    let samples: Vec<Matrix> = layers.iter().map(|layer| sampled(layer)).collect();
+    let loss = |scales: &Vec<f32>| {
+        let of_layer = |sample: &Matrix| {
+            let back = with_scales(sample, scales, spec);
+            let pairs = sample.data().iter().zip(back.data());
+            let off: Vec<f32> = pairs.map(|(weight, back)| weight - back).collect();
+            dot(&off, &product(&off, &gram))
         };
-        let back = rtn::quantize(&scaled, spec).dequantize();
-        (0..rows)
-            .map(|row| {
-                let original = &sample[row * cols..][..cols];
-                let values = original.iter().zip(back.row(row)).zip(scales);
-                let off: Vec<f32> = values.map(|((w, q), s)| w - q / s).collect();
-                quadratic(&off, gram, cols)
-            })
-            .sum()
+        samples.iter().map(of_layer).sum()
     };
-    let losses: Vec<f64> = candidates.par_iter().map(loss).collect();
-    let best = (0..GRID).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
-    candidates[best.unwrap_or(0)].clone()
+    candidates.iter().map(loss).collect()
 }
 
 /// Rows of a matrix, evenly spread.
-fn sampled(layer: &Matrix) -> Vec<f32> {
+fn sampled(layer: &Matrix) -> Matrix {
     let step = layer.rows().div_ceil(SAMPLED_ROWS).max(1);
-    (0..layer.rows())
-        .step_by(step)
+    let rows = (0..layer.rows()).step_by(step);
+    let values: Vec<f32> = rows
+        .clone()
         .flat_map(|row| layer.row(row).to_vec())
-        .collect()
+        .collect();
+    Matrix::new(rows.len(), layer.cols(), values).unwrap_or_else(|| layer.clone())
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let part = |(a, b): (&[f32], &[f32])| {
+        let sum: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        f64::from(sum)
+    };
+    a.chunks(64).zip(b.chunks(64)).map(part).sum()
 }
 
 /// The mean magnitude of each input's weights, relative to their groups.
@@ -96,18 +134,6 @@ fn candidate(mean_abs: &[f64], sizes: &[f64], exponent: f64) -> Vec<f32> {
     raw.iter().map(|s| (s / middle) as f32).collect()
 }
 
-/// off · G · off.
-fn quadratic(off: &[f32], gram: &[f32], cols: usize) -> f64 {
-    let mut sum = 0.0;
-    for (line, &left) in gram.chunks_exact(cols).zip(off) {
-        if left != 0.0 {
-            let product: f32 = line.iter().zip(off).map(|(g, o)| g * o).sum();
-            sum += f64::from(left) * f64::from(product);
-        }
-    }
-    sum
-}
-
 /// Rounds with the range of each group that leaves the least error in the outputs, as far as the
 /// group's own inputs tell.
 ///
@@ -116,44 +142,68 @@ fn quadratic(off: &[f32], gram: &[f32], cols: usize) -> f64 {
 pub fn quantize_clipped(weights: &Matrix, gram: &[f32], spec: &AffineSpec) -> Affine {
     let (cols, size) = (weights.cols(), spec.group_in(weights.cols()));
     assert_eq!(gram.len(), cols * cols);
+    // The second moments of each group's inputs.
+    let grams: Vec<Dense> = (0..cols)
+        .step_by(size)
+        .map(|start| {
+            let inputs = start..(start + size).min(cols);
+            let lines = inputs.clone().map(|at| &gram[at * cols..][inputs.clone()]);
+            Dense::from_f32(&lines.collect::<Vec<_>>().concat(), inputs.len())
+        })
+        .collect();
     let mut clipped = weights.clone();
     clipped
         .data_mut()
-        .par_chunks_mut(cols.max(1))
-        .for_each(|row| {
-            for (group, values) in row.chunks_mut(size).enumerate() {
-                let start = group * size;
-                let loss = |limit: f32| {
-                    let held: Vec<f32> = values.iter().map(|v| v.clamp(-limit, limit)).collect();
-                    let (scale, zero) = spec.parameters(&held, None);
-                    let back = |value: f32| {
-                        scale * (f32::from(spec.code(value, scale, zero)) - f32::from(zero))
-                    };
-                    let off: Vec<f32> = values
-                        .iter()
-                        .zip(&held)
-                        .map(|(&v, &held)| v - back(held))
-                        .collect();
-                    let mut sum = 0.0;
-                    for (at, &left) in off.iter().enumerate() {
-                        let line = &gram[(start + at) * cols + start..][..off.len()];
-                        let product: f32 = line.iter().zip(&off).map(|(g, o)| g * o).sum();
-                        sum += f64::from(left) * f64::from(product);
-                    }
-                    sum
-                };
-                let largest = values.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-                let limits =
-                    (0..CLIPS).map(|step| largest * (1.0 - step as f32 / (2 * CLIPS) as f32));
-                let losses: Vec<(f64, f32)> = limits.map(|limit| (loss(limit), limit)).collect();
-                let best = losses.iter().min_by(|a, b| a.0.total_cmp(&b.0));
-                let limit = best.map_or(largest, |best| best.1);
-                for value in values {
-                    *value = value.clamp(-limit, limit);
-                }
+        .par_chunks_mut(TOGETHER * cols.max(1))
+        .for_each(|rows| {
+            for (group, gram) in grams.iter().enumerate() {
+                clip(rows, cols, group * size, gram, spec);
             }
         });
     rtn::quantize(&clipped, spec)
+}
+
+/// Holds the weights of a few rows' groups that begin at `start` within the range that is best for
+/// each row.
+fn clip(rows: &mut [f32], cols: usize, start: usize, gram: &Dense, spec: &AffineSpec) {
+    let size = gram.inputs();
+    let largest: Vec<f32> = rows
+        .chunks_exact(cols)
+        .map(|row| {
+            let values = &row[start..start + size];
+            values.iter().fold(0.0f32, |max, v| max.max(v.abs()))
+        })
+        .collect();
+    let limit = |largest: f32, step: usize| largest * (1.0 - step as f32 / (2 * CLIPS) as f32);
+    // Row by row, the errors that each range leaves.
+    let mut off = Vec::with_capacity(largest.len() * CLIPS * size);
+    let mut held = vec![0.0; size];
+    for (row, &largest) in rows.chunks_exact(cols).zip(&largest) {
+        let values = &row[start..start + size];
+        for step in 0..CLIPS {
+            let limit = limit(largest, step);
+            for (held, value) in held.iter_mut().zip(values) {
+                *held = value.clamp(-limit, limit);
+            }
+            let (scale, zero) = spec.parameters(&held, None);
+            off.extend(values.iter().zip(&held).map(|(&value, &held)| {
+                let code = spec.code(held, scale, zero);
+                value - scale * (f32::from(code) - f32::from(zero))
+            }));
+        }
+    }
+    let mut products = vec![0.0; off.len()];
+    tiles(&off, gram, &mut products);
+    let pairs = off.chunks_exact(size).zip(products.chunks_exact(size));
+    let losses: Vec<f64> = pairs.map(|(off, product)| dot(off, product)).collect();
+    let found = losses.chunks_exact(CLIPS).zip(&largest);
+    for (row, (losses, &largest)) in rows.chunks_exact_mut(cols).zip(found) {
+        let best = (0..CLIPS).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
+        let limit = limit(largest, best.unwrap_or(0));
+        for value in &mut row[start..start + size] {
+            *value = value.clamp(-limit, limit);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -184,33 +234,19 @@ mod tests {
     }
 
     fn loss(weights: &Matrix, back: &Matrix, gram: &[f32]) -> f64 {
-        let cols = weights.cols();
-        (0..weights.rows())
-            .map(|row| {
-                let pairs = weights.row(row).iter().zip(back.row(row));
-                let off: Vec<f32> = pairs.map(|(a, b)| a - b).collect();
-                quadratic(&off, gram, cols)
-            })
-            .sum()
+        let pairs = weights.data().iter().zip(back.data());
+        let off: Vec<f32> = pairs.map(|(a, b)| a - b).collect();
+        dot(&off, &product(&off, &Dense::from_f32(gram, weights.cols())))
     }
 
     #[test]
     fn scaling_protects_the_inputs_that_matter() {
         let (weights, gram, mean) = outliers(64);
         let spec = spec(4, 64, false);
-        let scales = scales(&[&weights], &gram, &mean, &spec);
-        let mut scaled = weights.clone();
-        for row in 0..24 {
-            for (w, s) in scaled.row_mut(row).iter_mut().zip(&scales) {
-                *w *= s;
-            }
-        }
-        let mut back = rtn::quantize(&scaled, &spec).dequantize();
-        for row in 0..24 {
-            for (w, s) in back.row_mut(row).iter_mut().zip(&scales) {
-                *w /= s;
-            }
-        }
+        let tried = candidates(&[&weights], &mean, &spec);
+        let found = losses(&[&weights], &tried, &gram, &spec);
+        let best = (0..GRID).min_by(|&a, &b| found[a].total_cmp(&found[b]));
+        let back = with_scales(&weights, &tried[best.unwrap()], &spec);
         let plain = rtn::quantize(&weights, &spec).dequantize();
         let (ours, rounding) = (loss(&weights, &back, &gram), loss(&weights, &plain, &gram));
         assert!(ours < 0.5 * rounding, "{ours} {rounding}");

@@ -1,0 +1,37 @@
+"""Opens a folder that `sparse quantize --preset hqq_4bit` wrote, as a model of the hqq library.
+
+The library's own loader reads pickled weights (`qmodel.pt`); the layers in the folder are encoded
+as it encodes them for safetensors, which it writes but does not read.
+
+    from load_hqq import load_hqq
+    model = load_hqq("folder", compute_dtype=torch.float16, device="cuda")
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from hqq.models.hf.base import AutoHQQHFModel
+from safetensors.torch import load_file
+
+
+class SafetensorsHQQ(AutoHQQHFModel):
+    @classmethod
+    def get_weight_file(cls, folder):
+        return str(next(Path(folder).glob("*.safetensors")))
+
+    @classmethod
+    def load_weights(cls, folder, map_location=None):
+        weights = defaultdict(dict)
+        for file in Path(folder).glob("*.safetensors"):
+            for name, tensor in load_file(file).items():
+                module, _, key = name.rpartition(".")
+                weights[module][key] = tensor
+        # A head that is the embedding is not stored twice.
+        embedding = [name for name in weights if name.endswith(("embed_tokens", "wte", "embed_in"))]
+        for head in ("lm_head", "embed_out"):
+            weights.setdefault(head, weights[embedding[0]])
+        return weights
+
+
+def load_hqq(folder, **arguments):
+    return SafetensorsHQQ.from_quantized(str(folder), cache_dir=None, **arguments)
