@@ -164,12 +164,14 @@ fn chat_tokens(
     prompt: String,
     system: Option<String>,
 ) -> anyhow::Result<Vec<u32>> {
-    let Some(template) = tokenizer.chat_template() else {
-        return Err(Hinted {
-            message: "the checkpoint has no chat template".to_owned(),
-            hint: "without --chat, the prompt is continued as it is".to_owned(),
-        }
-        .into());
+    let unusable = |message| Hinted {
+        message,
+        hint: "without --chat, the prompt is continued as it is".to_owned(),
+    };
+    let template = match tokenizer.chat_template() {
+        Ok(Some(template)) => template,
+        Ok(None) => return Err(unusable("the checkpoint has no chat template".to_owned()).into()),
+        Err(error) => return Err(unusable(error.to_string()).into()),
     };
     let say = |role: &str, content| Message {
         role: role.to_owned(),

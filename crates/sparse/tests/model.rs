@@ -247,6 +247,36 @@ fn a_conversation_is_written_by_the_chat_template() {
     let said = run(&chat).json();
     let plain = run(&args("system: Be brief.\nuser: Hello\nassistant:")).json();
     assert_eq!(said["token_ids"], plain["token_ids"]);
+
+    // Older checkpoints have it in the configuration: one, or several by name.
+    fs::remove_file(desk.path("llama/chat_template.jinja")).unwrap();
+    let path = desk.path("llama/tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let named = serde_json::json!([
+        {"name": "rag", "template": "{{ documents }}"},
+        {"name": "default", "template": template},
+    ]);
+    for form in [template.into(), named] {
+        config["chat_template"] = form;
+        fs::write(&path, config.to_string()).unwrap();
+        assert_eq!(run(&chat).json()["token_ids"], plain["token_ids"]);
+    }
+
+    // What is wrong with a template is of no concern without --chat.
+    desk.put("llama/chat_template.jinja", b"{% if %}");
+    assert_eq!(
+        run(&args("Hello")).json()["token_ids"]
+            .as_array()
+            .unwrap()
+            .len(),
+        8
+    );
+    let malformed = run(&chat);
+    assert_eq!(malformed.code, Some(2));
+    let error = malformed.json();
+    let message = error["error"].as_str().unwrap();
+    assert!(message.starts_with("chat template: "), "{message}");
+    assert!(error["hint"].as_str().unwrap().contains("without --chat"));
     desk.put(
         "llama/chat_template.jinja",
         b"{{ raise_exception('no system, please') }}",
