@@ -68,19 +68,27 @@ fn batches_and_pieces_change_nothing() {
         let input = tokens(&golden, "input_ids");
         let whole = model.run(&[&input], None).unwrap();
         let logits = model.logits(&whole, 0..input.len()).unwrap();
-        let vocabulary = model.config().vocabulary;
 
         let (long, short) = (&input[..], &input[..7]);
         let batch = model.run(&[short, long, short], None).unwrap();
-        let batched = model.logits(&batch, 7..7 + input.len()).unwrap();
-        assert!(
-            largest_difference(&batched, &logits) < 1e-4,
-            "{}",
-            dir.display()
-        );
+        let alone = model.run(&[short], None).unwrap();
+        let alone = model.logits(&alone, 0..short.len()).unwrap();
+        for (rows, expected) in [
+            (0..7, &alone),
+            (7..7 + input.len(), &logits),
+            (7 + input.len()..14 + input.len(), &alone),
+        ] {
+            let batched = model.logits(&batch, rows.clone()).unwrap();
+            let difference = largest_difference(&batched, expected);
+            assert!(
+                difference < 1e-4,
+                "{}, {rows:?}: {difference}",
+                dir.display()
+            );
+        }
 
         // Some rows of one text and nearly all of another: the last block leaves out the rest.
-        let of_short = [2, 5];
+        let (of_short, vocabulary) = ([2, 5], model.config().vocabulary);
         let of_long = 0..input.len() - 1;
         let wanted = of_short
             .into_iter()
@@ -92,8 +100,10 @@ fn batches_and_pieces_change_nothing() {
         let targets: Vec<u32> = rows.iter().map(|&row| input[row + 1]).collect();
         let losses = model.losses(&some, &targets).unwrap();
         assert_eq!(losses.len(), rows.len());
-        for ((loss, row), target) in losses.iter().zip(rows).zip(targets) {
-            let row = &logits[row * vocabulary..][..vocabulary];
+        let alone = alone.chunks_exact(vocabulary);
+        let expected = of_short.map(|row| alone.clone().nth(row).unwrap());
+        let expected = expected.into_iter().chain(logits.chunks_exact(vocabulary));
+        for ((loss, row), target) in losses.iter().zip(expected).zip(targets) {
             let most = row.iter().fold(f32::MIN, |most, &one| most.max(one));
             let sum: f64 = row.iter().map(|&one| f64::from(one - most).exp()).sum();
             let expected = sum.ln() + f64::from(most - row[target as usize]);

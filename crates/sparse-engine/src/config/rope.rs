@@ -214,6 +214,16 @@ impl Rotary {
         )
     }
 
+    /// The length whose frequencies a text of `length` tokens has: texts with the same have the
+    /// same, and those whose frequencies do not depend on their length have 0.
+    pub(crate) fn scale_length(&self, length: usize) -> usize {
+        match self.scaling {
+            RopeScaling::Dynamic { .. } if length > self.trained => length,
+            RopeScaling::Long { original, .. } if length > original => original.saturating_add(1),
+            _ => 0,
+        }
+    }
+
     /// Factor of cosines and sines.
     pub fn attention_factor(&self) -> f64 {
         match self.scaling {
