@@ -21,6 +21,8 @@ class Case:
     shard_size: str = "1GB"
     # As the first releases of the architecture were saved: see `golden_models.age`.
     aged: str | None = None
+    # Stores a head of its own, though the configuration ties it to the embedding.
+    head_beside: bool = False
 
 
 def gpt2(**more):
@@ -74,6 +76,7 @@ def cases():
         Case("gpt2-aged", gpt2(), "float16", aged="prefixed"),
         Case("llama", llama(), "float32", v4=True),
         Case("llama-tied", llama(tie_word_embeddings=True, num_key_value_heads=1), v4=True),
+        Case("llama-head-beside", llama(tie_word_embeddings=True), head_beside=True),
         Case("llama-fp16", llama(num_key_value_heads=4), "float16"),
         Case("llama-bias", llama(attention_bias=True, mlp_bias=True)),
         Case("llama-head-dim", llama(head_dim=12, rms_norm_eps=1e-3, hidden_act="gelu")),

@@ -100,6 +100,14 @@ def age(folder, kind):
     (folder / "config.json").write_text(as_v4(config))
 
 
+def add_head(folder):
+    """Stores a head that is not the embedding."""
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+
+
 def as_v4(config):
     """The configuration in transformers 4's words."""
     config = dict(config)
@@ -126,6 +134,8 @@ def save(case, model, folder):
     (folder / "generation_config.json").unlink(missing_ok=True)
     if case.aged:
         age(folder, case.aged)
+    if case.head_beside:
+        add_head(folder)
     if case.v4:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.v4.json").write_text(as_v4(config))

@@ -7,9 +7,12 @@ mod support;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sparse_checkpoint::{Checkpoint, RelPath, Shard};
-use sparse_engine::{Half, Model, ModelConfig, Plain, Positions, Sampling};
+use sparse_engine::{
+    Error, Half, Linear, Model, ModelConfig, Order, Plain, Positions, Sampling, Source,
+};
 use support::{floats, golden, largest_difference, load, tokens};
 
 /// The golden file of a model; it lies among its shards.
@@ -127,6 +130,62 @@ fn batches_and_pieces_change_nothing() {
             "{}",
             dir.display()
         );
+    }
+}
+
+/// A checkpoint that stores its embedding, its head, or both with the same values.
+struct Stored<'a> {
+    plain: Plain<'a>,
+    names: &'static [&'static str],
+}
+
+impl Source for Stored<'_> {
+    fn has(&self, name: &str) -> bool {
+        match name.strip_suffix(".weight") {
+            Some(name @ ("lm_head" | "model.embed_tokens")) => self.names.contains(&name),
+            _ => self.plain.has(name),
+        }
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        self.plain.vector(name, len)
+    }
+
+    fn linear(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        order: Order,
+    ) -> Result<Arc<dyn Linear>, Error> {
+        let stored = match name {
+            "lm_head" => "model.embed_tokens",
+            other => other,
+        };
+        self.plain.linear(stored, outputs, inputs, order)
+    }
+}
+
+/// One matrix does for both where both would hold the same.
+#[test]
+fn tied_weights_are_held_once_however_they_are_stored() {
+    let dir = golden().join("llama-tied");
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let (expected, golden) = (load(&dir), expected(&dir));
+    let input = tokens(&golden, "input_ids");
+    for names in [
+        &["model.embed_tokens"][..],
+        &["lm_head"],
+        &["model.embed_tokens", "lm_head"],
+    ] {
+        let plain = Plain::open(&checkpoint).unwrap();
+        let source = Stored { plain, names };
+        let model = Model::load(expected.config().clone(), &source, 2, &|_, _| ()).unwrap();
+        assert_eq!(model.bytes(), expected.bytes(), "{names:?}");
+        let hidden = model.run(&[&input], None).unwrap();
+        let logits = model.logits(&hidden, 0..input.len()).unwrap();
+        let difference = largest_difference(&logits, &floats(&golden, "logits"));
+        assert!(difference < 1e-3, "{names:?}: {difference}");
     }
 }
 

@@ -95,7 +95,7 @@ pub struct ModelConfig {
     pub biases: Biases,
     /// Whether queries and keys are normalised, head by head.
     pub qk_norm: bool,
-    /// Whether the head is the embedding.
+    /// Whether the head is the embedding, unless the checkpoint holds one that differs.
     pub tied_head: bool,
     /// What differs between layers.
     pub layers: Vec<LayerConfig>,

@@ -82,14 +82,22 @@ impl Model {
         let vectors = self.positions.as_ref().map_or(0, |table| table.len() * 4)
             + self.final_norm.as_ref().map_or(0, Norm::bytes)
             + self.blocks.iter().map(Block::vector_bytes).sum::<usize>();
-        let mut layers = self.embedding.bytes() + vectors;
-        if !self.config.tied_head {
-            layers += self.head.linear.bytes();
+        let mut around = vec![&self.embedding];
+        if !Arc::ptr_eq(&self.embedding, &self.head.linear) {
+            around.push(&self.head.linear);
         }
-        layers
-            + self
-                .layers()
-                .map(|(_, linear)| linear.bytes())
+        around.extend(
+            self.project_in
+                .iter()
+                .chain(&self.project_out)
+                .map(|one| &one.linear),
+        );
+        let layers = self.layers().map(|(_, linear)| linear);
+        vectors
+            + around
+                .into_iter()
+                .chain(layers)
+                .map(|one| one.bytes())
                 .sum::<usize>()
     }
 
