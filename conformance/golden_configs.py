@@ -98,6 +98,10 @@ def cases():
         Case("llama-longrope-short", llama(**rope(
             "longrope", short_factor=[1.0, 1.1, 1.2, 1.4], long_factor=[1.0, 2.0, 4.0, 7.0],
             factor=1.0, original_max_position_embeddings=64))),
+        # Not the ratio of the lengths, which is 4.
+        Case("llama-longrope-factor", llama(**rope(
+            "longrope", short_factor=[1.0, 1.1, 1.2, 1.4], long_factor=[1.0, 2.0, 4.0, 7.0],
+            factor=32.0, original_max_position_embeddings=16))),
         Case("llama-sharded", llama(num_hidden_layers=3), shard_size="15KB"),
         Case("llama-aged", llama(), "float16", aged="rotary"),
         Case("mistral", llama_like(mistral, sliding_window=12), "float32", v4=True),

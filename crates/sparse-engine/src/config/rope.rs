@@ -162,11 +162,14 @@ fn parse_scaling(
                 }
                 _ => Err(nested.wrong(format!("{key} should be {} positive numbers", width / 2))),
             };
-            let ratio = context as f64 / original as f64;
+            let factor = match nested.number("factor")? {
+                Some(factor) => factor,
+                None => context as f64 / original as f64,
+            };
             let attention = match nested.number("attention_factor")? {
                 Some(attention) => attention,
-                None if ratio <= 1.0 => 1.0,
-                None => (1.0 + ratio.ln() / (original as f64).ln()).sqrt(),
+                None if factor <= 1.0 => 1.0,
+                None => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
             };
             RopeScaling::Long {
                 short: factors("short_factor")?,
