@@ -112,8 +112,14 @@ def cases():
             max_window_layers=1), v4=True),
         Case("qwen3", llama_like(qwen3, head_dim=16), v4=True),
         Case("qwen3-tied", llama_like(qwen3, head_dim=8, tie_word_embeddings=True, attention_bias=True)),
+        Case("qwen3-window", llama_like(
+            qwen3, num_hidden_layers=3, head_dim=8, use_sliding_window=True, sliding_window=10,
+            max_window_layers=1), v4=True),
         Case("smollm3", llama_like(
             smollm3, num_hidden_layers=3, tie_word_embeddings=True, no_rope_layers=[1, 0, 1])),
+        Case("smollm3-window", llama_like(
+            smollm3, num_hidden_layers=3, use_sliding_window=True, sliding_window=10,
+            no_rope_layer_interval=2), v4=True),
         Case("gpt-neox", neox(), "float32", v4=True),
         Case("gpt-neox-serial", neox(use_parallel_residual=False, hidden_act="gelu_new")),
         Case("gpt-neox-no-bias", neox(attention_bias=False)),
