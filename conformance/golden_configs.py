@@ -81,6 +81,8 @@ def cases():
         Case("llama-bias", llama(attention_bias=True, mlp_bias=True)),
         Case("llama-head-dim", llama(head_dim=12, rms_norm_eps=1e-3, hidden_act="gelu")),
         Case("llama-theta", llama(**rope("default", rope_theta=500000.0)), v4=True),
+        # Llama turns whole heads, whatever this says.
+        Case("llama-partial", llama(**rope("default", partial_rotary_factor=0.5)), v4=True),
         Case("llama-linear", llama(**rope("linear", factor=4.0)), v4=True),
         # Shorter than the text, so that the scaling that depends on the length sets in.
         Case("llama-dynamic", llama(max_position_embeddings=24, **rope("dynamic", factor=2.0)), v4=True),

@@ -122,6 +122,8 @@ def as_v4(config):
             config |= {"rotary_emb_base": theta, "rotary_pct": partial}
         else:
             config["rope_theta"] = theta
+            if partial is not None:
+                config["partial_rotary_factor"] = partial
         kind = scaling.pop("rope_type")
         # "type" was the first name, "rope_type" came with llama3.
         key = "rope_type" if kind == "llama3" else "type"

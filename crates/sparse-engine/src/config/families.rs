@@ -67,7 +67,7 @@ pub(super) fn gpt_neox(fields: &Fields<'_>) -> Result<ModelConfig, Error> {
             head_width,
             context,
             theta: fields.number_or("rotary_emb_base", 10_000.0)?,
-            share: fields.number_or("rotary_pct", 0.25)?,
+            share: Some(fields.number_or("rotary_pct", 0.25)?),
         },
     )?;
     let parallel = fields.flag("use_parallel_residual", true)?;
@@ -222,7 +222,7 @@ pub(super) fn llama_like(
             head_width,
             context,
             theta: fields.number_or("rope_theta", defaults.theta)?,
-            share: fields.number_or("partial_rotary_factor", 1.0)?,
+            share: None,
         },
     )?;
     let attention_bias = fields.flag("attention_bias", false)?;

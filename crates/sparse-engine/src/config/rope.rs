@@ -80,8 +80,8 @@ pub(super) struct Defaults {
     pub head_width: usize,
     pub context: usize,
     pub theta: f64,
-    /// Share of a head's values that turns.
-    pub share: f64,
+    /// Share of a head's values that turns; where `None`, the architecture turns whole heads.
+    pub share: Option<f64>,
 }
 
 /// Reads `rope_parameters` (transformers 5) or `rope_scaling` and the keys beside it.
@@ -91,13 +91,26 @@ pub(super) fn parse(fields: &Fields<'_>, defaults: Defaults) -> Result<Rotary, E
         Some(nested) => Some(nested),
         None => fields.nested("rope_scaling", "rope_scaling: ")?,
     };
-    let (mut theta, mut share) = (defaults.theta, defaults.share);
+    let mut theta = defaults.theta;
+    // Configurations may name a share even so: transformers reads it wherever there is scaling.
+    let mut share = match defaults.share {
+        Some(share) => share,
+        None => fields.number_or("partial_rotary_factor", 1.0)?,
+    };
     let mut scaling = RopeScaling::None;
     if let Some(nested) = nested {
         theta = nested.number_or("rope_theta", theta)?;
         share = nested.number_or("partial_rotary_factor", share)?;
         let width = (defaults.head_width as f64 * share) as usize;
         scaling = parse_scaling(&nested, defaults.context, width, fields)?;
+    }
+    if defaults.share.is_none() {
+        if scaling != RopeScaling::None && share != 1.0 {
+            return Err(fields.wrong(format!(
+                "partial_rotary_factor should be 1 where rotations are scaled, found {share}"
+            )));
+        }
+        share = 1.0;
     }
     if !(theta > 0.0 && (0.0..=1.0).contains(&share)) {
         return Err(fields.wrong(format!(
