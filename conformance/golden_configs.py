@@ -112,6 +112,9 @@ def cases():
         Case("qwen2-window", llama_like(
             qwen2, num_hidden_layers=3, use_sliding_window=True, sliding_window=10,
             max_window_layers=1), v4=True),
+        # As its authors write it: the length stays what it was before scaling.
+        Case("qwen2-yarn", llama_like(qwen2, max_position_embeddings=32, **rope(
+            "yarn", factor=2.0, original_max_position_embeddings=32)), v4=True),
         Case("qwen3", llama_like(qwen3, head_dim=16), v4=True),
         Case("qwen3-tied", llama_like(qwen3, head_dim=8, tie_word_embeddings=True, attention_bias=True)),
         Case("qwen3-window", llama_like(

@@ -214,10 +214,14 @@ fn yarn_attention(nested: &Fields<'_>, factor: f64) -> Result<f64, Error> {
 }
 
 impl Rotary {
-    /// Most positions that can be used, where `context` is what the configuration names.
+    /// Most positions that can be used, where `context` is what the configuration names. Recipes
+    /// for longer texts set YaRN's factor and leave that as it was.
     pub(super) fn context(&self, context: usize) -> usize {
         match self.scaling {
             RopeScaling::Dynamic { factor } if factor > 1.0 => (context as f64 * factor) as usize,
+            RopeScaling::Yarn {
+                factor, original, ..
+            } => context.max((original * factor) as usize),
             _ => context,
         }
     }
