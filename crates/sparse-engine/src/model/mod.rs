@@ -101,14 +101,12 @@ impl Model {
                 .sum::<usize>()
     }
 
-    /// Every linear layer inside of the blocks and around them, by its name in the checkpoint, in
-    /// the order in which they run. The embedding and the head are not among them.
+    /// Every linear layer inside of the blocks, by its name in the checkpoint, in the order in which
+    /// they run: those that a [`Tap`] sees. The embedding and the head are not among them, nor what
+    /// some OPT have between these and the blocks, which is as precise as the embedding.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &Arc<dyn Linear>)> {
-        self.project_in
-            .iter()
-            .chain(self.blocks.iter().flat_map(Block::projections))
-            .chain(&self.project_out)
-            .map(|one| (one.name.as_str(), &one.linear))
+        let layers = self.blocks.iter().flat_map(Block::projections);
+        layers.map(|one| (one.name.as_str(), &one.linear))
     }
 
     /// The layer names of block `block`, in the order in which they run.
