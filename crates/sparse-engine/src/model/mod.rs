@@ -144,6 +144,11 @@ impl Model {
         }
     }
 
+    /// Runs `work` on the model's threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
     /// An empty memory for a text of up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Cache {
         let config = &self.config;
