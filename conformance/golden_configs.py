@@ -69,6 +69,7 @@ def cases():
         Case("gpt2-fp16", gpt2(), "float16"),
         Case("gpt2-inner-relu", gpt2(n_inner=40, activation_function="relu")),
         Case("gpt2-gelu", gpt2(activation_function="gelu")),
+        Case("gpt2-quick-gelu", gpt2(activation_function="quick_gelu")),
         Case("gpt2-inverse-layer", gpt2(scale_attn_by_inverse_layer_idx=True, n_layer=3)),
         Case("gpt2-unscaled", gpt2(scale_attn_weights=False)),
         Case("gpt2-untied", gpt2(tie_word_embeddings=False)),
@@ -94,6 +95,11 @@ def cases():
         Case("llama-yarn-tuned", llama(**rope(
             "yarn", factor=4.0, original_max_position_embeddings=20, attention_factor=0.9,
             beta_fast=16.0, beta_slow=2.0))),
+        Case("llama-yarn-mscale", llama(**rope(
+            "yarn", factor=4.0, original_max_position_embeddings=20, mscale=1.5,
+            mscale_all_dim=0.5))),
+        Case("llama-yarn-untruncated", llama(**rope(
+            "yarn", factor=4.0, original_max_position_embeddings=20, truncate=False))),
         Case("llama-longrope", llama(**rope(
             "longrope", short_factor=[1.0, 1.1, 1.2, 1.4], long_factor=[1.0, 2.0, 4.0, 7.0],
             original_max_position_embeddings=16))),
@@ -131,8 +137,12 @@ def cases():
         Case("gpt-neox-half", neox(
             tie_word_embeddings=True,
             rope_parameters={"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}), v4=True),
+        Case("gpt-neox-linear", neox(rope_parameters={
+            "rope_type": "linear", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+            "factor": 4.0}), v4=True),
         Case("opt", opt(), "float32", v4=True),
         Case("opt-post-norm", opt(do_layer_norm_before=False, word_embed_proj_dim=16)),
         Case("opt-projected", opt(word_embed_proj_dim=16, activation_function="gelu")),
+        Case("opt-untied", opt(tie_word_embeddings=False)),
         Case("opt-no-bias", opt(enable_bias=False, layer_norm_elementwise_affine=False)),
     ]
