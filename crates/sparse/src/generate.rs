@@ -63,6 +63,14 @@ pub struct GenerateArgs {
 /// Generates.
 pub fn run(args: GenerateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let sampling = Sampling::random(args.temperature, args.top_k, args.top_p, args.seed)?;
+    if args.stop.iter().any(String::is_empty) {
+        // Every text ends before it.
+        return Err(Hinted {
+            message: "--stop should be a text, found an empty one".to_owned(),
+            hint: "without --stop, a text ends where the model ends it".to_owned(),
+        }
+        .into());
+    }
     let prompt = prompt_text(&args.prompt)?;
     let numbers = Numbers {
         activations: args.activations,
