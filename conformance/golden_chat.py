@@ -84,11 +84,36 @@ MISTRAL = (
     "    {%- endif %}\n"
     "{%- endfor %}\n"
 )
+# transformers marks with a block of its own what an assistant says; SmolLM3 has it.
+GENERATION = (
+    "{#- {% generation %} -#}\n"
+    "{% if tools is none and documents is none %}{{ '{% generation %}\\n' }}{% endif %}\n"
+    "{%- for message in messages %}\n"
+    "    {%- if message.role == 'assistant' %}\n"
+    "        {%- generation -%}\n"
+    "            {%- set turn = loop.index %}\n"
+    "    {{ '<|im_start|>assistant ' ~ turn ~ '\\n' }}\n"
+    "        {% generation %}\n"
+    "  {{ message.content }}<|im_end|>\n"
+    "        {% endgeneration %}\n"
+    "        {%- endgeneration %}\n"
+    "  {{ 'outer' if turn is defined else 'inner' }}\n"
+    "    {% else %}\n"
+    "<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n"
+    "    {% endif %}\n"
+    "{% endfor %}\n"
+    "{% raw %}{% generation %}{% endraw %}\n"
+    "{% if add_generation_prompt %}{%+ generation +%} <|im_start|>assistant\n"
+    "{%endgeneration%}\n"
+    "{% endif %}\n"
+)
 TEMPLATES = {
     "llama-2": (LLAMA2, "<s>", "</s>"),
     "llama-3": (LLAMA3, "<|begin_of_text|>", "<|eot_id|>"),
     "chatml": (CHATML, "<|endoftext|>", "<|im_end|>"),
     "mistral": (MISTRAL, "<s>", "</s>"),
+    "generation": (GENERATION, "<|endoftext|>", "<|im_end|>"),
 }
 
 USER = {"role": "user", "content": "  What is 2 + 2?\n"}

@@ -100,6 +100,14 @@ def age(folder, kind):
     (folder / "config.json").write_text(as_v4(config))
 
 
+def add_head(folder):
+    """Stores a head that is not the embedding."""
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+
+
 def as_v4(config):
     """The configuration in transformers 4's words."""
     config = dict(config)
@@ -114,6 +122,8 @@ def as_v4(config):
             config |= {"rotary_emb_base": theta, "rotary_pct": partial}
         else:
             config["rope_theta"] = theta
+            if partial is not None:
+                config["partial_rotary_factor"] = partial
         kind = scaling.pop("rope_type")
         # "type" was the first name, "rope_type" came with llama3.
         key = "rope_type" if kind == "llama3" else "type"
@@ -126,6 +136,8 @@ def save(case, model, folder):
     (folder / "generation_config.json").unlink(missing_ok=True)
     if case.aged:
         age(folder, case.aged)
+    if case.head_beside:
+        add_head(folder)
     if case.v4:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.v4.json").write_text(as_v4(config))

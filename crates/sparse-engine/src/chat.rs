@@ -1,6 +1,7 @@
 //! Chat templates: how a model was taught that conversations are written.
 
 use std::fmt;
+use std::ops::Range;
 
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -82,7 +83,7 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
         environment
-            .add_template_owned("chat", source.to_owned())
+            .add_template_owned("chat", generation_as_with(source))
             .map_err(|error| failed(&error.to_string()))?;
         let special = SPECIAL
             .iter()
@@ -112,7 +113,13 @@ impl ChatTemplate {
             .iter()
             .map(|message| context! { role => message.role, content => message.content })
             .collect();
-        let mut values = context! { messages, add_generation_prompt => answer };
+        // transformers hands over both, if only as none: templates ask `is not none`.
+        let mut values = context! {
+            messages,
+            tools => (),
+            documents => (),
+            add_generation_prompt => answer,
+        };
         for (key, token) in &self.special {
             values = context! { ..Value::from_iter([(*key, token.as_str())]), ..values };
         }
@@ -136,6 +143,93 @@ fn in_config(value: &serde_json::Value) -> Option<String> {
     text.map(str::to_owned)
 }
 
+/// A template whose `generation` blocks, which transformers adds to Jinja, are `with` blocks.
+///
+/// They mark what an assistant says, for training, and render as what they hold; like `with`, they
+/// are a scope. minijinja has no hook for a tag of one's own. Where words alone are replaced, the
+/// whitespace around a tag is trimmed as its author asked for. Strings, comments and raw text stay.
+fn generation_as_with(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = find_tag(rest) {
+        let (text, from_tag) = rest.split_at(start);
+        let (tag, later) = from_tag.split_at(tag_length(from_tag));
+        out.push_str(text);
+        let word = first_word(tag);
+        let new = match &tag[word.clone()] {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            other => other,
+        };
+        out.push_str(&tag[..word.start]);
+        out.push_str(new);
+        out.push_str(&tag[word.end..]);
+        rest = later;
+    }
+    out + rest
+}
+
+/// Where the next block, expression or comment begins.
+fn find_tag(text: &str) -> Option<usize> {
+    let mut braces = text.match_indices('{').map(|(at, _)| at);
+    let follows = |at: usize| text.as_bytes().get(at + 1);
+    braces.find(|&at| matches!(follows(at), Some(b'%' | b'{' | b'#')))
+}
+
+/// The length of the tag that `text` begins with; raw text belongs to the tag before it. One that
+/// nobody has closed goes to the end, for the parser to complain about.
+fn tag_length(text: &str) -> usize {
+    let end = match text.get(..2) {
+        Some("{#") => text[2..].find("#}").map(|at| at + 4),
+        Some("{{") => closed(text, "}}"),
+        _ => closed(text, "%}"),
+    };
+    let end = end.unwrap_or(text.len());
+    if &text[first_word(text)] != "raw" {
+        return end;
+    }
+    let mut tags = text[end..].match_indices("{%").map(|(at, _)| end + at);
+    let last = tags.find(|&at| &text[at..][first_word(&text[at..])] == "endraw");
+    let over = last.and_then(|at| Some(at + closed(&text[at..], "%}")?));
+    over.unwrap_or(text.len())
+}
+
+/// Where the tag that `text` begins with is over: at its `end` outside of strings and brackets.
+fn closed(text: &str, end: &str) -> Option<usize> {
+    let (mut quote, mut depth) = (None, 0_usize);
+    let mut bytes = text.bytes().enumerate().skip(2);
+    while let Some((at, byte)) = bytes.next() {
+        match (quote, byte) {
+            (Some(_), b'\\') => {
+                bytes.next();
+            }
+            (Some(open), _) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, _) if depth == 0 && text.as_bytes()[at..].starts_with(end.as_bytes()) => {
+                return Some(at + end.len());
+            }
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (None, b'(' | b'[' | b'{') => depth += 1,
+            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+/// Where the word is that says what a block does; empty for what is no block.
+fn first_word(tag: &str) -> Range<usize> {
+    let Some(inside) = tag.strip_prefix("{%") else {
+        return 0..0;
+    };
+    let inside = inside.strip_prefix(['-', '+']).unwrap_or(inside);
+    let inside = inside.trim_start();
+    let start = tag.len() - inside.len();
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let end = inside.find(|letter| !is_word(letter));
+    start..end.map_or(tag.len(), |length| start + length)
+}
+
 fn failed(message: &str) -> Error {
     Error::Template {
         message: message.to_owned(),
@@ -146,8 +240,15 @@ fn failed(message: &str) -> Error {
 /// clock's time zone: days are those of UTC.
 fn strftime_now(format: &str) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let days = since.map_or(0, |since| since.as_secs() / 86400);
-    let (year, month, day) = civil(days as i64);
+    strftime(
+        format,
+        since.map_or(0, |since| since.as_secs() / 86400) as i64,
+    )
+}
+
+/// A day, counted from 1970, as Python's `strftime` writes it; directives other than those of dates
+/// are left as they are.
+fn strftime(format: &str, days: i64) -> String {
     const MONTHS: [&str; 12] = [
         "January",
         "February",
@@ -162,13 +263,29 @@ fn strftime_now(format: &str) -> String {
         "November",
         "December",
     ];
+    let (year, month, day) = civil(days);
     let name = MONTHS[month as usize - 1];
-    format
-        .replace("%Y", &year.to_string())
-        .replace("%m", &format!("{month:02}"))
-        .replace("%d", &format!("{day:02}"))
-        .replace("%B", name)
-        .replace("%b", &name[..3])
+    let mut out = String::new();
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('Y') => out += &year.to_string(),
+            Some('m') => out += &format!("{month:02}"),
+            Some('d') => out += &format!("{day:02}"),
+            Some('B') => out += name,
+            Some('b') => out += &name[..3],
+            Some('%') => out.push('%'),
+            other => {
+                out.push('%');
+                out.extend(other);
+            }
+        }
+    }
+    out
 }
 
 /// Days since 1970 as year, month and day (Howard Hinnant's `civil_from_days`).
@@ -283,6 +400,64 @@ mod tests {
     }
 
     #[test]
+    fn generation_blocks_render_what_they_hold() {
+        for (template, expected) in [
+            (
+                "a\n  {% generation %}\n b {% endgeneration %}\nc",
+                "a\n b c",
+            ),
+            ("a {%- generation -%} b {%- endgeneration -%} c", "abc"),
+            ("a {%+ generation +%} b {%endgeneration%} c", "a  b  c"),
+            (
+                "{% generation %}{% set x = 1 %}{% endgeneration %}{{ x is defined }}",
+                "False",
+            ),
+            ("{{ '{% generation %}' }}", "{% generation %}"),
+            (
+                "{{ {'a': {'b': '}}\\''}}.a.b }}{% generation %}{% endgeneration %}",
+                "}}'",
+            ),
+            ("{# {% generation %} #}a", "a"),
+            (
+                "{% raw %}{{ {% generation %}{% endraw %}{%- generation %}b{% endgeneration %}",
+                "{{ {% generation %}b",
+            ),
+            ("{% set generation = 'a' %}{{ generation }}", "a"),
+        ] {
+            assert_eq!(render(template).unwrap(), expected, "{template:?}");
+        }
+        for template in [
+            "{% generation %}",
+            "{% endgeneration %}",
+            "{% generation",
+            "{{ '",
+            "{#",
+            "{% raw %}{% generation %}",
+        ] {
+            assert!(render(template).is_err(), "{template:?}");
+        }
+    }
+
+    #[test]
+    fn what_transformers_passes_without_tools_is_none() {
+        let template = "{% if tools is not none or documents is not none %}tools{% endif %}\
+                        {% if tools is defined and documents is defined %}defined{% endif %}";
+        assert_eq!(render(template).unwrap(), "defined");
+    }
+
+    #[test]
+    fn a_template_is_one_text_or_named_default_among_several() {
+        assert_eq!(in_config(&json!("a")), Some("a".to_owned()));
+        let named = json!([
+            {"name": "tool_use", "template": "b"},
+            {"name": "default", "template": "c"},
+        ]);
+        assert_eq!(in_config(&named), Some("c".to_owned()));
+        assert_eq!(in_config(&json!([{"name": "rag", "template": "b"}])), None);
+        assert_eq!(in_config(&json!(null)), None);
+    }
+
+    #[test]
     fn a_template_can_refuse_and_be_malformed() {
         let refused = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
         assert_eq!(refused.to_string(), "chat template: roles must alternate");
@@ -297,6 +472,11 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(19_782), (2024, 2, 29));
         assert_eq!(civil(20_781), (2026, 11, 24));
-        assert_eq!(strftime_now("%%").len(), 2);
+        assert_eq!(
+            strftime("%d %B (%b, %m) %Y", 19_782),
+            "29 February (Feb, 02) 2024"
+        );
+        assert_eq!(strftime("%%d is %d; %H, %", 19_782), "%d is 29; %H, %");
+        assert_eq!(strftime_now("%%"), "%");
     }
 }

@@ -20,7 +20,7 @@ pub struct Tokenizer {
     eos: Option<String>,
     adds_bos: bool,
     stops: Vec<u32>,
-    template: Option<ChatTemplate>,
+    template: Result<Option<ChatTemplate>, Error>,
 }
 
 impl Tokenizer {
@@ -28,7 +28,8 @@ impl Tokenizer {
     /// `chat_template.jinja` where they are there.
     ///
     /// # Errors
-    /// If `tokenizer.json` is missing, or one of them is malformed.
+    /// If `tokenizer.json` is missing, or one of the JSON files is malformed. What is wrong with a
+    /// chat template is said by [`Tokenizer::chat_template`]: texts can be had without it.
     pub fn open(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
         let Some(file) = checkpoint.file("tokenizer.json") else {
             return Err(Error::NoTokenizer {
@@ -58,7 +59,7 @@ impl Tokenizer {
         stops.extend(eos.as_ref().and_then(|token| inner.token_to_id(token)));
         stops.sort_unstable();
         stops.dedup();
-        let template = ChatTemplate::find(checkpoint, &config)?;
+        let template = ChatTemplate::find(checkpoint, &config);
         Ok(Tokenizer {
             adds_bos: config["add_bos_token"].as_bool().unwrap_or(false),
             inner,
@@ -138,8 +139,11 @@ impl Tokenizer {
     }
 
     /// How conversations are written, where the checkpoint says it.
-    pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+    ///
+    /// # Errors
+    /// If the template could not be read, or is malformed.
+    pub fn chat_template(&self) -> Result<Option<&ChatTemplate>, &Error> {
+        self.template.as_ref().map(Option::as_ref)
     }
 
     /// Number of tokens, those added to the vocabulary included.

@@ -27,8 +27,11 @@ pub struct Figures {
     pub nll: f64,
     /// exp(nll / scored tokens); by `lm-eval`, exp(nll / words).
     pub perplexity: f64,
-    /// Its standard error, from the spread of the losses, as if they were independent.
-    pub perplexity_stderr: f64,
+    /// Its standard error, from the spread of the losses, as if they were independent; a single
+    /// loss has none.
+    pub perplexity_stderr: Option<f64>,
+    /// By `per-text`: documents of fewer than two tokens, which have no loss and are left out.
+    pub skipped_documents: Option<usize>,
     /// By `lm-eval`: words, and what one byte takes, in bits.
     pub words: Option<(usize, f64)>,
     /// SHA-256 of the windows' tokens, in hexadecimal: equal for equal texts and tokenizers.
@@ -56,14 +59,14 @@ impl Losses {
         self.weights += window.weight;
     }
 
-    /// The standard error of the mean loss.
-    fn error(&self) -> f64 {
-        let count = self.count as f64;
+    /// The standard error of the mean loss, where there is more than one.
+    fn error(&self) -> Option<f64> {
         if self.count < 2 {
-            return 0.0;
+            return None;
         }
+        let count = self.count as f64;
         let variance = (self.squares - self.sum * self.sum / count) / (count - 1.0);
-        (variance.max(0.0) / count).sqrt()
+        Some((variance.max(0.0) / count).sqrt())
     }
 
     pub fn figures(&self, plan: &Plan) -> Figures {
@@ -86,7 +89,8 @@ impl Losses {
             scored_tokens: self.weights,
             nll: self.weighted,
             perplexity,
-            perplexity_stderr: perplexity * self.error() * scale,
+            perplexity_stderr: self.error().map(|error| perplexity * error * scale),
+            skipped_documents: plan.skipped_documents(),
             words,
             text_digest: plan.digest(),
         }
@@ -190,4 +194,23 @@ pub fn perplexity(model: &Model, plan: &Plan, progress: &dyn Progress) -> Result
         );
     }
     Ok(losses.figures(plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_loss_has_no_standard_error() {
+        let window = Window {
+            tokens: vec![0, 1],
+            scored: 1,
+            weight: 1,
+        };
+        let mut losses = Losses::default();
+        losses.add(&window, &[1.5]);
+        assert_eq!(losses.error(), None);
+        losses.add(&window, &[2.5]);
+        assert!((losses.error().unwrap() - 0.5).abs() < 1e-12);
+    }
 }

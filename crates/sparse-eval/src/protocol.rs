@@ -107,6 +107,7 @@ pub struct Plan {
     pub(crate) tokens: usize,
     pub(crate) windows: Vec<Window>,
     pub(crate) unit: Unit,
+    documents: usize,
 }
 
 impl Plan {
@@ -158,12 +159,29 @@ impl Plan {
             tokens,
             windows,
             unit,
+            documents: documents.len(),
         })
     }
 
     /// The protocol.
     pub fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Tokens of a window.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Tokens from one window to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// By `per-text`: documents that are left out, as they have fewer than two tokens.
+    pub fn skipped_documents(&self) -> Option<usize> {
+        let each_alone = self.protocol == Protocol::PerText;
+        each_alone.then(|| self.documents - self.windows.len())
     }
 
     /// Tokens that models are run on, windows that overlap included.

@@ -63,12 +63,15 @@ pub fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome> {
     let load_before = load_average();
     let found = sparse_eval::latency(&models, spec, &bar)?;
     drop(bar);
+    let load_after = load_average();
     let machine = json!({
         "processor": processor(),
         "threads": context.threads(),
         "load_average_before": load_before,
-        "load_average_after": load_average(),
+        "load_average_after": load_after,
     });
+    // The process has one, whatever models are in it.
+    let peak = peak_memory_bytes();
     let values: Vec<Value> = args
         .models
         .iter()
@@ -76,18 +79,31 @@ pub fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome> {
         .zip(&found)
         .map(|((name, model), latency)| value(name, model.bytes(), latency, spec, &machine))
         .collect();
-    let text: String = args
+    let mut text: String = args
         .models
         .iter()
         .zip(&models)
         .zip(&found)
-        .map(|((name, model), latency)| text(name, model.bytes(), latency))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let value = match &values[..] {
+        .map(|((name, model), latency)| text(name, model.bytes(), latency) + "\n")
+        .collect();
+    let whose = match &models[..] {
+        [_] => "",
+        _ => ", of all models together",
+    };
+    let load = |load: Option<f64>| load.map_or("unknown".to_owned(), |load| format!("{load:.2}"));
+    text += &table::fields(&[
+        ("peak memory", format!("{}{whose}", table::bytes(peak))),
+        ("threads", context.threads().to_string()),
+        (
+            "load average",
+            format!("{} before, {} after", load(load_before), load(load_after)),
+        ),
+    ]);
+    let mut value = match &values[..] {
         [one] => one.clone(),
         many => json!({"models": many}),
     };
+    value["peak_memory_bytes"] = json!(peak);
     context.emit(&value, &text)?;
     Ok(Outcome::Yes)
 }
@@ -106,7 +122,6 @@ fn value(name: &str, bytes: usize, latency: &Latency, spec: LatencySpec, machine
         "decode_tokens_per_second": latency.decode_tokens_per_second,
         "throughput_tokens_per_second": latency.throughput_tokens_per_second,
         "model_bytes": bytes,
-        "peak_memory_bytes": peak_memory_bytes(),
         "machine": machine,
     })
 }
@@ -144,7 +159,6 @@ fn text(name: &str, bytes: usize, latency: &Latency) -> String {
             format!("{:.1} new tokens/s", latency.throughput_tokens_per_second),
         ),
         ("weights", table::bytes(bytes as u64)),
-        ("peak memory", table::bytes(peak_memory_bytes())),
     ]);
     out
 }

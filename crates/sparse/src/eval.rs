@@ -85,6 +85,22 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
             };
             let base = model::load(base, stored, context)?;
             let limit = base.model.config().context;
+            if limit < plan.context() {
+                return Err(Hinted {
+                    message: format!(
+                        "windows of {} tokens do not fit the base's context of {limit}",
+                        plan.context()
+                    ),
+                    hint: format!("measure both with --context {limit}"),
+                }
+                .into());
+            }
+            // The candidate's windows, though the base may have room for larger ones.
+            let spec = Spec {
+                context: Some(plan.context()),
+                stride: Some(plan.stride()),
+                ..spec
+            };
             if Plan::new(&spec, &documents, &base.tokenizer?, limit)? != plan {
                 return Err(sparse_eval::Error::Incomparable {
                     message: "their tokenizers cut the text into different tokens".to_owned(),
@@ -135,7 +151,7 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut rows = vec![
         (
             "perplexity",
-            with_error(figures.perplexity, figures.perplexity_stderr),
+            table::with_error(figures.perplexity, figures.perplexity_stderr, 4),
         ),
         ("protocol", protocol(&figures)),
         (
@@ -153,6 +169,16 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
         rows.push(("words", table::count(words as u64)));
         rows.push(("bits per byte", format!("{bits_per_byte:.4}")));
     }
+    if let Some(skipped) = figures.skipped_documents {
+        value["skipped_documents"] = json!(skipped);
+        if skipped > 0 {
+            let count = table::count(skipped as u64);
+            rows.push((
+                "left out",
+                format!("{count} texts of fewer than two tokens"),
+            ));
+        }
+    }
     if let Some(found) = &comparison {
         add_comparison(found, &mut value, &mut rows);
     }
@@ -160,7 +186,9 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
         let change = 100.0 * (figures.perplexity / earlier.perplexity - 1.0);
         value["base_perplexity"] = json!(earlier.perplexity);
         value["ppl_delta_pct"] = json!(change);
-        rows.push(("earlier", format!("{:.4}", earlier.perplexity)));
+        let error = earlier.value["perplexity_stderr"].as_f64();
+        let then = table::with_error(earlier.perplexity, error, 4);
+        rows.push(("earlier", then));
         rows.push(("change", format!("{change:+.2} %")));
     }
     rows.push((
@@ -178,10 +206,6 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
-fn with_error(value: f64, error: f64) -> String {
-    format!("{value:.4} ± {error:.4}")
-}
-
 fn protocol(figures: &Figures) -> String {
     let (name, context) = (figures.protocol, figures.context);
     if figures.stride == context {
@@ -193,39 +217,26 @@ fn protocol(figures: &Figures) -> String {
 
 fn add_comparison(found: &Comparison, value: &mut Value, rows: &mut Vec<(&'static str, String)>) {
     let fields = [
-        ("base_perplexity", found.base.perplexity),
-        ("ppl_delta_pct", found.ppl_delta_pct()),
-        ("kl_mean", found.kl_mean),
-        ("kl_stderr", found.kl_stderr),
-        ("kl_p99", found.kl_p99),
-        ("top1_agreement", found.top1_agreement),
-        ("ln_ppl_ratio", found.ln_ppl_ratio),
-        ("ln_ppl_ratio_stderr", found.ln_ppl_ratio_stderr),
+        ("base_perplexity", json!(found.base.perplexity)),
+        ("ppl_delta_pct", json!(found.ppl_delta_pct())),
+        ("kl_mean", json!(found.kl_mean)),
+        ("kl_stderr", json!(found.kl_stderr)),
+        ("kl_p99", json!(found.kl_p99)),
+        ("top1_agreement", json!(found.top1_agreement)),
+        ("ln_ppl_ratio", json!(found.ln_ppl_ratio)),
+        ("ln_ppl_ratio_stderr", json!(found.ln_ppl_ratio_stderr)),
     ];
     for (key, field) in fields {
-        value[key] = json!(field);
+        value[key] = field;
     }
-    let base = &found.base;
-    rows.insert(
-        1,
-        ("base", with_error(base.perplexity, base.perplexity_stderr)),
-    );
-    rows.insert(
-        2,
-        (
-            "change",
-            format!(
-                "{:+.3} %, ln ratio {:+.5} ± {:.5}",
-                found.ppl_delta_pct(),
-                found.ln_ppl_ratio,
-                found.ln_ppl_ratio_stderr
-            ),
-        ),
-    );
-    let kl = format!(
-        "{:.6} ± {:.6}, p99 {:.5}",
-        found.kl_mean, found.kl_stderr, found.kl_p99
-    );
+    let base = table::with_error(found.base.perplexity, found.base.perplexity_stderr, 4);
+    rows.insert(1, ("base", base));
+    let sign = if found.ln_ppl_ratio < 0.0 { "" } else { "+" };
+    let ratio = table::with_error(found.ln_ppl_ratio, found.ln_ppl_ratio_stderr, 5);
+    let change = format!("{:+.3} %, ln ratio {sign}{ratio}", found.ppl_delta_pct());
+    rows.insert(2, ("change", change));
+    let kl = table::with_error(found.kl_mean, found.kl_stderr, 6);
+    let kl = format!("{kl}, p99 {:.5}", found.kl_p99);
     rows.insert(3, ("KL divergence", kl));
     rows.insert(
         4,

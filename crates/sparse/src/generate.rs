@@ -63,6 +63,14 @@ pub struct GenerateArgs {
 /// Generates.
 pub fn run(args: GenerateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let sampling = Sampling::random(args.temperature, args.top_k, args.top_p, args.seed)?;
+    if args.stop.iter().any(String::is_empty) {
+        // Every text ends before it.
+        return Err(Hinted {
+            message: "--stop should be a text, found an empty one".to_owned(),
+            hint: "without --stop, a text ends where the model ends it".to_owned(),
+        }
+        .into());
+    }
     let prompt = prompt_text(&args.prompt)?;
     let numbers = Numbers {
         activations: args.activations,
@@ -164,12 +172,14 @@ fn chat_tokens(
     prompt: String,
     system: Option<String>,
 ) -> anyhow::Result<Vec<u32>> {
-    let Some(template) = tokenizer.chat_template() else {
-        return Err(Hinted {
-            message: "the checkpoint has no chat template".to_owned(),
-            hint: "without --chat, the prompt is continued as it is".to_owned(),
-        }
-        .into());
+    let unusable = |message| Hinted {
+        message,
+        hint: "without --chat, the prompt is continued as it is".to_owned(),
+    };
+    let template = match tokenizer.chat_template() {
+        Ok(Some(template)) => template,
+        Ok(None) => return Err(unusable("the checkpoint has no chat template".to_owned()).into()),
+        Err(error) => return Err(unusable(error.to_string()).into()),
     };
     let say = |role: &str, content| Message {
         role: role.to_owned(),

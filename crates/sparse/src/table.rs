@@ -33,6 +33,14 @@ pub fn count(count: u64) -> String {
     out
 }
 
+/// A figure with its standard error, where it has one.
+pub fn with_error(value: f64, error: Option<f64>, digits: usize) -> String {
+    match error {
+        Some(error) => format!("{value:.digits$} ± {error:.digits$}"),
+        None => format!("{value:.digits$}"),
+    }
+}
+
 /// Seconds with a fitting unit.
 pub fn seconds(seconds: f64) -> String {
     if seconds < 1.0 {
@@ -109,6 +117,8 @@ mod tests {
         assert_eq!(bytes(999_999_999), "1.00 GB");
         assert_eq!(bytes(u64::MAX), "18446744 TB");
         assert_eq!(count(5_853_184), "5,853,184");
+        assert_eq!(with_error(1.25, Some(0.5), 2), "1.25 ± 0.50");
+        assert_eq!(with_error(1.25, None, 1), "1.2");
         assert_eq!(seconds(0.0123), "12 ms");
         assert_eq!(seconds(125.0), "2 min 5 s");
         assert_eq!(shorten("abcdefghij", 5), "ab…ij");

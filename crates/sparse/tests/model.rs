@@ -50,6 +50,19 @@ fn configure(desk: &Desk, model: &str, key: &str, value: Value) {
     fs::write(path, config.to_string()).unwrap();
 }
 
+/// Rewrites the header of a checkpoint's weights.
+fn change_header(desk: &Desk, model: &str, change: impl FnOnce(&mut Value)) {
+    let path = desk.path(&format!("{model}/model.safetensors"));
+    let bytes = fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    change(&mut header);
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    let parts = [&length[..], header.as_bytes(), &bytes[data..]];
+    fs::write(path, parts.concat()).unwrap();
+}
+
 #[test]
 fn help() {
     let lines = ["eval --help", "generate --help", "bench --help"];
@@ -133,6 +146,15 @@ fn figures_of_different_protocols_are_not_compared() {
         "eval fine --text text/wikitext2_slice.txt --max-tokens 600 --compare earlier.json",
     );
     assert_eq!(again["base_perplexity"], found["perplexity"]);
+    let line = "eval fine --text text/wikitext2_slice.txt --max-tokens 600 --compare earlier.json";
+    let text = desk.run(&line.split(' ').collect::<Vec<_>>()).stdout;
+    let figure = |key: &str| found[key].as_f64().unwrap();
+    let earlier = format!(
+        "earlier     {:.4} ± {:.4}\n",
+        figure("perplexity"),
+        figure("perplexity_stderr")
+    );
+    assert!(text.contains(&earlier), "{text}");
     assert_snapshot!(show(
         &desk,
         &[
@@ -143,6 +165,60 @@ fn figures_of_different_protocols_are_not_compared() {
             "eval base --text text/wikitext2_slice.txt --compare nowhere.json",
         ]
     ));
+}
+
+#[test]
+fn a_single_token_has_a_figure_by_lm_eval_and_no_standard_error() {
+    let desk = desk();
+    desk.put("word.txt", b"a");
+    let line = "eval base --text word.txt --protocol lm-eval";
+    let found = json(&desk, line);
+    assert_eq!(
+        (&found["scored_tokens"], &found["words"]),
+        (&1.into(), &1.into())
+    );
+    assert!(found["perplexity"].as_f64().unwrap() > 1.0);
+    assert_eq!(found["perplexity_stderr"], Value::Null);
+    let text = desk.run(&line.split(' ').collect::<Vec<_>>()).stdout;
+    assert!(!text.contains('±'), "{text}");
+    let found = json(&desk, &format!("{line} --against base"));
+    for key in ["kl_stderr", "ln_ppl_ratio_stderr"] {
+        assert_eq!(found[key], Value::Null, "{key}");
+    }
+}
+
+#[test]
+fn texts_too_short_for_a_loss_are_counted() {
+    let desk = desk();
+    desk.put("lines.txt", b"a\nthe king said to the\nb\n");
+    let line = "eval base --text lines.txt --lines --protocol per-text";
+    let found = json(&desk, line);
+    assert_eq!(found["skipped_documents"], 2);
+    let text = desk.run(&line.split(' ').collect::<Vec<_>>()).stdout;
+    assert!(
+        text.contains("left out    2 texts of fewer than two tokens"),
+        "{text}"
+    );
+    let joined = json(&desk, "eval base --text lines.txt");
+    assert_eq!(joined["skipped_documents"], Value::Null);
+}
+
+/// The windows are the candidate's, as far as the base has room for them.
+#[test]
+fn a_base_of_another_context_is_compared_where_it_can_be() {
+    let desk = desk();
+    configure(&desk, "llama", "max_position_embeddings", 512.into());
+    let text = "--text text/wikitext2_slice.txt --max-tokens 600";
+    let found = json(&desk, &format!("eval base {text} --against llama"));
+    assert_eq!(found["context"], 256);
+    configure(&desk, "llama", "max_position_embeddings", 128.into());
+    let found = json(
+        &desk,
+        &format!("eval base {text} --against llama --context 128"),
+    );
+    assert_eq!(found["context"], 128);
+    let line = format!("eval base {text} --against llama");
+    assert_snapshot!(show(&desk, &[&line]));
 }
 
 #[test]
@@ -220,6 +296,13 @@ fn a_model_goes_on_the_same_way_each_time() {
         .json();
     assert_eq!(stopped["text"], text[..text.find(stop).unwrap()]);
     assert_eq!(stopped["end"], "stop");
+    let nothing = desk.run(&["generate", "llama", "--prompt", "Theory", "--stop", ""]);
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(2), ""));
+    assert_eq!(
+        nothing.stderr,
+        "error: --stop should be a text, found an empty one\n\
+         hint: without --stop, a text ends where the model ends it\n"
+    );
 }
 
 #[test]
@@ -247,6 +330,36 @@ fn a_conversation_is_written_by_the_chat_template() {
     let said = run(&chat).json();
     let plain = run(&args("system: Be brief.\nuser: Hello\nassistant:")).json();
     assert_eq!(said["token_ids"], plain["token_ids"]);
+
+    // Older checkpoints have it in the configuration: one, or several by name.
+    fs::remove_file(desk.path("llama/chat_template.jinja")).unwrap();
+    let path = desk.path("llama/tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let named = serde_json::json!([
+        {"name": "rag", "template": "{{ documents }}"},
+        {"name": "default", "template": template},
+    ]);
+    for form in [template.into(), named] {
+        config["chat_template"] = form;
+        fs::write(&path, config.to_string()).unwrap();
+        assert_eq!(run(&chat).json()["token_ids"], plain["token_ids"]);
+    }
+
+    // What is wrong with a template is of no concern without --chat.
+    desk.put("llama/chat_template.jinja", b"{% if %}");
+    assert_eq!(
+        run(&args("Hello")).json()["token_ids"]
+            .as_array()
+            .unwrap()
+            .len(),
+        8
+    );
+    let malformed = run(&chat);
+    assert_eq!(malformed.code, Some(2));
+    let error = malformed.json();
+    let message = error["error"].as_str().unwrap();
+    assert!(message.starts_with("chat template: "), "{message}");
+    assert!(error["hint"].as_str().unwrap().contains("without --chat"));
     desk.put(
         "llama/chat_template.jinja",
         b"{{ raise_exception('no system, please') }}",
@@ -279,6 +392,9 @@ fn a_benchmark_has_every_figure_and_the_machine() {
     assert!(found["machine"]["threads"].as_u64().unwrap() > 0);
     let both = json(&desk, &format!("bench base llama {options}"));
     assert_eq!(both["models"][1]["model"], "llama");
+    // One process has one peak.
+    assert!(both["peak_memory_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(both["models"][0]["peak_memory_bytes"], Value::Null);
     let text = desk
         .run(
             &format!("bench base {options}")
@@ -290,6 +406,7 @@ fn a_benchmark_has_every_figure_and_the_machine() {
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
     );
+    assert!(text.contains("\nload average"), "{text}");
 }
 
 #[test]
@@ -298,6 +415,8 @@ fn bad_texts_and_options() {
     desk.put("empty.txt", b"");
     desk.put("word.txt", b"a");
     desk.put("latin.txt", b"caf\xe9");
+    desk.put("empty.jsonl", b"");
+    desk.put("empty.parquet", b"");
     desk.put("rows.jsonl", b"{\"body\": \"a text\"}\n");
     desk.put("broken.jsonl", b"{\"text\": \"a\"}\n{\"text\": \n");
     let lines = [
@@ -305,6 +424,9 @@ fn bad_texts_and_options() {
         "eval base --text nowhere.txt",
         "eval base --text base",
         "eval base --text empty.txt",
+        "eval base --text empty.jsonl",
+        "eval base --text empty.parquet",
+        "eval base --text word.txt --protocol per-text",
         "eval base --text word.txt",
         "eval base --text word.txt --protocol gptq-paper",
         "eval base --text latin.txt",
@@ -331,7 +453,8 @@ fn bad_texts_and_options() {
 fn bad_models() {
     let desk = desk();
     for name in [
-        "none", "mamba", "heads", "missing", "wide", "packed", "nan", "tokens", "bare",
+        "none", "mamba", "heads", "missing", "wide", "packed", "nan", "tokens", "bare", "types",
+        "braces", "torn", "blank",
     ] {
         copy(&desk.path("base"), &desk.path(name));
     }
@@ -348,6 +471,13 @@ fn bad_models() {
         serde_json::json!({"quant_method": "gptq"}),
     );
     desk.put("tokens/tokenizer.json", b"{}");
+    desk.put("braces/config.json", b"{\"model_type\": ");
+    let weights = fs::read(desk.path("torn/model.safetensors")).unwrap();
+    desk.put("torn/model.safetensors", &weights[..weights.len() / 2]);
+    desk.put("blank/model.safetensors", b"");
+    change_header(&desk, "types", |header| {
+        header["transformer.wte.weight"]["dtype"] = "I16".into();
+    });
     let weights = desk.path("nan/model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
     let at = bytes.len() - 2;
@@ -363,6 +493,10 @@ fn bad_models() {
         "nan",
         "tokens",
         "bare",
+        "types",
+        "braces",
+        "torn",
+        "blank",
         "text",
         "./nowhere",
     ]
@@ -385,7 +519,30 @@ fn a_token_that_the_model_does_not_know_is_named() {
         .unwrap()
         .push(added);
     fs::write(path, tokenizer.to_string()).unwrap();
-    assert_snapshot!(show(&desk, &["generate llama --prompt a<|new|>"]));
+    desk.put("first.txt", b"<|new|>a");
+    desk.put("last.txt", b"a<|new|>");
+    assert_snapshot!(show(
+        &desk,
+        &[
+            "generate llama --prompt a<|new|>",
+            "eval llama --text first.txt",
+            "eval llama --text last.txt",
+        ]
+    ));
+}
+
+#[test]
+fn a_prompt_that_is_longer_than_the_context_is_refused() {
+    let desk = desk();
+    let run = desk.run(&["generate", "base", "--prompt", &"the river ".repeat(200)]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    let tokens = run.stderr.strip_prefix("error: ").unwrap();
+    let (tokens, rest) = tokens.split_once(' ').unwrap();
+    assert!(tokens.parse::<usize>().unwrap() > 256);
+    assert_eq!(
+        rest,
+        "tokens do not fit the model's context of 256\nhint: use at most 256 tokens\n"
+    );
 }
 
 /// Weights that are finite, whose products are not: the layer is named.
@@ -409,4 +566,27 @@ fn activations_that_overflow_name_their_layer() {
         "{}",
         run.stderr
     );
+}
+
+/// A head beside the embedding, though the configuration ties them; its logits overflow.
+#[test]
+fn logits_that_overflow_name_the_head() {
+    let desk = desk();
+    let path = desk.path("llama/model.safetensors");
+    let data = fs::read(&path).unwrap();
+    let start = 8 + u64::from_le_bytes(data[..8].try_into().unwrap()) as usize;
+    let begin = data.len() - start;
+    let head = 0x7f7f_u16.to_le_bytes().repeat(1024 * 128); // 3.4e38 in bf16
+    let end = begin + head.len();
+    fs::write(&path, [data, head].concat()).unwrap();
+    change_header(&desk, "llama", |header| {
+        header["lm_head.weight"] = serde_json::json!({
+            "dtype": "BF16", "shape": [1024, 128], "data_offsets": [begin, end]});
+    });
+    let lines = [
+        "generate llama --prompt a",
+        "eval llama --text text/wikitext2_slice.txt --max-tokens 20",
+        "eval llama --text text/wikitext2_slice.txt --max-tokens 20 --against base",
+    ];
+    assert_snapshot!(show(&desk, &lines));
 }

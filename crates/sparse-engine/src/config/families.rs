@@ -67,7 +67,7 @@ pub(super) fn gpt_neox(fields: &Fields<'_>) -> Result<ModelConfig, Error> {
             head_width,
             context,
             theta: fields.number_or("rotary_emb_base", 10_000.0)?,
-            share: fields.number_or("rotary_pct", 0.25)?,
+            share: Some(fields.number_or("rotary_pct", 0.25)?),
         },
     )?;
     let parallel = fields.flag("use_parallel_residual", true)?;
@@ -222,14 +222,14 @@ pub(super) fn llama_like(
             head_width,
             context,
             theta: fields.number_or("rope_theta", defaults.theta)?,
-            share: fields.number_or("partial_rotary_factor", 1.0)?,
+            share: None,
         },
     )?;
     let attention_bias = fields.flag("attention_bias", false)?;
     let count = layer_count(fields, "num_hidden_layers", defaults.layers)?;
     let mut layers = alike(count, head_width);
-    let windows = windows(fields, architecture, count)?;
     let rotated = rotated(fields, architecture, count)?;
+    let windows = windows(fields, architecture, &rotated)?;
     for (layer, (window, rotated)) in layers.iter_mut().zip(windows.into_iter().zip(rotated)) {
         layer.window = window;
         layer.rotated = rotated;
@@ -266,17 +266,23 @@ pub(super) fn llama_like(
 fn windows(
     fields: &Fields<'_>,
     architecture: Architecture,
-    count: usize,
+    rotated: &[bool],
 ) -> Result<Vec<Option<usize>>, Error> {
-    // Where the key is missing, 4096; where it is null, none.
+    let count = rotated.len();
+    // Where the key is missing, 4096, but none in SmolLM3; where it is null, none.
     let window = match fields.tokens("sliding_window")? {
-        None if !fields.has("sliding_window") => Some(4096),
+        None if !fields.has("sliding_window") && architecture != Architecture::SmolLm3 => {
+            Some(4096)
+        }
         window => window,
     };
     let everywhere = match architecture {
         Architecture::Mistral => return Ok(vec![window; count]),
         Architecture::Llama => return Ok(vec![None; count]),
-        _ => window.filter(|_| fields.flag("use_sliding_window", false).unwrap_or(false)),
+        _ => {
+            let used = fields.flag("use_sliding_window", false)?;
+            window.filter(|_| used)
+        }
     };
     if let Some(types) = fields.texts("layer_types")? {
         if types.len() != count {
@@ -289,6 +295,11 @@ fn windows(
             other => Err(fields.wrong(format!("layer_types: {other:?} is not run"))),
         };
         return types.iter().map(one).collect();
+    }
+    if architecture == Architecture::SmolLm3 {
+        // Layers that see all of the text need positions; those without are given a window.
+        let one = |&rotated: &bool| everywhere.filter(|_| !rotated);
+        return Ok(rotated.iter().map(one).collect());
     }
     let full = fields.get("max_window_layers").map_or(Some(28), |layers| {
         layers

@@ -95,7 +95,7 @@ pub struct ModelConfig {
     pub biases: Biases,
     /// Whether queries and keys are normalised, head by head.
     pub qk_norm: bool,
-    /// Whether the head is the embedding.
+    /// Whether the head is the embedding, unless the checkpoint holds one that differs.
     pub tied_head: bool,
     /// What differs between layers.
     pub layers: Vec<LayerConfig>,
@@ -300,6 +300,56 @@ mod tests {
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}});
         assert_eq!(parse(old).unwrap(), parse(new).unwrap());
+    }
+
+    #[test]
+    fn yarn_reaches_as_far_as_its_factor_says() {
+        // The recipe of Qwen 2.5 for longer texts.
+        let qwen = json!({"model_type": "qwen2", "max_position_embeddings": 32768,
+            "rope_scaling": {"type": "yarn", "factor": 4.0,
+                             "original_max_position_embeddings": 32768}});
+        assert_eq!(parse(qwen).unwrap().context, 131_072);
+        let already = json!({"model_type": "llama", "max_position_embeddings": 65536,
+            "rope_scaling": {"type": "yarn", "factor": 4.0,
+                             "original_max_position_embeddings": 8192}});
+        assert_eq!(parse(already).unwrap().context, 65536);
+    }
+
+    #[test]
+    fn windows_are_those_of_the_family() {
+        let windows = |config: serde_json::Value| -> Vec<Option<usize>> {
+            let layers = parse(config).unwrap().layers;
+            layers.iter().map(|layer| layer.window).collect()
+        };
+        let mut config = json!({"model_type": "smollm3", "num_hidden_layers": 4,
+            "use_sliding_window": true, "max_window_layers": 0});
+        assert_eq!(windows(config.clone()), [None; 4]);
+        config["sliding_window"] = 10.into();
+        // One layer in four is not rotated.
+        assert_eq!(windows(config.clone()), [None, None, None, Some(10)]);
+        config["use_sliding_window"] = false.into();
+        assert_eq!(windows(config.clone()), [None; 4]);
+        config["use_sliding_window"] = true.into();
+        config["model_type"] = "qwen3".into();
+        config["max_window_layers"] = 3.into();
+        assert_eq!(windows(config.clone()), [None, None, None, Some(10)]);
+        config["sliding_window"] = json!(null);
+        assert_eq!(windows(config), [None; 4]);
+    }
+
+    #[test]
+    fn a_share_of_a_head_is_rotated_only_where_the_family_does() {
+        let mut config = json!({"model_type": "llama", "head_dim": 16,
+            "partial_rotary_factor": 0.5});
+        let Positions::Rotary(rotary) = parse(config.clone()).unwrap().positions else {
+            panic!("rotary");
+        };
+        assert_eq!(rotary.width, 16);
+        config["rope_scaling"] = json!({"rope_type": "linear", "factor": 2.0});
+        assert_eq!(
+            parse(config).unwrap_err().to_string(),
+            "config.json: partial_rotary_factor should be 1 where rotations are scaled, found 0.5"
+        );
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub(super) struct Defaults {
     pub head_width: usize,
     pub context: usize,
     pub theta: f64,
-    /// Share of a head's values that turns.
-    pub share: f64,
+    /// Share of a head's values that turns; where `None`, the architecture turns whole heads.
+    pub share: Option<f64>,
 }
 
 /// Reads `rope_parameters` (transformers 5) or `rope_scaling` and the keys beside it.
@@ -91,13 +91,26 @@ pub(super) fn parse(fields: &Fields<'_>, defaults: Defaults) -> Result<Rotary, E
         Some(nested) => Some(nested),
         None => fields.nested("rope_scaling", "rope_scaling: ")?,
     };
-    let (mut theta, mut share) = (defaults.theta, defaults.share);
+    let mut theta = defaults.theta;
+    // Configurations may name a share even so: transformers reads it wherever there is scaling.
+    let mut share = match defaults.share {
+        Some(share) => share,
+        None => fields.number_or("partial_rotary_factor", 1.0)?,
+    };
     let mut scaling = RopeScaling::None;
     if let Some(nested) = nested {
         theta = nested.number_or("rope_theta", theta)?;
         share = nested.number_or("partial_rotary_factor", share)?;
         let width = (defaults.head_width as f64 * share) as usize;
         scaling = parse_scaling(&nested, defaults.context, width, fields)?;
+    }
+    if defaults.share.is_none() {
+        if scaling != RopeScaling::None && share != 1.0 {
+            return Err(fields.wrong(format!(
+                "partial_rotary_factor should be 1 where rotations are scaled, found {share}"
+            )));
+        }
+        share = 1.0;
     }
     if !(theta > 0.0 && (0.0..=1.0).contains(&share)) {
         return Err(fields.wrong(format!(
@@ -162,11 +175,14 @@ fn parse_scaling(
                 }
                 _ => Err(nested.wrong(format!("{key} should be {} positive numbers", width / 2))),
             };
-            let ratio = context as f64 / original as f64;
+            let factor = match nested.number("factor")? {
+                Some(factor) => factor,
+                None => context as f64 / original as f64,
+            };
             let attention = match nested.number("attention_factor")? {
                 Some(attention) => attention,
-                None if ratio <= 1.0 => 1.0,
-                None => (1.0 + ratio.ln() / (original as f64).ln()).sqrt(),
+                None if factor <= 1.0 => 1.0,
+                None => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
             };
             RopeScaling::Long {
                 short: factors("short_factor")?,
@@ -198,10 +214,14 @@ fn yarn_attention(nested: &Fields<'_>, factor: f64) -> Result<f64, Error> {
 }
 
 impl Rotary {
-    /// Most positions that can be used, where `context` is what the configuration names.
+    /// Most positions that can be used, where `context` is what the configuration names. Recipes
+    /// for longer texts set YaRN's factor and leave that as it was.
     pub(super) fn context(&self, context: usize) -> usize {
         match self.scaling {
             RopeScaling::Dynamic { factor } if factor > 1.0 => (context as f64 * factor) as usize,
+            RopeScaling::Yarn {
+                factor, original, ..
+            } => context.max((original * factor) as usize),
             _ => context,
         }
     }
@@ -212,6 +232,16 @@ impl Rotary {
             self.scaling,
             RopeScaling::Dynamic { .. } | RopeScaling::Long { .. }
         )
+    }
+
+    /// The length whose frequencies a text of `length` tokens has: texts with the same have the
+    /// same, and those whose frequencies do not depend on their length have 0.
+    pub(crate) fn scale_length(&self, length: usize) -> usize {
+        match self.scaling {
+            RopeScaling::Dynamic { .. } if length > self.trained => length,
+            RopeScaling::Long { original, .. } if length > original => original.saturating_add(1),
+            _ => 0,
+        }
     }
 
     /// Factor of cosines and sines.

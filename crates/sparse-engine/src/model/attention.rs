@@ -123,24 +123,25 @@ impl Layout {
     }
 }
 
-/// Lets `change` work on each row's queries (`true`) and keys (`false`), with their position.
+/// Lets `change` work on each row's queries (`true`) and keys (`false`), with the number of their
+/// text and their position in it.
 pub(super) fn prepare(
     qkv: &mut [f32],
     layout: Layout,
     spans: &Spans,
-    change: impl Fn(usize, bool, &mut [f32]) + Sync,
+    change: impl Fn(usize, usize, bool, &mut [f32]) + Sync,
 ) {
     let width = layout.head_width;
-    for span in spans.iter() {
+    for (text, span) in spans.iter().enumerate() {
         let rows = &mut qkv[span.start * layout.stride()..][..span.len * layout.stride()];
         let one = |(row, values): (usize, &mut [f32])| {
             for head in 0..layout.heads {
                 let query = &mut values[layout.query(head) * width..][..width];
-                change(span.position + row, true, query);
+                change(text, span.position + row, true, query);
             }
             for head in 0..layout.kv_heads {
                 let key = &mut values[layout.key(head) * width..][..width];
-                change(span.position + row, false, key);
+                change(text, span.position + row, false, key);
             }
         };
         let rows = rows.par_chunks_exact_mut(layout.stride()).enumerate();

@@ -1,6 +1,7 @@
 //! One block of the decoder: attention and a feed-forward part.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -108,7 +109,8 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
     pub spans: &'a Spans,
-    pub rotations: Option<&'a Table>,
+    /// Of each text; empty where positions are learned.
+    pub rotations: &'a [Arc<Table>],
     /// The rows, ascending, that the caller wants of the block's results; all if none are named.
     /// Those alone remain in the residual stream: the others are needed for their keys and values
     /// only.
@@ -221,12 +223,13 @@ impl Block {
             let target = Target::at(&mut scratch.qkv, stride, *column);
             projection.apply(rows, target, Finish::Store, tap)?;
         }
-        let rotations = run.rotations.filter(|_| self.layer.rotated);
+        let rotations = run.rotations;
+        let rotations = if self.layer.rotated { rotations } else { &[] };
         attention::prepare(
             &mut scratch.qkv,
             *layout,
             run.spans,
-            |position, query, head| {
+            |text, position, query, head| {
                 if let Some((queries, keys, epsilon)) = qk_norm {
                     let weight = if query { queries } else { keys };
                     let mut normed = [0.0; MAX_HEAD_WIDTH];
@@ -234,8 +237,8 @@ impl Block {
                     vector::rms_norm(Level::detect(), head, weight, *epsilon, normed);
                     head.copy_from_slice(normed);
                 }
-                if let Some(rotations) = rotations {
-                    rotations.turn(position, head);
+                if let Some(table) = rotations.get(text) {
+                    table.turn(position, head);
                 }
             },
         );

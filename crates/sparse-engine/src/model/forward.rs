@@ -221,13 +221,11 @@ impl Model {
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
     ) -> Result<ControlFlow<()>, Error> {
-        let table = self
-            .rotations
-            .as_ref()
-            .map(|one| one.table(hidden.spans.longest()));
+        let rotations = self.rotations.as_ref();
+        let tables = rotations.map_or_else(Vec::new, |one| one.tables(&hidden.spans));
         let run = Run {
             spans: &hidden.spans,
-            rotations: table.as_deref(),
+            rotations: &tables,
             wanted,
         };
         let values = &mut hidden.values;

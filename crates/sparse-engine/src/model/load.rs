@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::attention::Layout;
@@ -155,12 +156,7 @@ pub(super) fn load(
             .find(has_prefix)
             .unwrap_or(&names.prefixes[0]),
     };
-    let embedding = loader.source.linear(
-        &loader.full(names.embedding),
-        config.vocabulary,
-        config.embedding_width,
-        Order::OutputsFirst,
-    )?;
+    let [embedding, head] = loader.embedding_and_head(&pool)?;
     let done = AtomicUsize::new(0);
     let count = config.layers.len();
     let blocks: Vec<Result<Block, Error>> = pool.install(|| {
@@ -181,7 +177,7 @@ pub(super) fn load(
     };
     let [project_in, project_out] = loader.embedding_projections()?;
     let head = Projection {
-        linear: loader.head(&embedding)?,
+        linear: head,
         name: names.head.to_owned(),
         bias: None,
     };
@@ -335,12 +331,39 @@ impl Loader<'_> {
         ])
     }
 
-    fn head(&self, embedding: &Arc<dyn Linear>) -> Result<Arc<dyn Linear>, Error> {
-        if self.config.tied_head {
-            return Ok(Arc::clone(embedding));
-        }
+    /// What tokens become, and what rows become logits by: one matrix where they are tied.
+    ///
+    /// As in transformers, what is stored has the last word. A head that differs from the embedding
+    /// is used whatever the configuration says of tying, and one of two tied matrices is enough,
+    /// whichever it is.
+    fn embedding_and_head(&self, pool: &ThreadPool) -> Result<[Arc<dyn Linear>; 2], Error> {
         let (vocabulary, width) = (self.config.vocabulary, self.config.embedding_width);
-        self.source
-            .linear(self.names.head, vocabulary, width, Order::OutputsFirst)
+        let matrix = |name: &str| {
+            self.source
+                .linear(name, vocabulary, width, Order::OutputsFirst)
+        };
+        let (embedding, head) = (self.full(self.names.embedding), self.names.head);
+        let stored = |name: &str| self.source.has(&format!("{name}.weight"));
+        if self.config.tied_head && !(stored(&embedding) && stored(head)) {
+            let only = matrix(if stored(head) { head } else { &embedding })?;
+            return Ok([Arc::clone(&only), only]);
+        }
+        let (embedding, head) = (matrix(&embedding)?, matrix(head)?);
+        let tied = self.config.tied_head && pool.install(|| equal(&*embedding, &*head));
+        let head = if tied { Arc::clone(&embedding) } else { head };
+        Ok([embedding, head])
     }
+}
+
+/// Whether two matrices of the same shape hold the same values.
+fn equal(one: &dyn Linear, other: &dyn Linear) -> bool {
+    let rows = || (vec![0.0; one.inputs()], vec![0.0; one.inputs()]);
+    (0..one.outputs())
+        .into_par_iter()
+        .map_init(rows, |(a, b), output| {
+            one.weights(output, a);
+            other.weights(output, b);
+            a == b
+        })
+        .all(|same| same)
 }

@@ -82,25 +82,31 @@ impl Model {
         let vectors = self.positions.as_ref().map_or(0, |table| table.len() * 4)
             + self.final_norm.as_ref().map_or(0, Norm::bytes)
             + self.blocks.iter().map(Block::vector_bytes).sum::<usize>();
-        let mut layers = self.embedding.bytes() + vectors;
-        if !self.config.tied_head {
-            layers += self.head.linear.bytes();
+        let mut around = vec![&self.embedding];
+        if !Arc::ptr_eq(&self.embedding, &self.head.linear) {
+            around.push(&self.head.linear);
         }
-        layers
-            + self
-                .layers()
-                .map(|(_, linear)| linear.bytes())
+        around.extend(
+            self.project_in
+                .iter()
+                .chain(&self.project_out)
+                .map(|one| &one.linear),
+        );
+        let layers = self.layers().map(|(_, linear)| linear);
+        vectors
+            + around
+                .into_iter()
+                .chain(layers)
+                .map(|one| one.bytes())
                 .sum::<usize>()
     }
 
-    /// Every linear layer inside of the blocks and around them, by its name in the checkpoint, in
-    /// the order in which they run. The embedding and the head are not among them.
+    /// Every linear layer inside of the blocks, by its name in the checkpoint, in the order in which
+    /// they run: those that a [`Tap`] sees. The embedding and the head are not among them, nor what
+    /// some OPT have between these and the blocks, which is as precise as the embedding.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &Arc<dyn Linear>)> {
-        self.project_in
-            .iter()
-            .chain(self.blocks.iter().flat_map(Block::projections))
-            .chain(&self.project_out)
-            .map(|one| (one.name.as_str(), &one.linear))
+        let layers = self.blocks.iter().flat_map(Block::projections);
+        layers.map(|one| (one.name.as_str(), &one.linear))
     }
 
     /// The layer names of block `block`, in the order in which they run.
@@ -136,6 +142,11 @@ impl Model {
         for projection in self.blocks[block].projections_mut() {
             projection.linear = Arc::new(Dense::from_f32(&[], 1));
         }
+    }
+
+    /// Runs `work` on the model's threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
     }
 
     /// An empty memory for a text of up to `capacity` tokens.

@@ -2,22 +2,25 @@
 
 use std::sync::{Arc, RwLock};
 
+use super::attention::Spans;
 use crate::config::Rotary;
 
 /// Cosines and sines, made for as many positions as were needed so far.
 #[derive(Debug)]
 pub(super) struct Rotations {
     rotary: Rotary,
-    table: RwLock<Arc<Table>>,
+    /// Those that the last run needed: one, or where frequencies depend on the length, one for each
+    /// length that has its own.
+    tables: RwLock<Vec<Arc<Table>>>,
 }
 
 /// For each position, cosines of all pairs and then their sines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
     values: Vec<f32>,
     pairs: usize,
     positions: usize,
-    /// The length that the frequencies are for, where they depend on it.
+    /// The length whose frequencies these are; see [`Rotary::scale_length`].
     length: usize,
 }
 
@@ -25,38 +28,55 @@ impl Rotations {
     pub fn new(rotary: Rotary) -> Rotations {
         Rotations {
             rotary,
-            table: RwLock::default(),
+            tables: RwLock::default(),
         }
     }
 
-    /// A table for positions up to `length` of a text that long.
-    pub fn table(&self, length: usize) -> Arc<Table> {
-        let by_length = self.rotary.by_length();
-        let fits =
-            |table: &Table| table.positions >= length && (!by_length || table.length == length);
-        // A thread that panicked while holding the lock left a whole table behind.
-        let current = match self.table.read() {
-            Ok(table) => Arc::clone(&table),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
+    /// For each text the table that it would have if it were run alone.
+    pub fn tables(&self, spans: &Spans) -> Vec<Arc<Table>> {
+        // A thread that panicked while holding the lock left whole tables behind.
+        let mut known = match self.tables.read() {
+            Ok(tables) => tables.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
         };
-        if fits(&current) {
-            return current;
+        let mut made = false;
+        let tables: Vec<Arc<Table>> = spans
+            .iter()
+            .map(|span| {
+                let needed = span.position + span.len;
+                let length = self.rotary.scale_length(needed);
+                let place = known.iter().position(|table| table.length == length);
+                if let Some(place) = place
+                    && known[place].positions >= needed
+                {
+                    return Arc::clone(&known[place]);
+                }
+                made = true;
+                let table = Arc::new(Table::new(&self.rotary, needed, length));
+                match place {
+                    Some(place) => known[place] = Arc::clone(&table),
+                    None => known.push(Arc::clone(&table)),
+                }
+                table
+            })
+            .collect();
+        if made && let Ok(mut kept) = self.tables.write() {
+            // A text that grows has a new length with every token: the others are not kept.
+            known.retain(|one| tables.iter().any(|table| Arc::ptr_eq(one, table)));
+            *kept = known;
         }
-        let positions = if by_length {
-            length
-        } else {
-            length.next_power_of_two().max(256)
-        };
-        let made = Arc::new(Table::new(&self.rotary, positions, length));
-        if let Ok(mut table) = self.table.write() {
-            *table = Arc::clone(&made);
-        }
-        made
+        tables
     }
 }
 
 impl Table {
-    fn new(rotary: &Rotary, positions: usize, length: usize) -> Table {
+    fn new(rotary: &Rotary, needed: usize, length: usize) -> Table {
+        // A length with frequencies of its own needs no room to grow.
+        let positions = if length == needed {
+            needed
+        } else {
+            needed.next_power_of_two().max(256)
+        };
         // transformers keeps frequencies and angles in single precision.
         let frequencies: Vec<f32> = rotary
             .frequencies(length)

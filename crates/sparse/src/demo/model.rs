@@ -7,6 +7,7 @@ use sparse_engine::{Model, ModelConfig, Plain, Sampling, Tokenizer};
 use sparse_eval::{LatencySpec, Plan, Protocol, Silent, Spec, compare, latency, perplexity};
 
 use super::Row;
+use crate::table;
 
 /// The end of the plays, which the fine-tune was trained to speak like.
 static PLAYS: &str = include_str!("../../../../examples/shakespeare.txt");
@@ -53,8 +54,8 @@ fn learned(base: &Model, fine: &Model, plan: &Plan) -> anyhow::Result<Row> {
     Ok(Row {
         what: "perplexity of plays",
         result: format!(
-            "base {before:.1}, fine-tune {after:.1}, KL {:.4} ± {:.4}",
-            found.kl_mean, found.kl_stderr
+            "base {before:.1}, fine-tune {after:.1}, KL {}",
+            table::with_error(found.kl_mean, found.kl_stderr, 4)
         ),
         holds: after < before && found.kl_mean > 0.0 && found.top1_agreement < 1.0,
     })
@@ -81,7 +82,7 @@ fn goes_on(model: &Model, tokenizer: &Tokenizer) -> anyhow::Result<Row> {
     let text = tokenizer.decode(&one.tokens)?.replace('\n', " ");
     Ok(Row {
         what: "generate",
-        result: format!("KING RICHARD: {}", crate::table::shorten(&text, 33)),
+        result: format!("KING RICHARD: {}", table::shorten(&text, 33)),
         holds: one.tokens == other.tokens && !text.trim().is_empty(),
     })
 }
