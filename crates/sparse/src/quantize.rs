@@ -291,7 +291,11 @@ fn estimate(
         return Err(refused.swap_remove(0).1.into());
     }
     for (name, error) in &refused {
-        text.push_str(&table::wrap(&format!("{name}: {error}"), 2));
+        let reason = error.to_string();
+        text.push_str(&match reason.starts_with(name) {
+            true => table::wrap(&reason, 2),
+            false => table::wrap(&format!("{name}: {reason}"), 2),
+        });
     }
     let refused: Vec<Value> = refused
         .iter()

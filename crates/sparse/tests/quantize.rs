@@ -302,7 +302,9 @@ fn shards_are_as_large_as_estimated_and_read_back() {
         run.json()["quantized_bytes"]
     );
     assert!(desk.path("out/model.safetensors.index.json").is_file());
-    assert!(desk.path("out/model-00002-of-00004.safetensors").is_file());
+    let shards = fs::read_dir(desk.path("out")).unwrap();
+    let names = shards.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.filter(|name| name.contains("-of-000")).count() > 2);
     let args = ["generate", "out", "--prompt", "To be", "--max-tokens", "4"];
     assert_eq!(desk.run(&args).code, Some(0));
     let bench = ["bench", "out", "--samples", "1", "--warmup", "0"];
