@@ -33,7 +33,9 @@ class GptqModel(Models):
                 folder, backend=gptqmodel.BACKEND.GPTQ_TORCH, dtype=torch.float16, device="cpu"
             ).model
         wanted = {
-            "gptq": transformers.GPTQConfig(bits=4, backend="gptq_torch"),
+            "gptq": transformers.GPTQConfig(
+                bits=config["quantization_config"]["bits"], backend="gptq_torch"
+            ),
             "awq": transformers.AwqConfig(bits=4, backend="torch_awq"),
         }
         return load(
@@ -64,6 +66,15 @@ class GptqModel(Models):
                         self.check(
                             model, "gptq_quality", "--format", version, "--group-size", size
                         )
+
+    def test_other_widths_of_codes(self):
+        for bits, *more in (
+            (8,), (8, "--zero-points"), (3,), (2, "--zero-points"),
+            (4, "--zero-points", "--format", "gptq", "--max-shard-bytes", 200_000),
+        ):
+            with self.subTest(bits=bits, more=more):
+                arguments = ("--bits", bits, "--group-size", 64, *more)
+                self.check("llama", "gptq_quality", *arguments)
 
     def test_groups_may_be_of_scattered_inputs(self):
         for model in self.originals:

@@ -8,7 +8,7 @@ not installed skips its tests; `run.sh` installs those of `requirements-quant.tx
 import json
 import unittest
 
-from quant_support import Models, installed, load, needs, tensors
+from quant_support import TOLERANCE, UNTRAINED, Models, installed, load, needs, tensors
 from support import BASE
 
 import numpy
@@ -81,8 +81,16 @@ class Bitsandbytes(Models):
 class CompressedTensors(Models):
     def test_it_loads_and_means_the_same(self):
         for model in ("llama", "llama-trained"):
-            for preset in ("rtn_int4", "rtn_int8", "gptq_quality", "awq_quality"):
-                out, report, plain = self.make(model, preset, "--format", "compressed-tensors")
+            for preset, *more in (
+                ("rtn_int4",),
+                ("rtn_int4", "--group-size", 32),
+                ("rtn_int4", "--group-size", -1),
+                ("rtn_int8",),
+                ("gptq_quality",),
+                ("awq_quality",),
+            ):
+                more = ("--format", "compressed-tensors", *more)
+                out, report, plain = self.make(model, preset, *more)
                 loaded = load(out)
                 self.assertRuns(loaded)
                 weights = {}
@@ -99,8 +107,16 @@ class Hqq(Models):
         from hqq.core.quantize import HQQLinear, Quantizer
 
         for model in self.originals:
-            for preset, bits in (("hqq_4bit", 4), ("hqq_3bit", 3)):
-                out, report, plain = self.make(model, preset)
+            cases = [("hqq_4bit", 4), ("hqq_3bit", 3)]
+            if model == "llama":
+                cases += [
+                    ("hqq_4bit", 2, "--bits", 2),
+                    ("hqq_4bit", 8, "--bits", 8),
+                    ("hqq_4bit", 4, "--group-size", 32),
+                    ("hqq_4bit", 4, "--group-size", 128),
+                ]
+            for preset, bits, *more in cases:
+                out, report, plain = self.make(model, preset, *more)
                 stored = tensors(out)
                 same = total = 0
                 weights = {}
@@ -131,6 +147,15 @@ class Hqq(Models):
                     self.assertGreater(close.float().mean().item(), 0.99, layer)
                 self.assertGreater(same / total, 0.999, f"{model} {preset}: {same} of {total}")
                 self.assertPerplexityOfWeights(model, out, weights)
+
+    def test_the_library_runs_the_folder(self):
+        from load_hqq import load_hqq
+
+        for model in self.originals:
+            for preset in ("hqq_4bit", "hqq_3bit"):
+                out, _, _ = self.make(model, preset, "--force")
+                client = load_hqq(out, compute_dtype=torch.float32, device="cpu").eval()
+                self.assertPerplexity(client, out, UNTRAINED if model == "llama" else TOLERANCE)
 
 
 @needs("optimum.quanto", "accelerate") if installed("optimum") else unittest.skip("no optimum")

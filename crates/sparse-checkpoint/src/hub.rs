@@ -53,9 +53,44 @@ pub fn resolve(
     config: &HubConfig,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, Error> {
+    match locate(spec, config)? {
+        Found::Here(path) => Ok(path),
+        Found::OnHub(repo, cache) => fetch_from_hub(&repo, &cache, config, progress),
+    }
+}
+
+/// [`resolve`] for those who need to know what tensors there are, not their values: of a repository
+/// that the cache does not have only the small files and the headers of the weights are fetched, into
+/// the folder `into`. The weights there are zeros in files of the right size, which take no room
+/// where the file system knows holes.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_headers(
+    spec: &str,
+    config: &HubConfig,
+    into: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<PathBuf, Error> {
+    match locate(spec, config)? {
+        Found::Here(path) => Ok(path),
+        Found::OnHub(repo, _) => {
+            fetch_headers_from_hub(&repo, into, config, progress)?;
+            Ok(into.to_path_buf())
+        }
+    }
+}
+
+/// Where a checkpoint is.
+enum Found {
+    Here(PathBuf),
+    OnHub(RepoId, RepoCache),
+}
+
+fn locate(spec: &str, config: &HubConfig) -> Result<Found, Error> {
     let path = Path::new(spec);
     if path.exists() {
-        return Ok(path.to_path_buf());
+        return Ok(Found::Here(path.to_path_buf()));
     }
     if looks_like_a_path(spec) {
         return Err(Error::NotFound {
@@ -72,7 +107,7 @@ pub fn resolve(
     let cache = RepoCache::new(cache_dir, &repo);
     if let Some(snapshot) = cache.snapshot_of(repo.revision()) {
         match Checkpoint::open(&snapshot) {
-            Ok(_) => return Ok(snapshot),
+            Ok(_) => return Ok(Found::Here(snapshot)),
             Err(error) if config.offline => return Err(error),
             Err(_) => {} // incomplete: fetch what is missing
         }
@@ -81,11 +116,11 @@ pub fn resolve(
         let (repo, cache) = (repo.to_string(), cache_dir.clone());
         return Err(HubError::Offline { repo, cache }.into());
     }
-    fetch_from_hub(&repo, &cache, config, progress)
+    Ok(Found::OnHub(repo, cache))
 }
 
 #[cfg(feature = "hub")]
-use download::download as fetch_from_hub;
+use download::{download as fetch_from_hub, download_headers as fetch_headers_from_hub};
 
 #[cfg(not(feature = "hub"))]
 fn fetch_from_hub(
@@ -94,6 +129,19 @@ fn fetch_from_hub(
     _: &HubConfig,
     _: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, Error> {
+    Err(HubError::NoDownloads {
+        repo: repo.to_string(),
+    }
+    .into())
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch_headers_from_hub(
+    repo: &RepoId,
+    _: &Path,
+    _: &HubConfig,
+    _: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), Error> {
     Err(HubError::NoDownloads {
         repo: repo.to_string(),
     }

@@ -148,7 +148,7 @@ fn quantize(
 ) -> anyhow::Result<Outcome> {
     let format = preset.format(args.format)?;
     context.check_output(output)?;
-    let checkpoint = open(model, context)?;
+    let checkpoint = or_gguf(model, resolve::open(model, context))?;
     check_apart(output, checkpoint.root())?;
     let options = Options {
         calibration: calibration(args, &preset)?,
@@ -202,17 +202,15 @@ fn quantize(
     Ok(Outcome::Yes)
 }
 
-/// Opens what is to be quantized.
-fn open(model: &str, context: &Context) -> anyhow::Result<Checkpoint> {
-    resolve::open(model, context).map_err(|error| {
-        match sparse_quant::gguf::find(Path::new(model)) {
-            Some(path) => Error::AlreadyQuantized {
-                path,
-                found: "gguf".to_owned(),
-            }
-            .into(),
-            None => error,
+/// A GGUF file is not a checkpoint, but quantized already.
+fn or_gguf(model: &str, opened: anyhow::Result<Checkpoint>) -> anyhow::Result<Checkpoint> {
+    opened.map_err(|error| match sparse_quant::gguf::find(Path::new(model)) {
+        Some(path) => Error::AlreadyQuantized {
+            path,
+            found: "gguf".to_owned(),
         }
+        .into(),
+        None => error,
     })
 }
 
@@ -249,7 +247,8 @@ fn estimate(
     args: &QuantizeArgs,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    let checkpoint = open(model, context)?;
+    let scratch = tempfile::tempdir()?;
+    let checkpoint = or_gguf(model, resolve::open_headers(model, scratch.path(), context))?;
     let presets: Vec<Preset> = preset.map_or(PRESETS.to_vec(), |preset| vec![preset]);
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     let mut text = String::new();

@@ -1,19 +1,23 @@
 //! From a repository on a hub to a snapshot in the cache.
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::cache::{RepoCache, is_commit};
+use super::cache::{RepoCache, create_parents, is_commit};
 use super::client::{Answer, Client, Request, encode, header};
 use super::fetch::{Blob, fetch};
 use super::files::{is_weights, needed};
 use super::{HubConfig, HubError, Progress, RepoId};
-use crate::{Error, RelPath};
+use crate::{Error, MAX_HEADER_BYTES, RelPath};
 
 /// More than the longest list of files of any repository.
 const MAX_LISTING_BYTES: u64 = 64 << 20;
+
+/// More than the largest tokenizer.
+const MAX_SMALL_BYTES: u64 = 512 << 20;
 
 #[derive(Deserialize)]
 struct Listing {
@@ -38,39 +42,35 @@ pub(super) fn download(
         client: Client::new(config)?,
         repo,
     };
-    let listing = hub.listing()?;
-    let all: Vec<RelPath> = listing
-        .siblings
-        .into_iter()
-        .map(|file| file.rfilename)
-        .collect();
-    let files = needed(&all);
-    if !files.iter().any(|file| is_weights(file)) {
-        let found = all.iter().take(10).map(RelPath::to_string).collect();
-        return Err(HubError::NoSafetensors {
-            repo: repo.to_string(),
-            found,
-        }
-        .into());
+    let commit = hub.each_file(progress, &mut |commit, file, report| {
+        hub.get(cache, commit, file, report)
+    })?;
+    if repo.revision() != commit {
+        cache.set_ref(repo.revision(), &commit)?;
     }
-    for (position, file) in files.iter().enumerate() {
-        let report = &mut |done, total| {
-            let (file, files) = (file.as_str(), files.len());
-            progress(Progress {
-                file,
-                done,
-                total,
-                position,
-                files,
-            });
-        };
-        hub.get(cache, &listing.sha, file, report)?;
-    }
-    if repo.revision() != listing.sha {
-        cache.set_ref(repo.revision(), &listing.sha)?;
-    }
-    Ok(cache.snapshot(&listing.sha))
+    Ok(cache.snapshot(&commit))
 }
+
+/// Fetches into the folder `into` what is needed of `repo`, of weights their headers only: the rest
+/// of such a file is left empty.
+pub(super) fn download_headers(
+    repo: &RepoId,
+    into: &Path,
+    config: &HubConfig,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), Error> {
+    let hub = Hub {
+        client: Client::new(config)?,
+        repo,
+    };
+    hub.each_file(progress, &mut |commit, file, report| {
+        hub.peek(into, commit, file, report)
+    })?;
+    Ok(())
+}
+
+/// Gets bytes done and the size, where it is known.
+type Report<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 
 struct Hub<'a> {
     client: Client,
@@ -78,6 +78,43 @@ struct Hub<'a> {
 }
 
 impl Hub<'_> {
+    /// Calls `get` with the commit for every file that is needed; returns the commit.
+    fn each_file(
+        &self,
+        progress: &mut dyn FnMut(Progress<'_>),
+        get: &mut dyn FnMut(&str, &RelPath, Report<'_>) -> Result<(), Error>,
+    ) -> Result<String, Error> {
+        let listing = self.listing()?;
+        let all: Vec<RelPath> = listing
+            .siblings
+            .into_iter()
+            .map(|file| file.rfilename)
+            .collect();
+        let files = needed(&all);
+        if !files.iter().any(|file| is_weights(file)) {
+            let found = all.iter().take(10).map(RelPath::to_string).collect();
+            return Err(HubError::NoSafetensors {
+                repo: self.repo.to_string(),
+                found,
+            }
+            .into());
+        }
+        for (position, file) in files.iter().enumerate() {
+            let report = &mut |done, total| {
+                let (file, files) = (file.as_str(), files.len());
+                progress(Progress {
+                    file,
+                    done,
+                    total,
+                    position,
+                    files,
+                });
+            };
+            get(&listing.sha, file, report)?;
+        }
+        Ok(listing.sha)
+    }
+
     /// The commit that the revision means, and its files.
     fn listing(&self) -> Result<Listing, HubError> {
         let revision = encode(self.repo.revision(), false);
@@ -122,18 +159,13 @@ impl Hub<'_> {
         cache: &RepoCache,
         commit: &str,
         file: &RelPath,
-        report: &mut dyn FnMut(u64, Option<u64>),
+        report: Report<'_>,
     ) -> Result<(), Error> {
         if let Ok(present) = file.join_to(&cache.snapshot(commit)).metadata() {
             report(present.len(), Some(present.len())); // a commit never changes
             return Ok(());
         }
-        let url = format!(
-            "{}/{}/resolve/{commit}/{}",
-            self.client.endpoint(),
-            self.repo.id(),
-            encode(file.as_str(), true)
-        );
+        let url = self.url(commit, file);
         let answer = self.checked(&url, self.client.send(&url, Request::Head)?)?;
         let blob = describe(&url, &answer)?;
         let target = cache.blob(&blob.etag);
@@ -144,6 +176,57 @@ impl Hub<'_> {
             fetch(&self.client, &url, &blob, &target, report)?;
         }
         cache.link(commit, file, &blob.etag)
+    }
+
+    /// Writes one file of the commit into a folder; of weights only the header, and no more is asked
+    /// for than has arrived by then.
+    fn peek(
+        &self,
+        into: &Path,
+        commit: &str,
+        file: &RelPath,
+        report: Report<'_>,
+    ) -> Result<(), Error> {
+        let url = self.url(commit, file);
+        let mut answer = self.checked(&url, self.client.send(&url, Request::GetFrom(0))?)?;
+        let length = header(answer.headers(), "content-length").and_then(|size| size.parse().ok());
+        let broken = |error: std::io::Error| HubError::Transport {
+            url: url.clone(),
+            message: error.to_string(),
+        };
+        let mut body = answer.body_mut().as_reader();
+        let mut bytes = Vec::new();
+        let mut size = length;
+        if is_weights(file) {
+            let mut start = [0; 8];
+            body.read_exact(&mut start).map_err(broken)?;
+            bytes.extend(start);
+            let rest = u64::from_le_bytes(start).min(MAX_HEADER_BYTES);
+            body.take(rest).read_to_end(&mut bytes).map_err(broken)?;
+            // A file that ends before its header says is refused when it is opened.
+            size = length.or(Some(bytes.len() as u64));
+        } else {
+            body.take(MAX_SMALL_BYTES)
+                .read_to_end(&mut bytes)
+                .map_err(broken)?;
+        }
+        report(bytes.len() as u64, Some(bytes.len() as u64));
+        let path = file.join_to(into);
+        create_parents(&path)?;
+        let mut target = File::create_new(&path).map_err(Error::io("create", &path))?;
+        target
+            .write_all(&bytes)
+            .and_then(|()| target.set_len(size.unwrap_or(bytes.len() as u64)))
+            .map_err(Error::io("write", &path))
+    }
+
+    fn url(&self, commit: &str, file: &RelPath) -> String {
+        format!(
+            "{}/{}/resolve/{commit}/{}",
+            self.client.endpoint(),
+            self.repo.id(),
+            encode(file.as_str(), true)
+        )
     }
 
     /// Turns a refusal into an error that says what it means.

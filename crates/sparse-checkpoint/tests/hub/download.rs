@@ -156,3 +156,36 @@ fn two_processes_at_once_end_with_one_whole_copy() {
     assert_eq!(gets.iter().filter(|get| get.contains("/store/")).count(), 1);
     assert_eq!(setup.blobs().len(), 3);
 }
+
+#[test]
+fn headers_come_without_their_weights() {
+    let setup = setup(hub());
+    let into = tempfile::tempdir().unwrap();
+    let found = resolve_headers("o/n", &setup.config, into.path(), &mut |_| {}).unwrap();
+    assert_eq!(found, into.path());
+    let checkpoint = Checkpoint::open(&found).unwrap();
+    assert_eq!(checkpoint.tensor("w").unwrap().elements(), 1_000_000);
+    assert!(checkpoint.file("config.json").is_some());
+    let file = fs::metadata(found.join("model.safetensors")).unwrap();
+    assert_eq!(file.len(), weights().len() as u64);
+    assert!(
+        setup.blobs().is_empty(),
+        "nothing that passes for a model is in the cache"
+    );
+    // What is in the cache is taken from there.
+    let whole = setup.resolve("o/n").unwrap();
+    let again = tempfile::tempdir().unwrap();
+    let found = resolve_headers("o/n", &setup.config, again.path(), &mut |_| {}).unwrap();
+    assert_eq!(found, whole);
+}
+
+#[test]
+fn a_header_that_breaks_off_is_an_error() {
+    let setup = setup(hub());
+    setup.edit("model.safetensors", |file| {
+        (file.cut_after, file.cuts) = (Some(5), 100);
+    });
+    let into = tempfile::tempdir().unwrap();
+    let result = resolve_headers("o/n", &setup.config, into.path(), &mut |_| {});
+    assert!(matches!(result, Err(Error::Hub(_))), "{result:?}");
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use server::{COMMIT, Hub, Served, Server};
 use sha2::{Digest, Sha256};
-use sparse_checkpoint::{Checkpoint, Error, HubConfig, HubError, resolve};
+use sparse_checkpoint::{Checkpoint, Error, HubConfig, HubError, resolve, resolve_headers};
 use tempfile::TempDir;
 
 /// Weights of some size, as a valid file.
