@@ -2,7 +2,9 @@
 
 use sparse_checkpoint::{Checkpoint, WriteOptions, planned_bytes};
 
+use crate::gguf::Mixture;
 use crate::plan::{Plan, QuantSpec};
+use crate::quantize::Options;
 use crate::scheme::Scheme;
 use crate::{Error, carry};
 
@@ -15,29 +17,32 @@ pub struct Estimate {
     pub quantized_bytes: u64,
 }
 
-/// Plans the quantization and adds up what would be written, in files of at most `max_shard_bytes`
-/// of tensor data; reads no weights.
+/// Plans the quantization and adds up what would be written with these options; reads no weights.
 ///
 /// # Errors
 /// If the checkpoint could not be quantized so.
 pub fn estimate(
     checkpoint: &Checkpoint,
     spec: &QuantSpec,
-    max_shard_bytes: u64,
+    options: &Options,
 ) -> Result<Estimate, Error> {
     let plan = Plan::new(checkpoint, spec)?;
     let files = carry::plain_files(checkpoint)
         .map(|file| file.size())
         .sum::<u64>();
     if let Scheme::Gguf(file_type) = plan.scheme {
-        let gguf = plan.gguf(checkpoint, file_type)?;
+        let mixture = Mixture {
+            file_type,
+            weighted: options.calibration.is_some(),
+        };
+        let gguf = plan.gguf(checkpoint, mixture)?;
         return Ok(Estimate {
             parameters: plan.parameters(),
             quantized_bytes: gguf.file_bytes() + carry::config_bytes(checkpoint) + files,
         });
     }
     let write = WriteOptions {
-        max_shard_bytes: Some(max_shard_bytes),
+        max_shard_bytes: Some(options.max_shard_bytes),
         ..WriteOptions::default()
     };
     let mut bytes = planned_bytes(checkpoint.root(), &plan.specs(), &write)?;

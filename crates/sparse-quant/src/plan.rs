@@ -7,7 +7,7 @@ use sparse_checkpoint::{Checkpoint, Dtype, TensorRef, TensorSpec};
 
 use crate::choose::{Choice, choose};
 use crate::format::{hqq, quanto};
-use crate::gguf::{FileType, GgufPlan};
+use crate::gguf::{GgufPlan, Mixture};
 use crate::preset::{Format, Preset};
 use crate::scheme::Scheme;
 use crate::{Architecture, Error, method};
@@ -265,7 +265,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn gguf(
         &self,
         checkpoint: &Checkpoint,
-        file_type: FileType,
+        mixture: Mixture,
     ) -> Result<GgufPlan<'a>, Error> {
         let tensors: Vec<TensorRef<'a>> =
             self.carried.iter().map(|carried| carried.tensor).collect();
@@ -274,7 +274,7 @@ impl<'a> Plan<'a> {
             self.architecture,
             &self.config,
             &tensors,
-            file_type,
+            mixture,
         )
     }
 

@@ -10,7 +10,7 @@ use sparse_engine::LayerStatistics;
 
 use crate::calibrate::{Calibration, Calibrator};
 use crate::fold::Folding;
-use crate::gguf::{self, FileType};
+use crate::gguf::{self, FileType, Mixture};
 use crate::method::affine::{Affine, AffineSpec};
 use crate::method::gptq::Order;
 use crate::method::{awq, gptq, hqq, int8, nf4, quanto, rtn};
@@ -130,7 +130,11 @@ fn quantize_gguf(
     progress: &dyn Progress,
     started: Instant,
 ) -> Result<Report, Error> {
-    let gguf = plan.gguf(checkpoint, file_type)?;
+    let mixture = Mixture {
+        file_type,
+        weighted: options.calibration.is_some(),
+    };
+    let gguf = plan.gguf(checkpoint, mixture)?;
     let mut notes = plan.notes.clone();
     for (change, tensors) in &gguf.fallbacks {
         notes.push(format!(

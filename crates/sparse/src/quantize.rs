@@ -219,18 +219,19 @@ fn or_gguf(model: &str, opened: anyhow::Result<Checkpoint>) -> anyhow::Result<Ch
 fn estimate_preset(
     checkpoint: &Checkpoint,
     preset: &Preset,
-    args: &QuantizeArgs,
+    asked: Option<Format>,
+    options: &Options,
 ) -> Result<(Format, Estimate), Error> {
     let of = |format| {
         let spec = QuantSpec {
             preset: *preset,
             format,
         };
-        let guess = sparse_quant::estimate(checkpoint, &spec, args.max_shard_bytes)?;
+        let guess = sparse_quant::estimate(checkpoint, &spec, options)?;
         Ok((format, guess))
     };
-    let first = of(preset.format(args.format)?);
-    if args.format.is_some() || !matches!(first, Err(Error::Unsupported { .. })) {
+    let first = of(preset.format(asked)?);
+    if asked.is_some() || !matches!(first, Err(Error::Unsupported { .. })) {
         return first;
     }
     // If no other does either, the default's reason is the one to tell.
@@ -254,7 +255,11 @@ fn estimate(
     let mut text = String::new();
     let mut parameters = 0;
     for preset in &presets {
-        let (format, guess) = match estimate_preset(&checkpoint, preset, args) {
+        let options = Options {
+            calibration: calibration(args, preset)?,
+            ..options(args.max_shard_bytes, context)
+        };
+        let (format, guess) = match estimate_preset(&checkpoint, preset, args.format, &options) {
             Ok(found) => found,
             // Of all presets, those that have not the format asked for are not meant.
             Err(Error::WrongFormat { .. }) if presets.len() > 1 => continue,

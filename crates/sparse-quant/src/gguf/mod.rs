@@ -69,19 +69,34 @@ impl FileType {
             FileType::Q6_K => GgmlType::Q6_K,
         }
     }
+}
 
-    /// The type of a tensor of block `block` of `blocks`, before rows that do not fit.
+/// What decides each tensor's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mixture {
+    pub file_type: FileType,
+    /// Whether there is an importance matrix.
+    pub weighted: bool,
+}
+
+impl Mixture {
+    /// The type of a tensor of block `block` of `blocks`, before rows that do not fit; the choices
+    /// are those of llama.cpp's `llama_tensor_get_type`.
     fn of(self, role: names::Role, block: usize, blocks: usize) -> GgmlType {
         use names::Role;
+        let file_type = self.file_type;
         // The first and last eighth, and every third block between.
         let more = || {
             let eighth = blocks / 8;
             block < eighth || block >= 7 * blocks / 8 || (block - eighth) % 3 == 2
         };
         match role {
-            Role::Output if self != FileType::Q8_0 => GgmlType::Q6_K,
-            Role::Values | Role::Down if self == FileType::Q4_K_M && more() => GgmlType::Q6_K,
-            _ => self.main(),
+            Role::Output if file_type != FileType::Q8_0 => GgmlType::Q6_K,
+            Role::Values | Role::Down if file_type == FileType::Q4_K_M && more() => GgmlType::Q6_K,
+            Role::Down if file_type == FileType::Q4_0 && self.weighted && block < blocks / 8 => {
+                GgmlType::Q4_1
+            }
+            _ => file_type.main(),
         }
     }
 }

@@ -7,7 +7,7 @@ use sparse_checkpoint::{Checkpoint, TensorRef};
 
 use super::container::{ALIGNMENT, Entry, Value, head};
 use super::names::{Role, Rows, rename};
-use super::{FileType, metadata, tokenizer};
+use super::{Mixture, metadata, tokenizer};
 use crate::method::ggml::GgmlType;
 use crate::{Architecture, Error};
 
@@ -47,7 +47,7 @@ impl<'a> GgufPlan<'a> {
         architecture: Architecture,
         config: &Json,
         tensors: &[TensorRef<'a>],
-        file_type: FileType,
+        mixture: Mixture,
     ) -> Result<GgufPlan<'a>, Error> {
         let path = checkpoint.root().join("config.json");
         let folder = checkpoint.root().file_name().and_then(|name| name.to_str());
@@ -55,7 +55,7 @@ impl<'a> GgufPlan<'a> {
             architecture,
             config,
             &path,
-            file_type,
+            mixture.file_type,
             folder.unwrap_or("model"),
         )?;
         let renamed: Vec<_> = tensors
@@ -100,7 +100,7 @@ impl<'a> GgufPlan<'a> {
                 name,
                 block.map(|block| (block, blocks)),
                 role,
-                file_type,
+                mixture,
             )?;
         }
         plan.tensors
@@ -120,7 +120,7 @@ impl<'a> GgufPlan<'a> {
         name: String,
         block: Option<(usize, usize)>,
         role: Role,
-        file_type: FileType,
+        mixture: Mixture,
     ) -> Result<(), Error> {
         let layer = self.architecture.layer(tensor.name());
         let size = |at: usize| tensor.shape()[at] as usize; // products are within the file
@@ -141,10 +141,12 @@ impl<'a> GgufPlan<'a> {
             GgmlType::F32
         } else {
             let (block, blocks) = block.unwrap_or((0, 1));
-            let meant = file_type.of(role, block, blocks);
+            let meant = mixture.of(role, block, blocks);
             // A head that does not fit goes to Q8_0 whatever was meant for it.
             let meant = match role {
-                Role::Output if !cols.is_multiple_of(file_type.main().block().0) => GgmlType::Q8_0,
+                Role::Output if !cols.is_multiple_of(mixture.file_type.main().block().0) => {
+                    GgmlType::Q8_0
+                }
                 _ => meant,
             };
             let kind = meant.fitting(cols);

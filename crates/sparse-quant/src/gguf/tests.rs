@@ -9,6 +9,13 @@ use super::*;
 use crate::plan::{Plan, QuantSpec};
 use crate::preset::{Format, Preset};
 
+fn plain(file_type: FileType) -> Mixture {
+    Mixture {
+        file_type,
+        weighted: false,
+    }
+}
+
 /// The small GPT-2 that ships with the repository, as GGUF.
 fn written(dir: &Path, preset: &str) -> std::path::PathBuf {
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/base");
@@ -22,7 +29,7 @@ fn written(dir: &Path, preset: &str) -> std::path::PathBuf {
         format: Format::Gguf,
     };
     let plan = Plan::new(&checkpoint, &spec).unwrap();
-    let gguf = plan.gguf(&checkpoint, file_type).unwrap();
+    let gguf = plan.gguf(&checkpoint, plain(file_type)).unwrap();
     let path = dir.join(FILE);
     write(&gguf, &path, |_| None, |_| Ok(())).unwrap();
     assert_eq!(
@@ -89,7 +96,7 @@ fn a_file_holds_what_the_checkpoint_does() {
 
 #[test]
 fn a_mixture_has_the_types_of_llama_cpp() {
-    let role = |block, role| FileType::Q4_K_M.of(role, block, 12);
+    let role = |block, role| plain(FileType::Q4_K_M).of(role, block, 12);
     let down: Vec<bool> = (0..12)
         .map(|block| role(block, names::Role::Down) == GgmlType::Q6_K)
         .collect();
@@ -100,8 +107,14 @@ fn a_mixture_has_the_types_of_llama_cpp() {
         "{down:?}"
     );
     assert_eq!(role(1, names::Role::Other), GgmlType::Q4_K);
-    assert_eq!(FileType::Q4_0.of(names::Role::Output, 0, 1), GgmlType::Q6_K);
-    assert_eq!(FileType::Q8_0.of(names::Role::Output, 0, 1), GgmlType::Q8_0);
+    assert_eq!(
+        plain(FileType::Q4_0).of(names::Role::Output, 0, 1),
+        GgmlType::Q6_K
+    );
+    assert_eq!(
+        plain(FileType::Q8_0).of(names::Role::Output, 0, 1),
+        GgmlType::Q8_0
+    );
 }
 
 #[test]
@@ -140,4 +153,20 @@ fn damaged_headers_are_errors_and_never_panics() {
     let mut huge = whole.clone();
     huge[8..16].fill(0xff);
     assert!(open(&huge).unwrap_err().to_string().contains("do not fit"));
+}
+
+#[test]
+fn an_importance_matrix_spares_the_first_layers_of_a_deep_model() {
+    use names::Role;
+    let of = |weighted, role, block| {
+        let mixture = Mixture {
+            file_type: FileType::Q4_0,
+            weighted,
+        };
+        mixture.of(role, block, 16)
+    };
+    assert_eq!(of(true, Role::Down, 1), GgmlType::Q4_1);
+    assert_eq!(of(true, Role::Down, 2), GgmlType::Q4_0);
+    assert_eq!(of(true, Role::Other, 0), GgmlType::Q4_0);
+    assert_eq!(of(false, Role::Down, 0), GgmlType::Q4_0);
 }

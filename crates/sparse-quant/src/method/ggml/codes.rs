@@ -62,7 +62,7 @@ pub fn codes(bytes: &[u8], kind: GgmlType) -> Option<BlockCodes> {
     assert!(bytes.len().is_multiple_of(size));
     let (group, bits) = match kind {
         GgmlType::F32 | GgmlType::F16 => return None,
-        GgmlType::Q4_0 | GgmlType::Q4_K => (32, 4),
+        GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4_K => (32, 4),
         GgmlType::Q5_0 | GgmlType::Q8_0 | GgmlType::Q5_1 | GgmlType::Q5_K => (32, 8),
         GgmlType::Q6_K => (16, 8),
     };
@@ -71,7 +71,11 @@ pub fn codes(bytes: &[u8], kind: GgmlType) -> Option<BlockCodes> {
     let mut offsets = Numbers::with_span(weights / group);
     for (block, codes) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(weights)) {
         match kind {
-            GgmlType::Q4_0 => legacy::q4_0_codes(block, codes),
+            GgmlType::Q4_0 => legacy::q4_codes(block, codes),
+            GgmlType::Q4_1 => {
+                legacy::q4_codes(block, codes);
+                offsets.push(half(block, 2), [1.0]);
+            }
             GgmlType::Q5_0 => {
                 legacy::q5_codes(block, codes, false);
                 codes.iter_mut().for_each(|code| *code -= 16);
@@ -108,7 +112,9 @@ pub fn codes(bytes: &[u8], kind: GgmlType) -> Option<BlockCodes> {
         scales,
         offsets: match kind {
             GgmlType::Q4_0 => BlockOffsets::Zero(8.0),
-            GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => BlockOffsets::Values(offsets),
+            GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => {
+                BlockOffsets::Values(offsets)
+            }
             _ => BlockOffsets::None,
         },
     })

@@ -1,4 +1,4 @@
-//! Blocks of 32 weights with one scale: Q4_0, Q5_0, Q5_1, Q8_0.
+//! Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 
 use super::search::{Candidates, symmetric, with_minimum};
 use super::{half, put_half};
@@ -106,15 +106,18 @@ pub(super) fn q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
-pub(super) fn q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+/// Q4_1 and Q5_1: a scale and a minimum.
+pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8], bits: u32) {
     let variance = importance.map_or(0.0, |_| mean_square(row));
     let mut weights = [0.0; BLOCK];
     let mut codes = [0; BLOCK];
-    for (at, x, out) in blocks(row, out, 24) {
+    let largest = (1u8 << bits) - 1;
+    for (at, x, out) in blocks(row, out, 4 + BLOCK * bits as usize / 8) {
         let (scale, min) = match importance {
             Some(importance) => {
                 weigh(row, importance, variance, at, &mut weights);
-                let (scale, below) = with_minimum(31, x, &weights, &mut codes, WEIGHTED);
+                let (scale, below) =
+                    with_minimum(i32::from(largest), x, &weights, &mut codes, WEIGHTED);
                 (scale, -below)
             }
             None => {
@@ -126,17 +129,20 @@ pub(super) fn q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
                     .iter()
                     .copied()
                     .fold(-f32::MAX, |a, b| if b > a { b } else { a });
-                let scale = (max - min) / 31.0;
+                let scale = (max - min) / f32::from(largest);
                 let inverse = inverse(scale);
                 for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = ((x - min) * inverse + 0.5) as u8;
+                    *code = (((x - min) * inverse + 0.5) as u8).min(largest);
                 }
                 (scale, min)
             }
         };
         put_half(out, 0, scale);
         put_half(out, 2, min);
-        fifth_bits(&codes, &mut out[4..]);
+        match bits {
+            4 => nibbles(&codes, &mut out[4..]),
+            _ => fifth_bits(&codes, &mut out[4..]),
+        }
     }
 }
 
@@ -170,10 +176,11 @@ fn fifth_bits(codes: &[u8; BLOCK], out: &mut [u8]) {
     nibbles(codes, &mut out[4..]);
 }
 
-/// Codes of 0 to 15; 8 stands for zero.
-pub(super) fn q4_0_codes(block: &[u8], codes: &mut [i8]) {
+/// Codes of 0 to 15, which end a block; in Q4_0, 8 stands for zero.
+pub(super) fn q4_codes(block: &[u8], codes: &mut [i8]) {
     let (low, high) = codes.split_at_mut(BLOCK / 2);
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(&block[2..]) {
+    let bytes = &block[block.len() - BLOCK / 2..];
+    for ((low, high), &byte) in low.iter_mut().zip(high).zip(bytes) {
         *low = (byte & 15) as i8;
         *high = (byte >> 4) as i8;
     }
@@ -182,9 +189,18 @@ pub(super) fn q4_0_codes(block: &[u8], codes: &mut [i8]) {
 pub(super) fn from_q4_0(block: &[u8], out: &mut [f32]) {
     let scale = half(block, 0);
     let mut codes = [0; BLOCK];
-    q4_0_codes(block, &mut codes);
+    q4_codes(block, &mut codes);
     for (out, code) in out.iter_mut().zip(codes) {
         *out = (f32::from(code) - 8.0) * scale;
+    }
+}
+
+pub(super) fn from_q4_1(block: &[u8], out: &mut [f32]) {
+    let (scale, below) = (half(block, 0), half(block, 2));
+    let mut codes = [0; BLOCK];
+    q4_codes(block, &mut codes);
+    for (out, code) in out.iter_mut().zip(codes) {
+        *out = f32::from(code) * scale + below;
     }
 }
 

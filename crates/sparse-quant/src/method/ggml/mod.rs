@@ -22,6 +22,7 @@ pub enum GgmlType {
     F32,
     F16,
     Q4_0,
+    Q4_1,
     Q5_0,
     Q5_1,
     Q8_0,
@@ -32,10 +33,11 @@ pub enum GgmlType {
 
 impl GgmlType {
     /// Every type that is written and read.
-    pub const ALL: [GgmlType; 9] = [
+    pub const ALL: [GgmlType; 10] = [
         GgmlType::F32,
         GgmlType::F16,
         GgmlType::Q4_0,
+        GgmlType::Q4_1,
         GgmlType::Q5_0,
         GgmlType::Q5_1,
         GgmlType::Q8_0,
@@ -50,6 +52,7 @@ impl GgmlType {
             GgmlType::F32 => 0,
             GgmlType::F16 => 1,
             GgmlType::Q4_0 => 2,
+            GgmlType::Q4_1 => 3,
             GgmlType::Q5_0 => 6,
             GgmlType::Q5_1 => 7,
             GgmlType::Q8_0 => 8,
@@ -65,6 +68,7 @@ impl GgmlType {
             GgmlType::F32 => (1, 4),
             GgmlType::F16 => (1, 2),
             GgmlType::Q4_0 => (32, 18),
+            GgmlType::Q4_1 => (32, 20),
             GgmlType::Q5_0 => (32, 22),
             GgmlType::Q5_1 => (32, 24),
             GgmlType::Q8_0 => (32, 34),
@@ -129,7 +133,8 @@ fn quantize_row(row: &[f32], kind: GgmlType, importance: Option<&[f32]>, out: &m
         }
         GgmlType::Q4_0 => legacy::q4_0(row, importance, out),
         GgmlType::Q5_0 => legacy::q5_0(row, importance, out),
-        GgmlType::Q5_1 => legacy::q5_1(row, importance, out),
+        GgmlType::Q4_1 => legacy::with_offset(row, importance, out, 4),
+        GgmlType::Q5_1 => legacy::with_offset(row, importance, out, 5),
         GgmlType::Q8_0 => legacy::q8_0(row, out),
         GgmlType::Q4_K => superblock::q45_k(row, importance, out, false),
         GgmlType::Q5_K => superblock::q45_k(row, importance, out, true),
@@ -153,6 +158,7 @@ pub fn dequantize(bytes: &[u8], kind: GgmlType, rows: usize, cols: usize) -> Mat
             GgmlType::F32 => out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
             GgmlType::F16 => out[0] = half(block, 0),
             GgmlType::Q4_0 => legacy::from_q4_0(block, out),
+            GgmlType::Q4_1 => legacy::from_q4_1(block, out),
             GgmlType::Q5_0 => legacy::from_q5(block, out, false),
             GgmlType::Q5_1 => legacy::from_q5(block, out, true),
             GgmlType::Q8_0 => legacy::from_q8_0(block, out),
@@ -206,6 +212,7 @@ mod tests {
                 (GgmlType::Q5_0, 1.0 / 7.0),
                 (GgmlType::Q4_K, 1.0 / 3.5),
                 (GgmlType::Q4_0, 1.0 / 3.5),
+                (GgmlType::Q4_1, 1.0 / 3.5),
             ];
             let importance: Vec<f32> = (0..256).map(|i| 0.5 + (i % 7) as f32).collect();
             let matrix = Matrix::new(2, 256, values.clone()).unwrap();
