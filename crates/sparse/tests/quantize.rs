@@ -4,9 +4,11 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 
 use common::Desk;
 use insta::assert_snapshot;
+use serde_json::json;
 
 fn refused(desk: &Desk, args: &[&str]) -> (String, String) {
     let run = desk.run(&[args, &["--json"]].concat());
@@ -342,4 +344,77 @@ fn gguf_files_are_quantized_already() {
         let (error, _) = refused(&desk, args);
         assert!(error.contains("quantized already (gguf)"), "{error}");
     }
+}
+
+/// gpt2 as OpenAI's repository has it, without its weights: names without a prefix, the buffers of
+/// attention masks, and zeros that take no room.
+fn headers_of_gpt2(desk: &Desk) {
+    let mut tensors = vec![
+        ("wte.weight".to_owned(), vec![50_257, 768]),
+        ("wpe.weight".to_owned(), vec![1024, 768]),
+        ("ln_f.weight".to_owned(), vec![768]),
+        ("ln_f.bias".to_owned(), vec![768]),
+    ];
+    for block in 0..12 {
+        let mut add = |name: &str, shape: &[u64]| {
+            tensors.push((format!("h.{block}.{name}"), shape.to_vec()));
+        };
+        add("attn.bias", &[1, 1, 1024, 1024]);
+        for norm in ["ln_1", "ln_2"] {
+            add(&format!("{norm}.weight"), &[768]);
+            add(&format!("{norm}.bias"), &[768]);
+        }
+        for (layer, inputs, outputs) in [
+            ("attn.c_attn", 768, 2304),
+            ("attn.c_proj", 768, 768),
+            ("mlp.c_fc", 768, 3072),
+            ("mlp.c_proj", 3072, 768),
+        ] {
+            add(&format!("{layer}.weight"), &[inputs, outputs]);
+            add(&format!("{layer}.bias"), &[outputs]);
+        }
+    }
+    let mut at = 0;
+    let mut entries = serde_json::Map::new();
+    for (name, shape) in tensors {
+        let end = at + 4 * shape.iter().product::<u64>();
+        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, end] });
+        entries.insert(name, entry);
+        at = end;
+    }
+    let header = serde_json::Value::from(entries).to_string();
+    let file = fs::File::create(desk.path("gpt2/model.safetensors")).unwrap();
+    (&file)
+        .write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
+    (&file).write_all(header.as_bytes()).unwrap();
+    file.set_len(8 + header.len() as u64 + at).unwrap();
+}
+
+#[test]
+fn gpt2_has_as_many_weights_as_its_paper_says() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("gpt2")).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(desk.path("base").join(name), desk.path("gpt2").join(name)).unwrap();
+    }
+    let config = json!({
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 50_257,
+        "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "n_ctx": 1024,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+    });
+    fs::write(desk.path("gpt2/config.json"), config.to_string()).unwrap();
+    headers_of_gpt2(&desk);
+    let run = desk.run(&["quantize", "gpt2", "--estimate", "--json"]);
+    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+    let guess = run.json();
+    assert_eq!(guess["parameters"], 124_439_808);
+    let bytes = |name: &str| {
+        let rows = guess["presets"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["preset"] == name).unwrap();
+        row["quantized_bytes"].as_u64().unwrap()
+    };
+    let half = bytes("fp16") as f64 / (2.0 * 124_439_808.0);
+    assert!((1.0..1.02).contains(&half), "{half}");
+    assert!(bytes("gguf_q4_0") < bytes("fp16") * 2 / 5);
 }
