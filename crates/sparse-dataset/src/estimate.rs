@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::inputs::{Base, add_file, data_files};
 use crate::matching::HashMatrix;
 use crate::spec::{CompressSpec, Estimate, Progress, step};
-use crate::table::{Rows, Source};
+use crate::table::{Memory, Rows, Source};
 use crate::text::Template;
 
 /// Rows of a sampled stretch, and stretches of a file.
@@ -40,11 +40,12 @@ pub fn estimate(
     };
     let mut unchanged = 0u64;
     for file in data_files(derivative)? {
-        let (source, _) = Source::open(&file)?;
+        let mut memory = Memory::of_split();
+        let (source, _) = Source::open(&file, &mut memory)?;
         out.derivative_bytes += source.len;
         let file_bytes = source.len;
         let mut rows = Rows::default();
-        add_file(&mut rows, source, spec.text(), false)?;
+        add_file(&mut rows, source, spec.text(), false, &mut memory)?;
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;
         let templates = match rows.text() {
             Some(table) => table.parser.templates.list.clone(),

@@ -11,7 +11,7 @@ use crate::columnar::{guarded, read_rows};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
-use crate::table::{Rows, Source, TextOptions};
+use crate::table::{Memory, Rows, Source, TextOptions};
 
 /// The data files that a path names, by name.
 pub(crate) fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
@@ -51,11 +51,12 @@ impl Base {
         options: TextOptions,
         expected: Option<[u8; 32]>,
     ) -> Result<Self> {
+        let mut memory = Memory::of_base();
         let mut sources = Vec::new();
         let mut all = Sha256::new();
         let mut sha256 = [0; 32];
         for file in data_files(path)? {
-            let (source, digest) = Source::open(&file)?;
+            let (source, digest) = Source::open(&file, &mut memory)?;
             all.update(digest);
             sha256 = digest;
             sources.push(source);
@@ -76,7 +77,7 @@ impl Base {
         let mut first: Option<(PathBuf, String)> = None;
         for source in sources {
             let path = source.path.clone();
-            let Some(found) = add_file(&mut rows, source, options, true)? else {
+            let Some(found) = add_file(&mut rows, source, options, true, &mut memory)? else {
                 continue;
             };
             match &first {
@@ -124,16 +125,17 @@ pub(crate) fn add_file(
     source: Source,
     options: TextOptions,
     fill: bool,
+    memory: &mut Memory,
 ) -> Result<Option<String>> {
     let format = Format::of(&source.path)?;
     if format.is_text() {
         // A delimited file declares its columns; JSON objects need not agree.
-        return rows.add_text(source, format, options, fill);
+        return rows.add_text(source, format, options, fill, memory);
     }
     let path = source.path.clone();
     drop(source);
-    let (stored, columns, schema) = guarded(&path, || read_rows(&path))?;
-    rows.add_stored(stored, columns, &path)?;
+    let (stored, columns, schema) = guarded(&path, || read_rows(&path, memory.left()))?;
+    rows.add_stored(stored, columns, &path, memory)?;
     let names: Vec<String> = schema
         .fields()
         .iter()

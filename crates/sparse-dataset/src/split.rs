@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::plan::Plan;
 use crate::rebuild::rebuild;
 use crate::spec::{CompressSpec, Effort, Progress, step};
-use crate::table::{Rows, Source};
+use crate::table::{Memory, Rows, Source};
 use crate::text::Template;
 use crate::wire::{put_bytes, put_number};
 
@@ -65,10 +65,11 @@ pub(crate) fn compress_split(
     artifact: &Output,
     progress: &dyn Progress,
 ) -> Result<Split> {
-    let (source, sha256) = Source::open(path)?;
+    let mut memory = Memory::of_split();
+    let (source, sha256) = Source::open(path, &mut memory)?;
     let file = source.clone();
     let mut rows = Rows::default();
-    add_file(&mut rows, source, spec.text(), false)?;
+    add_file(&mut rows, source, spec.text(), false, &mut memory)?;
     let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
     let dropped = base
         .rows
@@ -200,7 +201,7 @@ fn columnar_body(
     if !spec.logical && header.bytes <= bytes::LARGEST {
         let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
         let small = header.bytes / 50 + blocks.bytes() / 4;
-        let (original, _) = Source::open(file)?;
+        let original = Source::unread(file)?;
         if let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
             let patch = patch.finish(file)?;
             header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());

@@ -47,8 +47,9 @@ pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
     }
 }
 
-/// Reads all rows; gives them with the column names and the schema.
-pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)> {
+/// Reads all rows; gives them, in memory up to `most` bytes, with the column
+/// names and the schema.
+pub(crate) fn read_rows(path: &Path, most: u64) -> Result<(StoredRows, Columns, SchemaRef)> {
     let (schema, reader) = batches(path, Format::of(path)?)?;
     let mut columns = Columns::default();
     for name in leaves(&schema) {
@@ -60,7 +61,7 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
         }
         columns.intern(&name);
     }
-    let mut rows = StoredRows::default();
+    let mut rows = StoredRows::within(most);
     let mut record = Record::default();
     for batch in reader {
         let batch = batch.map_err(Error::columnar(path))?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::ends::Ends;
+use super::memory::Memory;
 use super::record::{Kind, Record};
 use super::source::Source;
 use super::stored::{StoredRows, read_stored};
@@ -47,6 +48,7 @@ impl Rows {
         format: Format,
         options: TextOptions,
         fill: bool,
+        memory: &mut Memory,
     ) -> Result<Option<String>> {
         let path = source.path.clone();
         let mut table = TextTable::open(source, format, options)?;
@@ -56,7 +58,7 @@ impl Rows {
             self.add(Part::Text(Box::new(table)), &path)?;
             return Ok(declared);
         }
-        let mut stored = StoredRows::default();
+        let mut stored = StoredRows::within(memory.left());
         let mut record = Record::default();
         let mut around: Vec<Option<(Kind, Vec<u8>)>> = Vec::new();
         for row in 0..table.rows() {
@@ -77,7 +79,7 @@ impl Rows {
             stored.push(&record, &path)?;
         }
         let columns = table.columns().clone();
-        self.add_stored(stored, columns, &path)?;
+        self.add_stored(stored, columns, &path, memory)?;
         Ok(None)
     }
 
@@ -87,8 +89,12 @@ impl Rows {
         stored: StoredRows,
         columns: Columns,
         path: &Path,
+        memory: &mut Memory,
     ) -> Result<()> {
         let (source, ends) = stored.finish(path)?;
+        if source.is_held() {
+            memory.take(source.len);
+        }
         let table = StoredTable {
             source,
             ends,
