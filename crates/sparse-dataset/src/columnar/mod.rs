@@ -1,7 +1,9 @@
 //! Parquet and Arrow: typed columns to cells and back.
 
+mod batch;
 mod build;
 mod dictionaries;
+mod messages;
 mod output;
 mod pages;
 mod read;
@@ -17,9 +19,10 @@ pub(crate) use recipe::Recipe;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Fields, Schema};
 
 use crate::error::{Error, Result};
+use crate::plan::Scales;
 
 /// Runs the Parquet and Arrow readers, which panic on some damaged files, and
 /// turns that into an error.
@@ -41,6 +44,29 @@ pub(crate) fn leaves(schema: &Schema) -> Vec<String> {
         push_leaves(field, "", &mut out);
     }
     out
+}
+
+/// How many digits of the decimals in a schema stand behind the point.
+pub(crate) fn scales(schema: &Schema) -> Scales {
+    let mut out = Scales::new();
+    push_scales(schema.fields(), "", &mut out);
+    out
+}
+
+fn push_scales(fields: &Fields, prefix: &str, out: &mut Scales) {
+    for field in fields {
+        let name = format!("{prefix}{}", field.name());
+        match field.data_type() {
+            DataType::Struct(children) => push_scales(children, &format!("{name}."), out),
+            DataType::Decimal32(_, scale)
+            | DataType::Decimal64(_, scale)
+            | DataType::Decimal128(_, scale)
+            | DataType::Decimal256(_, scale) => {
+                out.insert(name, *scale);
+            }
+            _ => {}
+        }
+    }
 }
 
 fn push_leaves(field: &Field, prefix: &str, out: &mut Vec<String>) {
