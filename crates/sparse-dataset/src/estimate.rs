@@ -51,17 +51,16 @@ pub fn estimate(
             Some(table) => table.parser.templates.list.clone(),
             None => vec![Template::columnar(decided.columns.len())],
         };
-        let mut plan = decided.plan;
-        plan.resolve(&mut base.rows.columns);
-        let mut encoder = BlockEncoder::new(
-            Setup {
-                plan,
-                templates,
-                model: decided.model,
-            },
+        let setup = Setup::new(
+            &decided.plan,
+            &decided.columns,
+            &rows.scales,
+            templates,
+            decided.model,
             &mut base.rows,
-            Levels::new(spec.effort, file_bytes),
-        )?;
+        );
+        let levels = Levels::new(spec.effort, file_bytes);
+        let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
         let count = decided.references.len();
         let stride = (count / STRETCHES).max(STRETCH);
         let (mut coded, mut sampled) = (0u64, 0u64);
@@ -75,7 +74,8 @@ pub fn estimate(
         }
         out.estimated_delta_bytes += (coded as f64 * count as f64 / sampled.max(1) as f64) as u64;
         out.sampled_rows += sampled;
-        unchanged += encoder.counts.referenced - encoder.counts.edited;
+        let counts = encoder.counts();
+        unchanged += counts.referenced - counts.edited;
     }
     out.unchanged_fraction = unchanged as f64 / out.sampled_rows.max(1) as f64;
     Ok(out)

@@ -86,13 +86,14 @@ pub(crate) fn compress_split(
         ),
         None => (None, vec![Template::columnar(decided.columns.len())]),
     };
-    let mut resolved = decided.plan.clone();
-    resolved.resolve(&mut base.rows.columns);
-    let setup = Setup {
-        plan: resolved,
-        templates: templates.clone(),
-        model: decided.model,
-    };
+    let setup = Setup::new(
+        &decided.plan,
+        &decided.columns,
+        &rows.scales,
+        templates.clone(),
+        decided.model,
+        &mut base.rows,
+    );
     let levels = Levels::new(spec.effort, file.len);
     let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
     let mut blocks = NewBlocks::default();
@@ -121,7 +122,7 @@ pub(crate) fn compress_split(
         templates,
         columns: decided.columns,
         dropped,
-        counts: encoder.counts,
+        counts: encoder.counts(),
         patch: None,
     };
     drop(rows);

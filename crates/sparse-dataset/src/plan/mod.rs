@@ -1,11 +1,13 @@
 //! How each column of a derivative is predicted from its base row and from
 //! columns of the derivative that are known already.
 
+mod counterpart;
 mod guess;
 mod predictor;
 mod sample;
 mod search;
 
+pub(crate) use counterpart::{Counterpart, Scales};
 pub(crate) use predictor::{Fold, Known, Origin, Piece, Predictor};
 pub(crate) use sample::{Sample, missed_bytes, sample_rows};
 pub(crate) use search::column_plans;

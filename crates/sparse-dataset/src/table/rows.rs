@@ -11,6 +11,7 @@ use super::textual::{TextOptions, TextTable};
 use super::window::{GATHERED, Window, room};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::plan::Scales;
 use crate::text::{Columns, Layout};
 
 enum Part {
@@ -35,6 +36,8 @@ pub(crate) struct Rows {
     /// The common number of each part's columns.
     numbers: Vec<Vec<u32>>,
     pub(crate) columns: Columns,
+    /// Of the decimals of columnar files.
+    pub(crate) scales: Scales,
     scratch: Record,
 }
 
@@ -232,6 +235,16 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// The rows that are header lines, in order.
+    pub(crate) fn headers(&self) -> Vec<u32> {
+        let parts = self.parts.iter().zip(&self.starts);
+        let header = |(part, &start): (&Part, &u32)| match part {
+            Part::Text(table) => start..start + table.header,
+            Part::Stored(_) => 0..0,
+        };
+        parts.flat_map(header).collect()
     }
 
     /// Whether strings that stand in these files as they are do so in `layout` as

@@ -203,7 +203,10 @@ mod tests {
             let path = folder.path().join(name);
             std::fs::write(&path, &text).unwrap();
             let (source, digest) = Source::open(&path, &mut memory).unwrap();
-            let all = source.read(0, source.len, &mut Vec::new()).unwrap().to_vec();
+            let all = source
+                .read(0, source.len, &mut Vec::new())
+                .unwrap()
+                .to_vec();
             assert_eq!(all, text.as_bytes());
             held.push((source.is_held(), digest, source.lines.unwrap().len()));
         }

@@ -21,7 +21,7 @@ pub(crate) struct TextTable {
     pub(crate) ends: Arc<Ends>,
     pub(crate) parser: RecordParser,
     /// Records before the first row (the header line).
-    header: u32,
+    pub(super) header: u32,
     pub(super) window: Window,
 }
 
