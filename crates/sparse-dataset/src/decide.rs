@@ -10,6 +10,7 @@ use crate::matching::{HashMatrix, Matcher, NEW, column_pairs, match_similar};
 use crate::plan::{Plan, Sample, column_plans, missed_bytes, sample_rows};
 use crate::spec::{CompressSpec, Effort, Progress, SMALL_FILE, step};
 use crate::table::{Record, Rows};
+use crate::text::Columns;
 
 /// Everything that is decided about a split before its rows are written.
 pub(crate) struct Decided {
@@ -34,11 +35,17 @@ pub(crate) fn decide(
     let columns = rows.columns.names.clone();
     let key = match &spec.key {
         None => None,
-        Some(key) => Some(rows.columns.find(key).ok_or_else(|| Error::NoKey {
-            path: file.to_owned(),
-            key: key.clone(),
-            columns: columns.join(", "),
-        })? as usize),
+        Some(key) => {
+            let find = |path: &Path, columns: &Columns| {
+                columns.find(key).ok_or_else(|| Error::NoKey {
+                    path: path.to_owned(),
+                    key: key.clone(),
+                    columns: columns.names.join(", "),
+                })
+            };
+            let own = find(file, &rows.columns)? as usize;
+            Some((own, find(&base.path, &base.rows.columns)? as usize))
+        }
     };
     let base_names = base.rows.columns.names.clone();
     let pairs = column_pairs(base_hashes, &hashes, |column, other| {

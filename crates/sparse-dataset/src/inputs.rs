@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::bytes;
-use crate::columnar::{guarded, read_rows};
+use crate::columnar::{guarded, read_rows, scales};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
@@ -39,6 +39,7 @@ pub(crate) fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// A base, opened.
 pub(crate) struct Base {
+    pub(crate) path: PathBuf,
     pub(crate) rows: Rows,
     pub(crate) sha256: [u8; 32],
     files: Vec<PathBuf>,
@@ -72,6 +73,7 @@ impl Base {
                 found: hex(&sha256),
             });
         }
+        let base = path.to_owned();
         let files = sources.iter().map(|source| source.path.clone()).collect();
         let mut rows = Rows::default();
         let mut first: Option<(PathBuf, String)> = None;
@@ -95,6 +97,7 @@ impl Base {
             }
         }
         Ok(Self {
+            path: base,
             rows,
             sha256,
             files,
@@ -136,6 +139,7 @@ pub(crate) fn add_file(
     drop(source);
     let (stored, columns, schema) = guarded(&path, || read_rows(&path, memory.left()))?;
     rows.add_stored(stored, columns, &path, memory)?;
+    rows.scales.extend(scales(&schema));
     let names: Vec<String> = schema
         .fields()
         .iter()
