@@ -9,7 +9,7 @@ use crate::artifact::{
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
 use crate::format::Format;
-use crate::inputs::{Base, data_files};
+use crate::inputs::{Base, DataFiles};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::report::split_report;
@@ -29,7 +29,7 @@ pub fn compress(
     spec: &CompressSpec,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
-    let files = data_files(derivative)?;
+    let DataFiles { files, skipped } = DataFiles::of(derivative)?;
     let mut base = Base::open(base, spec.text(), None)?;
     let total = u64::from(base.rows.len());
     let hashes = HashMatrix::of(&mut base.rows, |done| {
@@ -39,10 +39,10 @@ pub fn compress(
     let mut head = MAGIC.to_vec();
     let columnar = files
         .iter()
-        .any(|file| Format::of(file).is_ok_and(|format| !format.is_text()));
+        .any(|file| Format::of(&file.path).is_ok_and(|format| !format.is_text()));
     let mut dictionaries = false;
     for file in &files {
-        dictionaries |= guarded(file, || keeps_dictionaries(file))?;
+        dictionaries |= guarded(&file.path, || keeps_dictionaries(&file.path))?;
     }
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let required = REQUIRED_BYTES
@@ -68,6 +68,7 @@ pub fn compress(
         delta_bytes: artifact.written,
         byte_exact: splits.iter().all(|split| split.byte_exact),
         splits,
+        skipped,
     };
     artifact.commit()?;
     Ok(report)

@@ -7,7 +7,9 @@ use crate::delta::ModelSize;
 use crate::error::{Error, Result};
 use crate::inputs::Base;
 use crate::matching::{HashMatrix, Matcher, NEW, column_pairs, match_similar};
-use crate::plan::{Plan, Sample, column_plans, missed_bytes, sample_rows};
+use crate::plan::{
+    Cast, Plan, Sample, casts, column_plans, is_reordered, missed_bytes, sample_rows,
+};
 use crate::spec::{CompressSpec, Effort, Progress, SMALL_FILE, step};
 use crate::table::{Record, Rows};
 use crate::text::Columns;
@@ -18,6 +20,8 @@ pub(crate) struct Decided {
     pub(crate) references: Vec<u32>,
     pub(crate) columns: Vec<String>,
     pub(crate) model: Option<ModelSize>,
+    pub(crate) casts: Vec<Cast>,
+    pub(crate) reordered: bool,
 }
 
 pub(crate) fn decide(
@@ -57,6 +61,9 @@ pub(crate) fn decide(
     match_similar(&mut base.rows, rows, &mut references)?;
     let samples = sample_rows(&mut base.rows, rows, &references)?;
     let plan = column_plans(&samples, &columns, &base_names);
+    let delimited = rows.is_delimited() || base.rows.is_delimited();
+    let casts = casts(&plan, &samples, &columns, &base_names, delimited);
+    let reordered = is_reordered(&plan, &columns, &base_names);
     let text = new_text(rows, &references, &plan, &samples)?;
     let model = model_size(spec.effort, text, rows.bytes());
     Ok(Decided {
@@ -64,6 +71,8 @@ pub(crate) fn decide(
         references,
         columns,
         model,
+        casts,
+        reordered,
     })
 }
 

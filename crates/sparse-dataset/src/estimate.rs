@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::Result;
-use crate::inputs::{Base, add_file, data_files};
+use crate::inputs::{Base, DataFiles, add_file};
 use crate::matching::HashMatrix;
 use crate::spec::{CompressSpec, Estimate, Progress, step};
 use crate::table::{Memory, Rows, Source};
@@ -39,7 +39,8 @@ pub fn estimate(
         sampled_rows: 0,
     };
     let mut unchanged = 0u64;
-    for file in data_files(derivative)? {
+    for file in DataFiles::of(derivative)?.files {
+        let file = file.path;
         let mut memory = Memory::of_split();
         let (source, _) = Source::open(&file, &mut memory)?;
         out.derivative_bytes += source.len;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use crate::artifact::{Blocks, NewBlocks};
 use crate::bytes;
-use crate::columnar::{Recipe, equal_files, guarded};
+use crate::columnar::{Recipe, equal_files, guarded, is_supported};
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::header::{Body, SplitHeader};
-use crate::inputs::{Base, add_file};
+use crate::inputs::{Base, DataFile, add_file};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::plan::Plan;
@@ -56,18 +56,19 @@ impl Split {
     }
 }
 
-/// Compresses the file at `path`, beside the artifact that it goes into.
+/// Compresses a file, beside the artifact that it goes into.
 pub(crate) fn compress_split(
     base: &mut Base,
     base_hashes: &HashMatrix,
-    path: &Path,
+    file: &DataFile,
     spec: &CompressSpec,
     artifact: &Output,
     progress: &dyn Progress,
 ) -> Result<Split> {
+    let path = file.path.as_path();
     let mut memory = Memory::of_split();
     let (source, sha256) = Source::open(path, &mut memory)?;
-    let file = source.clone();
+    let whole = source.clone();
     let mut rows = Rows::default();
     add_file(&mut rows, source, spec.text(), false, &mut memory)?;
     let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
@@ -94,7 +95,7 @@ pub(crate) fn compress_split(
         decided.model,
         &mut base.rows,
     );
-    let levels = Levels::new(spec.effort, file.len);
+    let levels = Levels::new(spec.effort, whole.len);
     let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
     let mut blocks = NewBlocks::default();
     let total = decided.references.len() as u64;
@@ -106,13 +107,9 @@ pub(crate) fn compress_split(
         first += references.len() as u32;
     }
     let header = SplitHeader {
-        name: path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        name: file.name.clone(),
         format: Format::of(path)?,
-        bytes: file.len,
+        bytes: whole.len,
         sha256,
         byte_exact: true,
         body: Body::Text,
@@ -123,6 +120,8 @@ pub(crate) fn compress_split(
         columns: decided.columns,
         dropped,
         counts: encoder.counts(),
+        casts: decided.casts,
+        reordered: decided.reordered,
         patch: None,
     };
     drop(rows);
@@ -131,14 +130,15 @@ pub(crate) fn compress_split(
         blocks: blocks.finish(path)?,
     };
     let comes_back = split.header.format.is_text()
-        || columnar_body(&mut split, path, base, spec, artifact, progress)?;
+        || guarded(path, || is_supported(path))?
+            && columnar_body(&mut split, path, base, spec, artifact, progress)?;
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back { split.len() } else { u64::MAX };
     // Where rows are clearly smaller, the slow setting is not worth its time.
-    if comes_back && bytes::quickly_exceeds(&file, most * HARDER, progress)? {
+    if comes_back && bytes::quickly_exceeds(&whole, most * HARDER, progress)? {
         return Ok(split);
     }
-    match as_bytes(&split, &file, sha256, base, level, most, progress)? {
+    match as_bytes(&split, &whole, sha256, base, level, most, progress)? {
         Some(smaller) => Ok(smaller),
         None => Ok(split),
     }
@@ -164,6 +164,8 @@ fn as_bytes(
         plan: Plan::default(),
         templates: Vec::new(),
         columns: Vec::new(),
+        casts: Vec::new(),
+        reordered: false,
         patch: None,
         ..split.header.clone()
     };
@@ -189,7 +191,7 @@ fn columnar_body(
     let Split { header, blocks } = split;
     let recipe = guarded(file, || Recipe::of(file)?.write(file))?;
     header.body = Body::Columnar(recipe);
-    let mut rebuilt = Output::create(&artifact.beside(&header.name))?;
+    let mut rebuilt = Output::create(&artifact.beside("rebuilt"))?;
     rebuild(file, header, blocks, base, &mut rebuilt, progress)?;
     let found = rebuilt.digest();
     if found == header.sha256 {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::Plan;
+use super::{Plan, WORTHWHILE};
 use crate::table::Kind;
 
 /// How many digits of the decimals of a column stand behind the point, by name:
@@ -19,23 +19,29 @@ pub(crate) struct Counterpart {
 }
 
 /// The last part of a dotted name.
-fn last_part(name: &str) -> &str {
+pub(crate) fn last_part(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or_default()
 }
 
 impl Plan {
+    /// How many in a hundred cells of a column are as predicted.
+    pub(crate) fn share(&self, column: usize) -> u8 {
+        self.shares.get(column).copied().unwrap_or(100)
+    }
+
     /// For each column, all of whose names are `columns`, the base column that it
     /// goes back to, by its place in the plan: the one that it copies if that has
     /// its name, or is there no more under its own; else the one of its name.
     pub(crate) fn counterparts(&self, columns: &[String]) -> Vec<Option<u32>> {
         let bases = &self.base_columns;
         let place = |fits: &dyn Fn(&str) -> bool| bases.iter().position(|base| fits(base));
-        let pairs = self.columns.iter().zip(columns);
+        let pairs = self.columns.iter().zip(columns).enumerate();
         pairs
-            .map(|(plan, name)| {
+            .map(|(column, (plan, name))| {
                 let copied = plan.predictor.copied_base().filter(|&base| {
                     let copied = &bases[base as usize];
-                    last_part(copied) == last_part(name) || !columns.contains(copied)
+                    last_part(copied) == last_part(name)
+                        || !columns.contains(copied) && self.share(column) >= WORTHWHILE
                 });
                 let named = place(&|base| base == name)
                     .or_else(|| place(&|base| last_part(base) == last_part(name)));

@@ -11,6 +11,7 @@ use super::textual::{TextOptions, TextTable};
 use super::window::{GATHERED, Window, room};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::inputs::Declared;
 use crate::plan::Scales;
 use crate::text::{Columns, Layout};
 
@@ -52,12 +53,12 @@ impl Rows {
         options: TextOptions,
         fill: bool,
         memory: &mut Memory,
-    ) -> Result<Option<String>> {
+    ) -> Result<Option<Declared>> {
         let path = source.path.clone();
         let mut table = TextTable::open(source, format, options)?;
         if !(fill && table.parser.is_document()) {
             let declared = matches!(format, Format::Csv | Format::Tsv)
-                .then(|| table.columns().names.join(", "));
+                .then(|| Declared::names(&table.columns().names));
             self.add(Part::Text(Box::new(table)), &path)?;
             return Ok(declared);
         }
@@ -235,6 +236,14 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// Whether some of the files are delimited text, whose cells have no types.
+    pub(crate) fn is_delimited(&self) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::Text(table) => matches!(table.parser.layout, Layout::Delimited(_)),
+            Part::Stored(_) => false,
+        })
     }
 
     /// The rows that are header lines, in order.
