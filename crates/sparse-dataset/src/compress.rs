@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::artifact::{
     FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES,
-    REQUIRED_LENIENT, REQUIRED_NO_HEADER, checksum,
+    REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
@@ -35,6 +35,7 @@ pub fn compress(
     let hashes = HashMatrix::of(&mut base.rows, |done| {
         step(progress, "reading the base", done, total)
     })?;
+    base.rows.carry();
     let mut artifact = Output::create(&output.join(FILE_NAME))?;
     let mut head = MAGIC.to_vec();
     let columnar = files
@@ -46,6 +47,7 @@ pub fn compress(
     }
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let required = REQUIRED_BYTES
+        | REQUIRED_REFERENCES
         | bit(columnar, REQUIRED_COLUMNAR)
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)

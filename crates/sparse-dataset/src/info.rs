@@ -7,7 +7,6 @@ use crate::columnar::{Recipe, guarded, scales};
 use crate::delta::{BlockDecoder, Setup, Tally};
 use crate::error::Result;
 use crate::header::Body;
-use crate::inputs::Base;
 use crate::output::hex;
 use crate::plan::Scales;
 use crate::report::split_report;
@@ -45,9 +44,13 @@ pub fn info(delta: &Path) -> Result<Info> {
 /// When the delta or its base cannot be read, or do not belong together.
 pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
     let artifact = Artifact::open(delta)?;
-    let mut base = Base::open(base, artifact.base_options, Some(artifact.base_sha256))?;
+    let mut base = artifact.open_base(base)?;
     let mut found: Vec<Example> = Vec::new();
     artifact.each_split(|header, blocks, _| {
+        if header.body == Body::Bytes {
+            // Its rows were not cheaper than its bytes, and are not there.
+            return Ok(());
+        }
         let scales = match &header.body {
             Body::Columnar(recipe) => guarded(&artifact.path, || {
                 let recipe = Recipe::read(recipe).ok_or_else(|| artifact.damaged("recipe"))?;
@@ -96,6 +99,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
                 })?;
             complete.ok_or_else(|| artifact.damaged("block of rows"))?;
         }
+        base.rows.set_unused(decoder.into_unused());
         Ok(())
     })?;
     Ok(found)

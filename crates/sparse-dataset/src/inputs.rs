@@ -238,7 +238,9 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         };
-        ["data/test.jsonl", "train.csv", "README.md", ".cache/x.json"].map(put);
+        for name in ["data/test.jsonl", "train.csv", "README.md", ".cache/x.json"] {
+            put(name);
+        }
         let found = DataFiles::of(folder.path()).unwrap();
         let names: Vec<String> = found.files.into_iter().map(|file| file.name).collect();
         assert_eq!(names, ["data/test.jsonl", "train.csv"]);

@@ -133,7 +133,7 @@ pub(crate) fn rebuild(
     let mut decoder = BlockDecoder::new(setup, base)?;
     let mut buffer = Vec::new();
     let nonsense = || damaged(artifact, "block of rows");
-    match (&header.body, &header.layout) {
+    let rebuilt = match (&header.body, &header.layout) {
         (Body::Text, Some(layout)) => {
             let alike = base.escapes_as(layout);
             let mut written = 0u64;
@@ -191,7 +191,9 @@ pub(crate) fn rebuild(
             }
         }
         _ => Err(damaged(artifact, "layout")),
-    }
+    };
+    base.set_unused(decoder.into_unused());
+    rebuilt
 }
 
 /// Spells a row as it stood in the file. `alike` says that strings which stand

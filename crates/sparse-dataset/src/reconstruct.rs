@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use crate::artifact::Artifact;
 use crate::error::{Error, Result};
 use crate::header::SplitHeader;
-use crate::inputs::Base;
 use crate::output::{Output, hex};
 use crate::rebuild::{Check, rebuild};
 use crate::spec::Progress;
@@ -37,7 +36,7 @@ pub fn reconstruct(
     progress: &dyn Progress,
 ) -> Result<ReconstructReport> {
     let artifact = Artifact::open(delta)?;
-    let mut base = open_base(base, &artifact)?;
+    let mut base = artifact.open_base(base)?;
     let into_folder = artifact.splits != 1 || output.is_dir();
     if into_folder {
         std::fs::create_dir_all(output).map_err(Error::io(output))?;
@@ -87,17 +86,13 @@ pub fn reconstruct(
 /// The first problem found.
 pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Result<()> {
     let artifact = Artifact::open(delta)?;
-    let mut base = base.map(|base| open_base(base, &artifact)).transpose()?;
+    let mut base = base.map(|base| artifact.open_base(base)).transpose()?;
     artifact.each_split(|header, blocks, _| {
         let Some(base) = &mut base else { return Ok(()) };
         let mut check = Check(Sha256::new());
         rebuild(&artifact.path, header, blocks, base, &mut check, progress)?;
         check_digest(Path::new(&header.name), header, check.0.finalize().into())
     })
-}
-
-fn open_base(path: &Path, artifact: &Artifact) -> Result<Base> {
-    Base::open(path, artifact.base_options, Some(artifact.base_sha256))
 }
 
 /// Folders that were created.

@@ -106,6 +106,8 @@ pub(crate) fn compress_split(
         blocks.push(references.len() as u32, &block, path)?;
         first += references.len() as u32;
     }
+    let (counts, unused) = (encoder.counts(), encoder.into_unused());
+    let before = base.rows.unused();
     let header = SplitHeader {
         name: file.name.clone(),
         format: Format::of(path)?,
@@ -119,7 +121,7 @@ pub(crate) fn compress_split(
         templates,
         columns: decided.columns,
         dropped,
-        counts: encoder.counts(),
+        counts,
         casts: decided.casts,
         reordered: decided.reordered,
         patch: None,
@@ -135,13 +137,15 @@ pub(crate) fn compress_split(
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back { split.len() } else { u64::MAX };
     // Where rows are clearly smaller, the slow setting is not worth its time.
-    if comes_back && bytes::quickly_exceeds(&whole, most * HARDER, progress)? {
-        return Ok(split);
-    }
-    match as_bytes(&split, &whole, sha256, base, level, most, progress)? {
-        Some(smaller) => Ok(smaller),
-        None => Ok(split),
-    }
+    let smaller = if comes_back && bytes::quickly_exceeds(&whole, most * HARDER, progress)? {
+        None
+    } else {
+        as_bytes(&split, &whole, sha256, base, level, most, progress)?
+    };
+    // Bytes use no rows.
+    let is_bytes = smaller.is_some();
+    base.rows.set_unused(if is_bytes { before } else { unused });
+    Ok(smaller.unwrap_or(split))
 }
 
 /// The file as bytes where that takes less than `most`: a delta is never much

@@ -7,7 +7,7 @@ use super::levels::Levels;
 use super::references::References;
 use super::row::RowCoder;
 use super::texts::Texts;
-use crate::coding::{Decoder, Encoder};
+use crate::coding::{Decoder, Encoder, Remaining};
 use crate::error::Result;
 use crate::matching::NEW;
 use crate::plan::{Counterpart, Plan, Scales};
@@ -140,7 +140,7 @@ impl BlockEncoder {
         let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
         teach(&setup, &mut rows, base)?;
         Ok(Self {
-            references: References::new(base.len()),
+            references: References::new(base.unused()),
             rows,
             levels,
             tally: Tally::default(),
@@ -214,6 +214,11 @@ impl BlockEncoder {
         self.tally.row(base, edited);
     }
 
+    /// The base rows that are not used yet.
+    pub(crate) fn into_unused(self) -> Remaining {
+        self.references.into_remaining()
+    }
+
     /// What happened to the rows so far.
     pub(crate) fn counts(&self) -> Counts {
         self.tally.counts
@@ -233,7 +238,7 @@ impl BlockDecoder {
         let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), false);
         teach(&setup, &mut rows, base)?;
         Ok(Self {
-            references: References::new(base.len()),
+            references: References::new(base.unused()),
             rows,
             base_row: Record::default(),
             setup,
@@ -295,6 +300,11 @@ impl BlockDecoder {
             )?;
         }
         Ok(Some(()))
+    }
+
+    /// The base rows that are not used yet.
+    pub(crate) fn into_unused(self) -> Remaining {
+        self.references.into_remaining()
     }
 
     fn read_buffers(&mut self, reader: &mut Reader<'_>, dictionary: &[u8]) -> Option<()> {

@@ -9,6 +9,7 @@ use super::source::Source;
 use super::stored::{StoredRows, read_stored};
 use super::textual::{TextOptions, TextTable};
 use super::window::{GATHERED, Window, room};
+use crate::coding::Remaining;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::inputs::Declared;
@@ -39,6 +40,9 @@ pub(crate) struct Rows {
     pub(crate) columns: Columns,
     /// Of the decimals of columnar files.
     pub(crate) scales: Scales,
+    /// The rows that no file of a derivative has used yet, where files count on
+    /// from each other.
+    carried: Option<Remaining>,
     scratch: Record,
 }
 
@@ -148,6 +152,27 @@ impl Rows {
 
     pub(crate) fn len(&self) -> u32 {
         self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Lets each file count on from the one before: the rows that this one used
+    /// cost more in the next than those that none did.
+    pub(crate) fn carry(&mut self) {
+        self.carried = Some(Remaining::new(self.len()));
+    }
+
+    /// The rows that the files before did not use.
+    pub(crate) fn unused(&self) -> Remaining {
+        match &self.carried {
+            Some(unused) => unused.clone(),
+            None => Remaining::new(self.len()),
+        }
+    }
+
+    /// Takes note of what a file left.
+    pub(crate) fn set_unused(&mut self, unused: Remaining) {
+        if self.carried.is_some() {
+            self.carried = Some(unused);
+        }
     }
 
     /// The part that a row is in, and its number there.
