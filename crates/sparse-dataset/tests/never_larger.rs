@@ -190,10 +190,10 @@ macro_rules! efforts {
 }
 
 efforts! {
-    of_noise: super::noisy();
-    of_text: super::text();
-    of_repeats_and_shapes: super::repeats_and_shapes();
-    of_others: super::others();
+    of_noise: noisy();
+    of_text: text();
+    of_repeats_and_shapes: repeats_and_shapes();
+    of_others: others();
     of_parquet: vec![("d.parquet", columnar("d.parquet"))];
     of_arrow: vec![("d.arrow", columnar("d.arrow"))];
 }

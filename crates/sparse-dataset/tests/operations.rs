@@ -185,7 +185,7 @@ fn apply(table: &mut Table, operation: &Operation) {
         Operation::Cast(column) => {
             for row in &mut table.rows {
                 let cell = &mut row[column % columns];
-                *cell = match cell {
+                *cell = match &*cell {
                     Value::Number(number) => Value::Float(*number as f64),
                     other => Value::Text(text(other)),
                 };
@@ -436,6 +436,7 @@ proptest! {
         let original = folder.0.join("d");
         let report = common::compress(&base, &original, &folder.0, &CompressSpec::default()).unwrap();
         let again = folder.0.join("again");
+        std::fs::create_dir(&again).unwrap();
         sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
         for split in report.splits.iter().filter(|split| split.byte_exact) {
             let read = |folder: &std::path::Path| std::fs::read(folder.join(&split.name)).unwrap();
@@ -465,7 +466,7 @@ proptest! {
     fn any_bytes_come_back_or_are_refused(bytes in prop::collection::vec(prop_oneof![
         Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b','), Just(b':'), Just(b'\n'), Just(b'\\'), Just(b'1'), Just(b'a'), any::<u8>(),
     ], 0..40), format in 0usize..4) {
-        let folder = common::Folder::new();
+        let folder = Folder::new();
         let name = ["d.jsonl", "d.json", "d.csv", "d.tsv"][format];
         let base = folder.write("base.jsonl", common::gsm8k().as_bytes());
         let derivative = folder.write(name, &bytes);
