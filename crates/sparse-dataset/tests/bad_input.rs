@@ -97,6 +97,17 @@ fn damaged_columnar_files_are_refused() {
 }
 
 #[test]
+fn dictionaries_that_unfold_to_too_much_are_refused() {
+    // 313 bytes whose 1,024 rows are one value of 2 MB.
+    let bomb = include_bytes!("data/value_of_2_mb_in_1024_rows.parquet");
+    let said = refusal("d.parquet", bomb);
+    assert!(
+        said.starts_with("/d.parquet: what the rows unfold to is "),
+        "{said}"
+    );
+}
+
+#[test]
 fn unknown_formats_and_missing_files_are_named() {
     assert!(refusal("d.xlsx", b"").contains("unsupported format"));
     let folder = Folder::new();
