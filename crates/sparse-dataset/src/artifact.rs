@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::header::{MAX_HEADER, SplitHeader};
+use crate::inputs::Base;
 use crate::output::hex;
 use crate::table::{Source, Spill, TextOptions};
 use crate::wire::Reader;
@@ -32,11 +33,15 @@ pub(crate) const REQUIRED_LENIENT: u8 = 4;
 pub(crate) const REQUIRED_NO_HEADER: u8 = 8;
 /// Feature bits that a reader must know: Arrow files keep their dictionaries.
 pub(crate) const REQUIRED_DICTIONARIES: u8 = 16;
+/// Feature bits that a reader must know: rows may be told as the row before or
+/// the one before that, and files count on from each other which rows are used.
+pub(crate) const REQUIRED_REFERENCES: u8 = 32;
 const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
     | REQUIRED_BYTES
     | REQUIRED_LENIENT
     | REQUIRED_NO_HEADER
-    | REQUIRED_DICTIONARIES;
+    | REQUIRED_DICTIONARIES
+    | REQUIRED_REFERENCES;
 const CHECKSUM: usize = 8;
 /// Magic, version, feature bits and the base's digest.
 const HEAD: usize = 43;
@@ -117,7 +122,9 @@ pub(crate) struct Artifact {
     pub(crate) path: PathBuf,
     pub(crate) base_sha256: [u8; 32],
     /// How the base's text files are to be read.
-    pub(crate) base_options: TextOptions,
+    base_options: TextOptions,
+    /// Whether files count on from each other, see [`REQUIRED_REFERENCES`].
+    carries: bool,
     source: Source,
     /// Where the splits start, and where the checksum does.
     start: u64,
@@ -199,6 +206,7 @@ impl Artifact {
         let splits = number(&source, end, &mut start)?.ok_or_else(cut)?;
         Ok(Self {
             base_sha256,
+            carries: required & REQUIRED_REFERENCES != 0,
             base_options: TextOptions {
                 lenient: required & REQUIRED_LENIENT != 0,
                 header: required & REQUIRED_NO_HEADER == 0,
@@ -213,6 +221,15 @@ impl Artifact {
 
     pub(crate) fn len(&self) -> u64 {
         self.source.len
+    }
+
+    /// Opens the base, which must be the one that the delta was made from.
+    pub(crate) fn open_base(&self, path: &Path) -> Result<Base> {
+        let mut base = Base::open(path, self.base_options, Some(self.base_sha256))?;
+        if self.carries {
+            base.rows.carry();
+        }
+        Ok(base)
     }
 
     /// Calls `visit` with one split after the other: its header, its blocks

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crate::artifact::{
     FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES,
-    REQUIRED_LENIENT, REQUIRED_NO_HEADER, checksum,
+    REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
 use crate::format::Format;
-use crate::inputs::{Base, data_files};
+use crate::inputs::{Base, DataFiles};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::report::split_report;
@@ -29,23 +29,25 @@ pub fn compress(
     spec: &CompressSpec,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
-    let files = data_files(derivative)?;
+    let DataFiles { files, skipped } = DataFiles::of(derivative)?;
     let mut base = Base::open(base, spec.text(), None)?;
     let total = u64::from(base.rows.len());
     let hashes = HashMatrix::of(&mut base.rows, |done| {
         step(progress, "reading the base", done, total)
     })?;
+    base.rows.carry();
     let mut artifact = Output::create(&output.join(FILE_NAME))?;
     let mut head = MAGIC.to_vec();
     let columnar = files
         .iter()
-        .any(|file| Format::of(file).is_ok_and(|format| !format.is_text()));
+        .any(|file| Format::of(&file.path).is_ok_and(|format| !format.is_text()));
     let mut dictionaries = false;
     for file in &files {
-        dictionaries |= guarded(file, || keeps_dictionaries(file))?;
+        dictionaries |= guarded(&file.path, || keeps_dictionaries(&file.path))?;
     }
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let required = REQUIRED_BYTES
+        | REQUIRED_REFERENCES
         | bit(columnar, REQUIRED_COLUMNAR)
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
@@ -68,6 +70,7 @@ pub fn compress(
         delta_bytes: artifact.written,
         byte_exact: splits.iter().all(|split| split.byte_exact),
         splits,
+        skipped,
     };
     artifact.commit()?;
     Ok(report)

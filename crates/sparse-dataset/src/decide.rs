@@ -7,9 +7,12 @@ use crate::delta::ModelSize;
 use crate::error::{Error, Result};
 use crate::inputs::Base;
 use crate::matching::{HashMatrix, Matcher, NEW, column_pairs, match_similar};
-use crate::plan::{Plan, Sample, column_plans, missed_bytes, sample_rows};
+use crate::plan::{
+    Cast, Plan, Sample, casts, column_plans, is_reordered, missed_bytes, sample_rows,
+};
 use crate::spec::{CompressSpec, Effort, Progress, SMALL_FILE, step};
 use crate::table::{Record, Rows};
+use crate::text::Columns;
 
 /// Everything that is decided about a split before its rows are written.
 pub(crate) struct Decided {
@@ -17,6 +20,8 @@ pub(crate) struct Decided {
     pub(crate) references: Vec<u32>,
     pub(crate) columns: Vec<String>,
     pub(crate) model: Option<ModelSize>,
+    pub(crate) casts: Vec<Cast>,
+    pub(crate) reordered: bool,
 }
 
 pub(crate) fn decide(
@@ -34,11 +39,17 @@ pub(crate) fn decide(
     let columns = rows.columns.names.clone();
     let key = match &spec.key {
         None => None,
-        Some(key) => Some(rows.columns.find(key).ok_or_else(|| Error::NoKey {
-            path: file.to_owned(),
-            key: key.clone(),
-            columns: columns.join(", "),
-        })? as usize),
+        Some(key) => {
+            let find = |path: &Path, columns: &Columns| {
+                columns.find(key).ok_or_else(|| Error::NoKey {
+                    path: path.to_owned(),
+                    key: key.clone(),
+                    columns: columns.names.join(", "),
+                })
+            };
+            let own = find(file, &rows.columns)? as usize;
+            Some((own, find(&base.path, &base.rows.columns)? as usize))
+        }
     };
     let base_names = base.rows.columns.names.clone();
     let pairs = column_pairs(base_hashes, &hashes, |column, other| {
@@ -50,6 +61,9 @@ pub(crate) fn decide(
     match_similar(&mut base.rows, rows, &mut references)?;
     let samples = sample_rows(&mut base.rows, rows, &references)?;
     let plan = column_plans(&samples, &columns, &base_names);
+    let delimited = rows.is_delimited() || base.rows.is_delimited();
+    let casts = casts(&plan, &samples, &columns, &base_names, delimited);
+    let reordered = is_reordered(&plan, &columns, &base_names);
     let text = new_text(rows, &references, &plan, &samples)?;
     let model = model_size(spec.effort, text, rows.bytes());
     Ok(Decided {
@@ -57,6 +71,8 @@ pub(crate) fn decide(
         references,
         columns,
         model,
+        casts,
+        reordered,
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::format::Format;
+
 /// A dataset delta could not be made, read or rebuilt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -177,14 +179,25 @@ impl Error {
             Self::WrongBase { .. } => {
                 Some("give the same files, under the same names, as when the delta was made")
             }
+            Self::Malformed { path, .. } if matches!(Format::of(path), Ok(Format::Json)) => Some(
+                "fix the document at this line; --lenient stores malformed lines only where each \
+                 line is a row",
+            ),
             Self::Malformed { .. } => {
                 Some("fix the line, or pass --lenient to store malformed lines as they are")
             }
             Self::Exists { .. } => Some("pass --force to replace it"),
             Self::Damaged { .. } => Some("copy the delta again from where it was made"),
-            Self::DuplicateColumn { .. } => {
-                Some("for a CSV file without a header line pass --no-header")
-            }
+            Self::DuplicateColumn { path, .. } => Some(match Format::of(path) {
+                Ok(Format::Csv | Format::Tsv) => {
+                    "for a file without a header line pass --no-header"
+                }
+                Ok(Format::JsonLines) => {
+                    "name each key once, or pass --lenient to store such lines as they are"
+                }
+                Ok(Format::Json) => "name each key of an object once",
+                _ => "rename one of the columns",
+            }),
             _ => None,
         }
     }

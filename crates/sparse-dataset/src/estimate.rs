@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::Result;
-use crate::inputs::{Base, add_file, data_files};
+use crate::inputs::{Base, DataFiles, add_file};
 use crate::matching::HashMatrix;
 use crate::spec::{CompressSpec, Estimate, Progress, step};
-use crate::table::{Rows, Source};
+use crate::table::{Memory, Rows, Source};
 use crate::text::Template;
 
 /// Rows of a sampled stretch, and stretches of a file.
@@ -39,28 +39,29 @@ pub fn estimate(
         sampled_rows: 0,
     };
     let mut unchanged = 0u64;
-    for file in data_files(derivative)? {
-        let (source, _) = Source::open(&file)?;
+    for file in DataFiles::of(derivative)?.files {
+        let file = file.path;
+        let mut memory = Memory::of_split();
+        let (source, _) = Source::open(&file, &mut memory)?;
         out.derivative_bytes += source.len;
         let file_bytes = source.len;
         let mut rows = Rows::default();
-        add_file(&mut rows, source, spec.text(), false)?;
+        add_file(&mut rows, source, spec.text(), false, &mut memory)?;
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;
         let templates = match rows.text() {
             Some(table) => table.parser.templates.list.clone(),
             None => vec![Template::columnar(decided.columns.len())],
         };
-        let mut plan = decided.plan;
-        plan.resolve(&mut base.rows.columns);
-        let mut encoder = BlockEncoder::new(
-            Setup {
-                plan,
-                templates,
-                model: decided.model,
-            },
+        let setup = Setup::new(
+            &decided.plan,
+            &decided.columns,
+            &rows.scales,
+            templates,
+            decided.model,
             &mut base.rows,
-            Levels::new(spec.effort, file_bytes),
-        )?;
+        );
+        let levels = Levels::new(spec.effort, file_bytes);
+        let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
         let count = decided.references.len();
         let stride = (count / STRETCHES).max(STRETCH);
         let (mut coded, mut sampled) = (0u64, 0u64);
@@ -74,7 +75,8 @@ pub fn estimate(
         }
         out.estimated_delta_bytes += (coded as f64 * count as f64 / sampled.max(1) as f64) as u64;
         out.sampled_rows += sampled;
-        unchanged += encoder.counts.referenced - encoder.counts.edited;
+        let counts = encoder.counts();
+        unchanged += counts.referenced - counts.edited;
     }
     out.unchanged_fraction = unchanged as f64 / out.sampled_rows.max(1) as f64;
     Ok(out)

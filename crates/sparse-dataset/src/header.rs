@@ -4,7 +4,7 @@
 use crate::coding::{Decoder, Encoder, TextModel};
 use crate::delta::{Counts, ModelSize};
 use crate::format::Format;
-use crate::plan::Plan;
+use crate::plan::{Cast, Plan};
 use crate::text::{Layout, Template};
 use crate::wire::{Reader, put_bytes, put_number};
 
@@ -40,6 +40,10 @@ pub(crate) struct SplitHeader {
     pub(crate) columns: Vec<String>,
     pub(crate) dropped: Vec<String>,
     pub(crate) counts: Counts,
+    /// Columns whose values are of another type than in the base.
+    pub(crate) casts: Vec<Cast>,
+    /// Whether columns stand in another order than in the base.
+    pub(crate) reordered: bool,
     /// What makes the original of the file that the recipe leads to.
     pub(crate) patch: Option<Vec<u8>>,
 }
@@ -109,6 +113,13 @@ impl SplitHeader {
         for count in [rows, referenced, moved, edited, new] {
             put_number(&mut plain, count);
         }
+        plain.push(u8::from(self.reordered));
+        put_number(&mut plain, self.casts.len() as u64);
+        for cast in &self.casts {
+            put_number(&mut plain, u64::from(cast.column));
+            plain.extend_from_slice(&[cast.types.0, cast.types.1]);
+        }
+        plain.extend_from_slice(&self.plan.shares);
         let mut coder = Encoder::new();
         TextModel::new(1 << 12).text(&mut coder, 0, &plain, MAX_HEADER);
         let coded = coder.finish();
@@ -147,7 +158,7 @@ impl SplitHeader {
         for _ in 0..reader.count()? {
             columns.push(reader.string()?);
         }
-        let plan = Plan::read(&mut reader)?;
+        let mut plan = Plan::read(&mut reader)?;
         if plan.columns.len() != columns.len() && body != Body::Bytes {
             return None;
         }
@@ -166,6 +177,17 @@ impl SplitHeader {
             edited: reader.number()?,
             new: reader.number()?,
         };
+        let (mut reordered, mut casts) = (false, Vec::new());
+        // What follows is for reports; the first writers did not add it.
+        if reader.left() > 0 {
+            reordered = reader.byte()? == 1;
+            for _ in 0..reader.count()? {
+                let column = u32::try_from(reader.number()?).ok()?;
+                let types = (reader.byte()?, reader.byte()?);
+                casts.push(Cast { column, types });
+            }
+            plan.shares = reader.bytes(plan.columns.len())?.to_vec();
+        }
         Some(Self {
             name,
             format: *FORMATS.get(usize::from(format & 127))?,
@@ -180,6 +202,8 @@ impl SplitHeader {
             columns,
             dropped,
             counts,
+            casts,
+            reordered,
             patch: (!patch.is_empty()).then(|| patch.to_vec()),
         })
     }

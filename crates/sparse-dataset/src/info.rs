@@ -3,16 +3,20 @@
 use std::path::Path;
 
 use crate::artifact::{Artifact, FORMAT_VERSION};
-use crate::delta::{BlockDecoder, Setup};
+use crate::columnar::{Recipe, guarded, scales};
+use crate::delta::{BlockDecoder, Setup, Tally};
 use crate::error::Result;
-use crate::inputs::Base;
+use crate::header::Body;
 use crate::output::hex;
+use crate::plan::Scales;
 use crate::report::split_report;
 use crate::spec::{Example, Info};
 use crate::table::Record;
 
-/// Longer values are shown by their beginning.
+/// Bytes shown of a longer value.
 const SHOWN: usize = 160;
+/// Of those, bytes before the first that differs from the base's.
+const CONTEXT: usize = 40;
 
 /// What a delta holds, without its base.
 ///
@@ -40,95 +44,148 @@ pub fn info(delta: &Path) -> Result<Info> {
 /// When the delta or its base cannot be read, or do not belong together.
 pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
     let artifact = Artifact::open(delta)?;
-    let mut base = Base::open(base, artifact.base_options, Some(artifact.base_sha256))?;
+    let mut base = artifact.open_base(base)?;
     let mut found: Vec<Example> = Vec::new();
     artifact.each_split(|header, blocks, _| {
-        let mut plan = header.plan.clone();
-        plan.resolve(&mut base.rows.columns);
-        let names = base.rows.columns.names.clone();
-        let setup = Setup {
-            plan,
-            templates: header.templates.clone(),
-            model: header.model,
+        if header.body == Body::Bytes {
+            // Its rows were not cheaper than its bytes, and are not there.
+            return Ok(());
+        }
+        let scales = match &header.body {
+            Body::Columnar(recipe) => guarded(&artifact.path, || {
+                let recipe = Recipe::read(recipe).ok_or_else(|| artifact.damaged("recipe"))?;
+                Ok(scales(&recipe.schema))
+            })?,
+            _ => Scales::new(),
         };
+        let setup = Setup::new(
+            &header.plan,
+            &header.columns,
+            &scales,
+            header.templates.clone(),
+            header.model,
+            &mut base.rows,
+        );
+        let headers = base.rows.headers();
         let mut decoder = BlockDecoder::new(setup, &mut base.rows)?;
-        let mut row = 0;
-        let mut next = 0;
+        let mut tally = Tally::default();
         let first = found.len();
         let mut buffer = Vec::new();
         for (index, count) in blocks.rows().enumerate() {
             let block = blocks.read(index, &mut buffer)?;
-            let complete = decoder.block(block, count, &mut base.rows, |_, rows, reference| {
-                let what = match reference {
-                    _ if rows.own.own == 0 => return Ok(()),
-                    None => "new",
-                    Some(_) if rows.edited_cells > 0 => "edited",
-                    Some((at, _)) if at != next => "moved",
-                    Some(_) => "kept",
-                };
-                next = reference.map_or(next, |(at, _)| at + 1);
-                if found[first..].iter().all(|example| example.what != what) {
-                    let cells = differences(
-                        &rows.own,
-                        reference.map(|(_, base)| base),
-                        &header.columns,
-                        &names,
-                    );
-                    let base_row = reference.map(|(at, _)| u64::from(at));
-                    found.push(Example {
-                        split: header.name.clone(),
-                        what,
-                        row,
-                        base_row,
-                        cells,
-                    });
-                }
-                row += 1;
-                Ok(())
-            })?;
+            let complete =
+                decoder.block(block, count, &mut base.rows, |setup, rows, reference| {
+                    if rows.own.own == 0 {
+                        return Ok(());
+                    }
+                    let edited = reference.is_some_and(|(_, base)| setup.is_edited(rows, base));
+                    let row = tally.counts.rows;
+                    let what = tally.row(reference.map(|(at, _)| at), edited);
+                    if found[first..].iter().all(|example| example.what != what) {
+                        let base = reference.map(|(_, base)| base);
+                        found.push(Example {
+                            split: header.name.clone(),
+                            what,
+                            row,
+                            base_row: reference.map(|(at, _)| {
+                                // A header line is no row to a person.
+                                let before = headers.partition_point(|&header| header < at);
+                                u64::from(at) - before as u64
+                            }),
+                            cells: differences(setup, &rows.own, base, &header.columns),
+                        });
+                    }
+                    Ok(())
+                })?;
             complete.ok_or_else(|| artifact.damaged("block of rows"))?;
         }
+        base.rows.set_unused(decoder.into_unused());
         Ok(())
     })?;
     Ok(found)
 }
 
-fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
-    if bytes.len() > SHOWN {
-        format!("{text}...")
+/// A value; of one that is long, from where it matters.
+fn shown(bytes: &[u8], from: usize) -> String {
+    let is_start = |at: &usize| bytes.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
+    let from = (0..=from.min(bytes.len()))
+        .rev()
+        .find(is_start)
+        .unwrap_or(0);
+    let end = (from + SHOWN).min(bytes.len());
+    let end = (from..=end).rev().find(is_start).unwrap_or(end);
+    let text = String::from_utf8_lossy(&bytes[from..end]);
+    let before = if from > 0 { "..." } else { "" };
+    let after = if end < bytes.len() { "..." } else { "" };
+    format!("{before}{text}{after}")
+}
+
+/// Where to show two values from, so that their first difference is seen.
+fn window(one: &[u8], other: &[u8]) -> usize {
+    let same = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    if same + CONTEXT < SHOWN {
+        0
     } else {
-        text.into_owned()
+        same - CONTEXT
     }
 }
 
-/// The cells that differ from those of the same column of the base.
+/// The cells that differ from those they go back to in the base.
 fn differences(
+    setup: &Setup,
     own: &Record,
     base: Option<&Record>,
     columns: &[String],
-    base_names: &[String],
 ) -> Vec<(String, Option<String>, String)> {
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let mut out = Vec::new();
     for &cell in own.cells() {
         let Some(name) = columns.get(cell.column as usize) else {
             continue;
         };
-        let place = base_names
-            .iter()
-            .position(|base_name| base_name == name)
-            .or_else(|| {
-                base_names
-                    .iter()
-                    .position(|base_name| last(base_name) == last(name))
-            });
-        let before = place
-            .and_then(|place| base?.get(place))
-            .map(|(_, bytes)| bytes);
-        if before != Some(own.bytes(cell)) {
-            out.push((name.clone(), before.map(shown), shown(own.bytes(cell))));
+        let value = (cell.kind, own.bytes(cell));
+        let counterpart = setup.counterpart(cell.column);
+        let before = counterpart.and_then(|counterpart| {
+            let cell = base?.get(counterpart.base as usize)?;
+            Some((cell, counterpart.same(cell, value)))
+        });
+        match before {
+            Some((_, true)) => {}
+            Some(((_, before), false)) => {
+                let from = window(before, value.1);
+                out.push((
+                    name.clone(),
+                    Some(shown(before, from)),
+                    shown(value.1, from),
+                ));
+            }
+            None => out.push((name.clone(), None, shown(value.1, 0))),
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_difference_is_seen() {
+        let before = "\u{e9}".repeat(200) + "one" + &"x".repeat(300);
+        let after = before.replace("one", "two");
+        let from = window(before.as_bytes(), after.as_bytes());
+        let (before, after) = (
+            shown(before.as_bytes(), from),
+            shown(after.as_bytes(), from),
+        );
+        assert_ne!(before, after);
+        for text in [before, after] {
+            assert!(
+                text.starts_with("...\u{e9}") && text.ends_with("x..."),
+                "{text}"
+            );
+            assert!(text.len() <= SHOWN + 6);
+        }
+        assert_eq!(shown(b"short", 0), "short");
+        assert_eq!(window(b"abc", b"abd"), 0);
+    }
 }

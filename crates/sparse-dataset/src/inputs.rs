@@ -7,38 +7,82 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::bytes;
-use crate::columnar::{guarded, read_rows};
+use crate::columnar::{self, guarded, read_rows, scales};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
-use crate::table::{Rows, Source, TextOptions};
+use crate::table::{Memory, Rows, Source, TextOptions};
 
-/// The data files that a path names, by name.
-pub(crate) fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
-    if !path.is_dir() {
+/// Folders in folders are looked into so far.
+const DEPTH: usize = 16;
+
+/// A data file and what the delta calls it: its path within the folder, with
+/// `/` between the parts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DataFile {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+}
+
+/// The data files that a path names, in order, and the names of what else is in
+/// the folder.
+#[derive(Debug, Default)]
+pub(crate) struct DataFiles {
+    pub(crate) files: Vec<DataFile>,
+    pub(crate) skipped: Vec<String>,
+}
+
+impl DataFiles {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let mut found = Self::default();
+        if path.is_dir() {
+            found.add_folder(path, "", 0)?;
+            if found.files.is_empty() {
+                return Err(Error::EmptyFolder {
+                    path: path.to_owned(),
+                });
+            }
+            found.files.sort();
+            found.skipped.sort();
+            return Ok(found);
+        }
         // A missing file is reported as such, not by its extension.
         std::fs::metadata(path).map_err(Error::io(path))?;
         Format::of(path)?;
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
-        let file = entry.map_err(Error::io(path))?.path();
-        if file.is_file() && Format::of(&file).is_ok() {
-            files.push(file);
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::EmptyFolder {
+        found.files.push(DataFile {
             path: path.to_owned(),
+            name: name_of(path),
         });
+        Ok(found)
     }
-    files.sort();
-    Ok(files)
+
+    /// Hidden folders, and those that are links, are left out.
+    fn add_folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> Result<()> {
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let entry = entry.map_err(Error::io(folder))?;
+            let path = entry.path();
+            let name = format!("{prefix}{}", name_of(&path));
+            let is_folder = entry.file_type().map_err(Error::io(&path))?.is_dir();
+            if is_folder && depth < DEPTH && !name_of(&path).starts_with('.') {
+                self.add_folder(&path, &format!("{name}/"), depth + 1)?;
+            } else if path.is_file() && Format::of(&path).is_ok() {
+                self.files.push(DataFile { path, name });
+            } else {
+                self.skipped.push(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// A base, opened.
 pub(crate) struct Base {
+    pub(crate) path: PathBuf,
     pub(crate) rows: Rows,
     pub(crate) sha256: [u8; 32],
     files: Vec<PathBuf>,
@@ -51,11 +95,12 @@ impl Base {
         options: TextOptions,
         expected: Option<[u8; 32]>,
     ) -> Result<Self> {
+        let mut memory = Memory::of_base();
         let mut sources = Vec::new();
         let mut all = Sha256::new();
         let mut sha256 = [0; 32];
-        for file in data_files(path)? {
-            let (source, digest) = Source::open(&file)?;
+        for file in DataFiles::of(path)?.files {
+            let (source, digest) = Source::open(&file.path, &mut memory)?;
             all.update(digest);
             sha256 = digest;
             sources.push(source);
@@ -71,29 +116,27 @@ impl Base {
                 found: hex(&sha256),
             });
         }
+        let base = path.to_owned();
         let files = sources.iter().map(|source| source.path.clone()).collect();
         let mut rows = Rows::default();
-        let mut first: Option<(PathBuf, String)> = None;
+        let mut seen: Vec<(PathBuf, Declared)> = Vec::new();
         for source in sources {
             let path = source.path.clone();
-            let Some(found) = add_file(&mut rows, source, options, true)? else {
+            let Some(declared) = add_file(&mut rows, source, options, true, &mut memory)? else {
                 continue;
             };
-            match &first {
-                Some((first, expected)) if *expected != found => {
-                    let (first, expected) = (first.clone(), expected.clone());
-                    return Err(Error::MixedSchemas {
-                        path,
-                        first,
-                        expected,
-                        found,
-                    });
-                }
-                Some(_) => {}
-                None => first = Some((path, found)),
+            if let Some((first, expected, found)) = differs(&seen, &declared) {
+                return Err(Error::MixedSchemas {
+                    path,
+                    first,
+                    expected,
+                    found,
+                });
             }
+            seen.push((path, declared));
         }
         Ok(Self {
+            path: base,
             rows,
             sha256,
             files,
@@ -118,26 +161,89 @@ impl Base {
     }
 }
 
+/// The columns that a file declares.
+pub(crate) struct Declared {
+    names: String,
+    /// With their types, where the format has any.
+    typed: Option<String>,
+}
+
+impl Declared {
+    pub(crate) fn names(names: &[String]) -> Self {
+        Self {
+            names: names.join(", "),
+            typed: None,
+        }
+    }
+}
+
+/// The first file that declares other columns, with what it and the new one
+/// declare. Types are compared where both have any.
+fn differs(seen: &[(PathBuf, Declared)], new: &Declared) -> Option<(PathBuf, String, String)> {
+    seen.iter().find_map(|(path, first)| {
+        let (expected, found) = match (&first.typed, &new.typed) {
+            (Some(expected), Some(found)) => (expected, found),
+            _ => (&first.names, &new.names),
+        };
+        (expected != found).then(|| (path.clone(), expected.clone(), found.clone()))
+    })
+}
+
 /// Adds a file's rows. Gives its columns where the format declares them.
 pub(crate) fn add_file(
     rows: &mut Rows,
     source: Source,
     options: TextOptions,
     fill: bool,
-) -> Result<Option<String>> {
+    memory: &mut Memory,
+) -> Result<Option<Declared>> {
     let format = Format::of(&source.path)?;
     if format.is_text() {
         // A delimited file declares its columns; JSON objects need not agree.
-        return rows.add_text(source, format, options, fill);
+        return rows.add_text(source, format, options, fill, memory);
     }
     let path = source.path.clone();
     drop(source);
-    let (stored, columns, schema) = guarded(&path, || read_rows(&path))?;
-    rows.add_stored(stored, columns, &path)?;
-    let names: Vec<String> = schema
+    let read = || match columnar::is_supported(&path)? {
+        true => read_rows(&path, memory.left()).map(Some),
+        false => Ok(None),
+    };
+    // Rows of types that are not read are none: such a file is bytes.
+    let Some((stored, columns, schema)) = guarded(&path, read)? else {
+        return Ok(None);
+    };
+    rows.add_stored(stored, columns, &path, memory)?;
+    rows.scales.extend(scales(&schema));
+    let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+    let typed = schema
         .fields()
         .iter()
-        .map(|field| format!("{}: {}", field.name(), field.data_type()))
-        .collect();
-    Ok(Some(names.join(", ")))
+        .map(|field| format!("{}: {}", field.name(), field.data_type()));
+    Ok(Some(Declared {
+        typed: Some(typed.collect::<Vec<_>>().join(", ")),
+        ..Declared::names(&names)
+    }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_in_folders_are_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        for name in ["data/test.jsonl", "train.csv", "README.md", ".cache/x.json"] {
+            put(name);
+        }
+        let found = DataFiles::of(folder.path()).unwrap();
+        let names: Vec<String> = found.files.into_iter().map(|file| file.name).collect();
+        assert_eq!(names, ["data/test.jsonl", "train.csv"]);
+        assert_eq!(found.skipped, [".cache", "README.md"]);
+    }
 }

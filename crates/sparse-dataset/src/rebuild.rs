@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::header::{Body, SplitHeader};
 use crate::inputs::Base;
 use crate::output::Output;
+use crate::plan::Scales;
 use crate::spec::{Progress, step};
 use crate::text::Layout;
 
@@ -121,17 +122,18 @@ pub(crate) fn rebuild(
             .ok_or_else(|| damaged(artifact, "patch"));
     }
     let base = &mut base.rows;
-    let mut plan = header.plan.clone();
-    plan.resolve(&mut base.columns);
-    let setup = Setup {
-        plan,
-        templates: header.templates.clone(),
-        model: header.model,
-    };
+    let setup = Setup::new(
+        &header.plan,
+        &header.columns,
+        &Scales::new(),
+        header.templates.clone(),
+        header.model,
+        base,
+    );
     let mut decoder = BlockDecoder::new(setup, base)?;
     let mut buffer = Vec::new();
     let nonsense = || damaged(artifact, "block of rows");
-    match (&header.body, &header.layout) {
+    let rebuilt = match (&header.body, &header.layout) {
         (Body::Text, Some(layout)) => {
             let alike = base.escapes_as(layout);
             let mut written = 0u64;
@@ -189,7 +191,9 @@ pub(crate) fn rebuild(
             }
         }
         _ => Err(damaged(artifact, "layout")),
-    }
+    };
+    base.set_unused(decoder.into_unused());
+    rebuilt
 }
 
 /// Spells a row as it stood in the file. `alike` says that strings which stand

@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use crate::artifact::Artifact;
 use crate::error::{Error, Result};
 use crate::header::SplitHeader;
-use crate::inputs::Base;
 use crate::output::{Output, hex};
 use crate::rebuild::{Check, rebuild};
 use crate::spec::Progress;
@@ -37,11 +36,13 @@ pub fn reconstruct(
     progress: &dyn Progress,
 ) -> Result<ReconstructReport> {
     let artifact = Artifact::open(delta)?;
-    let mut base = open_base(base, &artifact)?;
+    let mut base = artifact.open_base(base)?;
     let into_folder = artifact.splits != 1 || output.is_dir();
     if into_folder {
         std::fs::create_dir_all(output).map_err(Error::io(output))?;
     }
+    // Dropped after the files: folders that are empty then go.
+    let mut folders = Folders::default();
     let mut done: Vec<Output> = Vec::new();
     let mut report = ReconstructReport {
         files: Vec::new(),
@@ -50,7 +51,9 @@ pub fn reconstruct(
     };
     artifact.each_split(|header, blocks, _| {
         let target = if into_folder {
-            output.join(plain_name(&artifact, header)?)
+            let target = output.join(plain_name(&artifact, header)?);
+            folders.create(target.parent().unwrap_or(output))?;
+            target
         } else {
             output.to_owned()
         };
@@ -83,7 +86,7 @@ pub fn reconstruct(
 /// The first problem found.
 pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Result<()> {
     let artifact = Artifact::open(delta)?;
-    let mut base = base.map(|base| open_base(base, &artifact)).transpose()?;
+    let mut base = base.map(|base| artifact.open_base(base)).transpose()?;
     artifact.each_split(|header, blocks, _| {
         let Some(base) = &mut base else { return Ok(()) };
         let mut check = Check(Sha256::new());
@@ -92,16 +95,39 @@ pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Res
     })
 }
 
-fn open_base(path: &Path, artifact: &Artifact) -> Result<Base> {
-    Base::open(path, artifact.base_options, Some(artifact.base_sha256))
+/// Folders that were created.
+#[derive(Default)]
+struct Folders(Vec<PathBuf>);
+
+impl Folders {
+    /// Creates a folder and those around it.
+    fn create(&mut self, folder: &Path) -> Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        if let Some(around) = folder.parent() {
+            self.create(around)?;
+        }
+        std::fs::create_dir(folder).map_err(Error::io(folder))?;
+        self.0.push(folder.to_owned());
+        Ok(())
+    }
 }
 
-/// A split's name must not lead out of the folder.
+impl Drop for Folders {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            // Those that hold a rebuilt file stay: they are not empty.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// A split's name must not lead out of the folder: each of its parts names a
+/// file or folder.
 fn plain_name<'a>(artifact: &Artifact, header: &'a SplitHeader) -> Result<&'a str> {
-    let plain = Path::new(&header.name)
-        .file_name()
-        .is_some_and(|name| name == header.name.as_str());
-    if plain {
+    let plain = |part: &str| Path::new(part).file_name().is_some_and(|name| name == part);
+    if header.name.split('/').all(plain) {
         Ok(&header.name)
     } else {
         Err(artifact.damaged("name of a split"))

@@ -103,14 +103,23 @@ pub struct SplitReport {
     pub rows_referenced: u64,
     /// Of those, rows that come earlier in the base than the row before.
     pub rows_moved: u64,
-    /// Of those, rows in which a cell is an edit of the base's.
+    /// Of those, rows in which a cell has another value than in the base.
     pub rows_edited: u64,
     /// Rows without a base row.
     pub rows_new: u64,
-    /// Columns that the base does not have.
+    /// Columns that the base neither has nor leads to.
     pub columns_added: Vec<String>,
-    /// Columns of the base that are gone.
+    /// Columns of the base that are gone, under any name.
     pub columns_dropped: Vec<String>,
+    /// Columns of the base that are there under another name, with that name.
+    pub columns_renamed: Vec<(String, String)>,
+    /// Columns that follow from others for most rows, with those.
+    pub columns_computed: Vec<(String, Vec<String>)>,
+    /// Columns whose values are of another type than in the base: the types
+    /// before and after.
+    pub columns_cast: Vec<(String, &'static str, &'static str)>,
+    /// Whether columns stand in another order than in the base.
+    pub columns_reordered: bool,
     /// How each column follows from others, in words.
     pub column_rules: Vec<String>,
 }
@@ -127,6 +136,8 @@ pub struct CompressReport {
     pub byte_exact: bool,
     /// Per file.
     pub splits: Vec<SplitReport>,
+    /// What else is in the derivative's folder, and not in the delta.
+    pub skipped: Vec<String>,
 }
 
 /// What a delta says about itself.

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use crate::artifact::{Blocks, NewBlocks};
 use crate::bytes;
-use crate::columnar::{Recipe, equal_files, guarded};
+use crate::columnar::{Recipe, equal_files, guarded, is_supported};
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::header::{Body, SplitHeader};
-use crate::inputs::{Base, add_file};
+use crate::inputs::{Base, DataFile, add_file};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::rebuild::rebuild;
 use crate::spec::{CompressSpec, Effort, Progress, step};
-use crate::table::{Rows, Source};
+use crate::table::{Memory, Rows, Source};
 use crate::text::Template;
 use crate::wire::{put_bytes, put_number};
 
@@ -56,19 +56,21 @@ impl Split {
     }
 }
 
-/// Compresses the file at `path`, beside the artifact that it goes into.
+/// Compresses a file, beside the artifact that it goes into.
 pub(crate) fn compress_split(
     base: &mut Base,
     base_hashes: &HashMatrix,
-    path: &Path,
+    file: &DataFile,
     spec: &CompressSpec,
     artifact: &Output,
     progress: &dyn Progress,
 ) -> Result<Split> {
-    let (source, sha256) = Source::open(path)?;
-    let file = source.clone();
+    let path = file.path.as_path();
+    let mut memory = Memory::of_split();
+    let (source, sha256) = Source::open(path, &mut memory)?;
+    let whole = source.clone();
     let mut rows = Rows::default();
-    add_file(&mut rows, source, spec.text(), false)?;
+    add_file(&mut rows, source, spec.text(), false, &mut memory)?;
     let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
     let dropped = base
         .rows
@@ -85,14 +87,15 @@ pub(crate) fn compress_split(
         ),
         None => (None, vec![Template::columnar(decided.columns.len())]),
     };
-    let mut resolved = decided.plan.clone();
-    resolved.resolve(&mut base.rows.columns);
-    let setup = Setup {
-        plan: resolved,
-        templates: templates.clone(),
-        model: decided.model,
-    };
-    let levels = Levels::new(spec.effort, file.len);
+    let setup = Setup::new(
+        &decided.plan,
+        &decided.columns,
+        &rows.scales,
+        templates.clone(),
+        decided.model,
+        &mut base.rows,
+    );
+    let levels = Levels::new(spec.effort, whole.len);
     let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
     let mut blocks = NewBlocks::default();
     let total = decided.references.len() as u64;
@@ -103,14 +106,12 @@ pub(crate) fn compress_split(
         blocks.push(references.len() as u32, &block, path)?;
         first += references.len() as u32;
     }
+    let (counts, unused) = (encoder.counts(), encoder.into_unused());
+    let before = base.rows.unused();
     let header = SplitHeader {
-        name: path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        name: file.name.clone(),
         format: Format::of(path)?,
-        bytes: file.len,
+        bytes: whole.len,
         sha256,
         byte_exact: true,
         body: Body::Text,
@@ -120,7 +121,9 @@ pub(crate) fn compress_split(
         templates,
         columns: decided.columns,
         dropped,
-        counts: encoder.counts,
+        counts,
+        casts: decided.casts,
+        reordered: decided.reordered,
         patch: None,
     };
     drop(rows);
@@ -129,17 +132,20 @@ pub(crate) fn compress_split(
         blocks: blocks.finish(path)?,
     };
     let comes_back = split.header.format.is_text()
-        || columnar_body(&mut split, path, base, spec, artifact, progress)?;
+        || guarded(path, || is_supported(path))?
+            && columnar_body(&mut split, path, base, spec, artifact, progress)?;
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back { split.len() } else { u64::MAX };
     // Where rows are clearly smaller, the slow setting is not worth its time.
-    if comes_back && bytes::quickly_exceeds(&file, most * HARDER, progress)? {
-        return Ok(split);
-    }
-    match as_bytes(&split, &file, sha256, base, level, most, progress)? {
-        Some(smaller) => Ok(smaller),
-        None => Ok(split),
-    }
+    let smaller = if comes_back && bytes::quickly_exceeds(&whole, most * HARDER, progress)? {
+        None
+    } else {
+        as_bytes(&split, &whole, sha256, base, level, most, progress)?
+    };
+    // Bytes use no rows.
+    let is_bytes = smaller.is_some();
+    base.rows.set_unused(if is_bytes { before } else { unused });
+    Ok(smaller.unwrap_or(split))
 }
 
 /// The file as bytes where that takes less than `most`: a delta is never much
@@ -162,6 +168,8 @@ fn as_bytes(
         plan: Plan::default(),
         templates: Vec::new(),
         columns: Vec::new(),
+        casts: Vec::new(),
+        reordered: false,
         patch: None,
         ..split.header.clone()
     };
@@ -187,7 +195,7 @@ fn columnar_body(
     let Split { header, blocks } = split;
     let recipe = guarded(file, || Recipe::of(file)?.write(file))?;
     header.body = Body::Columnar(recipe);
-    let mut rebuilt = Output::create(&artifact.beside(&header.name))?;
+    let mut rebuilt = Output::create(&artifact.beside("rebuilt"))?;
     rebuild(file, header, blocks, base, &mut rebuilt, progress)?;
     let found = rebuilt.digest();
     if found == header.sha256 {
@@ -200,7 +208,7 @@ fn columnar_body(
     if !spec.logical && header.bytes <= bytes::LARGEST {
         let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
         let small = header.bytes / 50 + blocks.bytes() / 4;
-        let (original, _) = Source::open(file)?;
+        let original = Source::unread(file)?;
         if let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
             let patch = patch.finish(file)?;
             header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());

@@ -56,6 +56,27 @@ fn malformed_lines_are_named() {
 }
 
 #[test]
+fn lines_end_at_cr_too() {
+    assert_eq!(
+        refusal("d.csv", b"a,b\r1,a\r2,b\r3\r4,d\r"),
+        "/d.csv: line 4: expected as many fields as the header, found \"3\\r\""
+    );
+    assert_eq!(
+        refusal("d.csv", b"a,b\r\n1,a\r\n3\r\n"),
+        "/d.csv: line 3: expected as many fields as the header, found \"3\\r\\n\""
+    );
+}
+
+#[test]
+fn lines_of_json_may_start_with_a_byte_order_mark() {
+    let bytes = b"\xef\xbb\xbf{\"id\": 1}\n{\"id\": 2}\n";
+    let base = gsm8k();
+    let spec = CompressSpec::default();
+    common::round_trip(("b.jsonl", base.as_bytes()), ("d.json", bytes), &spec);
+    common::round_trip(("b.json", bytes), ("d.json", bytes), &spec);
+}
+
+#[test]
 fn duplicate_columns_are_named() {
     assert_eq!(
         refusal("d.csv", b"a,b,a\n1,2,3\n"),
@@ -73,6 +94,17 @@ fn damaged_columnar_files_are_refused() {
         refusal("d.parquet", b"PAR1 this is not a Parquet file PAR1").starts_with("/d.parquet: ")
     );
     assert!(refusal("d.arrow", b"ARROW1\0\0 nor is this an Arrow file").starts_with("/d.arrow: "));
+}
+
+#[test]
+fn dictionaries_that_unfold_to_too_much_are_refused() {
+    // 313 bytes whose 1,024 rows are one value of 2 MB.
+    let bomb = include_bytes!("data/value_of_2_mb_in_1024_rows.parquet");
+    let said = refusal("d.parquet", bomb);
+    assert!(
+        said.starts_with("/d.parquet: what the rows unfold to is "),
+        "{said}"
+    );
 }
 
 #[test]
@@ -98,6 +130,8 @@ fn malformed_lines_can_be_kept_as_they_are() {
             b"{\"a\":1}\n{broken\n{\"a\":1,\"a\":2}\n".as_slice(),
         ),
         ("d.csv", b"a,b\n1,2\n3\n4,5,6\n"),
+        // A quote without a partner.
+        ("d.tsv", b"a\tb\n1\t\"two\n3\tfour\n5\tsix"),
     ] {
         common::round_trip(("base.jsonl", gsm8k().as_bytes()), (name, bytes), &spec);
         common::round_trip((name, bytes), (name, bytes), &spec);

@@ -306,6 +306,33 @@ fn every_type_in_other_row_groups_and_codecs_comes_back() {
 }
 
 #[test]
+fn a_dotted_name_may_stand_beside_a_struct() {
+    let numbers = || Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef;
+    let inner = StructArray::from(vec![(
+        Arc::new(Field::new("b", DataType::Int32, true)),
+        numbers(),
+    )]);
+    let inner: ArrayRef = Arc::new(inner);
+    let batch = RecordBatch::try_from_iter([("a.b", numbers()), ("a", inner)]).unwrap();
+    let folder = Folder::new();
+    let path = folder.0.join("d.parquet");
+    write_parquet(&path, &batch, Compression::UNCOMPRESSED, 10);
+    exact(&folder, &path, &path);
+}
+
+#[test]
+fn types_without_cells_stay_bytes() {
+    let ends = Int32Array::from(vec![2, 3]);
+    let values = StringArray::from(vec!["a", "b"]);
+    let runs: ArrayRef = Arc::new(RunArray::try_new(&ends, &values).unwrap());
+    let batch = RecordBatch::try_from_iter([("r", runs)]).unwrap();
+    let folder = Folder::new();
+    let path = folder.0.join("d.arrow");
+    write_arrow(&path, &batch);
+    assert!(exact(&folder, &path, &path));
+}
+
+#[test]
 fn empty_files_come_back() {
     let batch = every_type();
     let folder = Folder::new();

@@ -3,8 +3,16 @@
 
 mod common;
 
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_ipc::writer::FileWriter;
 use common::{gsm8k, round_trip};
+use parquet::arrow::ArrowWriter;
 use sparse_dataset::{CompressSpec, Effort};
+
+/// Names and contents of files.
+type Cases = Vec<(&'static str, String)>;
 
 /// Magic, digests, checksum, and a description of some columns.
 const OVERHEAD: u64 = 300;
@@ -28,18 +36,21 @@ fn limit(derivative: &[u8]) -> u64 {
     zstd + zstd / 100 + OVERHEAD
 }
 
-#[test]
-fn whatever_the_derivative_holds() {
-    let rows = |row: &dyn Fn(u64) -> String| (0..2_000).map(row).collect::<String>();
-    let words = |n: u64| {
-        let of = |k: u64| {
-            [
-                "river", "stone", "seven", "light", "of", "and", "walks", "to",
-            ][(n * 31 + k * k * 7) as usize % 8]
-        };
-        (0..12).map(of).collect::<Vec<_>>().join(" ")
+fn rows(row: &dyn Fn(u64) -> String) -> String {
+    (0..2_000).map(row).collect()
+}
+
+fn words(n: u64) -> String {
+    let of = |k: u64| {
+        [
+            "river", "stone", "seven", "light", "of", "and", "walks", "to",
+        ][(n * 31 + k * k * 7) as usize % 8]
     };
-    let cases: Vec<(&str, String)> = vec![
+    (0..12).map(of).collect::<Vec<_>>().join(" ")
+}
+
+fn noisy() -> Cases {
+    vec![
         (
             "noise.jsonl",
             rows(&|n| format!("{{\"data\": \"{}\"}}\n", noise(90, n))),
@@ -60,6 +71,11 @@ fn whatever_the_derivative_holds() {
                     )
                 }),
         ),
+    ]
+}
+
+fn text() -> Cases {
+    vec![
         (
             "text.jsonl",
             rows(&|n| format!("{{\"id\": {n}, \"text\": \"{}\"}}\n", words(n))),
@@ -78,6 +94,11 @@ fn whatever_the_derivative_holds() {
             "same.jsonl",
             rows(&|_| "{\"text\": \"always the same words, line after line\"}\n".to_owned()),
         ),
+    ]
+}
+
+fn repeats_and_shapes() -> Cases {
+    vec![
         (
             "cycle.jsonl",
             rows(&|n| format!("{{\"id\": \"{}\"}}\n", noise(40, n % 50))),
@@ -96,24 +117,83 @@ fn whatever_the_derivative_holds() {
                 )
             }),
         ),
-        ("real.jsonl", gsm8k()),
-        ("empty.jsonl", String::new()),
+    ]
+}
+
+fn others() -> Cases {
+    vec![("real.jsonl", gsm8k()), ("empty.jsonl", String::new())]
+}
+
+/// The lines of `text.jsonl` and `noise.jsonl` in columns.
+fn columnar(name: &str) -> Vec<u8> {
+    let texts = StringArray::from_iter_values((0..2_000).map(words));
+    let noise = StringArray::from_iter_values((0..2_000).map(|n| noise(40, n)));
+    let numbers = Int64Array::from_iter_values((0..2_000).map(|n| n * 7_919 % 10_007));
+    let columns: [(&str, ArrayRef); 3] = [
+        ("text", Arc::new(texts)),
+        ("noise", Arc::new(noise)),
+        ("number", Arc::new(numbers)),
     ];
-    // A base that has nothing to do with them.
-    let base = b"{\"unrelated\": 1}\n{\"unrelated\": 2}\n";
-    for effort in [Effort::Small, Effort::Smallest] {
-        let spec = CompressSpec {
-            effort,
-            ..CompressSpec::default()
-        };
-        for (name, text) in &cases {
-            let report = round_trip(("base.jsonl", base), (name, text.as_bytes()), &spec);
-            let limit = limit(text.as_bytes());
-            assert!(
-                report.delta_bytes <= limit,
-                "{name}: {} bytes, at most {limit}",
-                report.delta_bytes
-            );
-        }
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut out = Vec::new();
+    if name.ends_with(".parquet") {
+        let mut writer = ArrowWriter::try_new(&mut out, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    } else {
+        let mut writer = FileWriter::try_new(&mut out, &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
     }
+    out
+}
+
+fn check(name: &str, bytes: &[u8], effort: Effort) {
+    // A base that has nothing to do with it.
+    let base = b"{\"unrelated\": 1}\n{\"unrelated\": 2}\n";
+    let spec = CompressSpec {
+        effort,
+        ..CompressSpec::default()
+    };
+    let report = round_trip(("base.jsonl", base), (name, bytes), &spec);
+    let limit = limit(bytes);
+    assert!(
+        report.delta_bytes <= limit,
+        "{name}: {} bytes, at most {limit}",
+        report.delta_bytes
+    );
+}
+
+fn check_all(cases: Vec<(&str, impl AsRef<[u8]>)>, effort: Effort) {
+    for (name, bytes) in cases {
+        check(name, bytes.as_ref(), effort);
+    }
+}
+
+/// A test of each effort, which run side by side.
+macro_rules! efforts {
+    ($($group:ident: $cases:expr;)*) => {$(
+        mod $group {
+            use super::*;
+
+            #[test]
+            fn high() {
+                check_all($cases, Effort::Small);
+            }
+
+            #[test]
+            fn highest() {
+                check_all($cases, Effort::Smallest);
+            }
+        }
+    )*};
+}
+
+efforts! {
+    of_noise: noisy();
+    of_text: text();
+    of_repeats_and_shapes: repeats_and_shapes();
+    of_others: others();
+    of_parquet: vec![("d.parquet", columnar("d.parquet"))];
+    of_arrow: vec![("d.arrow", columnar("d.arrow"))];
 }

@@ -143,6 +143,20 @@ fn pages_that_unfold_to_too_much_are_refused() {
 }
 
 #[test]
+fn dictionaries_that_unfold_to_too_much_are_refused() {
+    let desk = desk();
+    // 313 bytes whose 1,024 rows are one value of 2 MB.
+    let bomb = include_bytes!("../../sparse-dataset/tests/data/value_of_2_mb_in_1024_rows.parquet");
+    desk.put("bomb.parquet", bomb);
+    for line in [
+        "dataset compress base.jsonl bomb.parquet -o out",
+        "dataset compress bomb.parquet base.jsonl -o out",
+    ] {
+        refused(&desk, line, "bomb.parquet: what the rows unfold to is ");
+    }
+}
+
+#[test]
 fn unusual_bytes_come_back() {
     let desk = desk();
     let cases: [(&str, &[u8]); 9] = [

@@ -3,7 +3,9 @@
 
 /// The set of unused rows `0..size`, as a bitmap under a Fenwick tree of
 /// 512-row blocks (4 bytes for 512 rows, so ten million rows take 1.3 MB).
+#[derive(Clone)]
 pub(crate) struct Remaining {
+    size: u32,
     words: Vec<u64>,
     tree: Vec<u32>,
     left: u32,
@@ -13,6 +15,7 @@ const BLOCK_WORDS: usize = 8;
 
 impl Remaining {
     pub(crate) fn new(size: u32) -> Self {
+        let rows = size;
         let size = size as usize;
         let mut words = vec![u64::MAX; size.div_ceil(64)];
         if let Some(last) = words.last_mut()
@@ -32,10 +35,16 @@ impl Remaining {
             }
         }
         Self {
+            size: rows,
             words,
             tree,
-            left: size as u32,
+            left: rows,
         }
+    }
+
+    /// The number of rows, used or not.
+    pub(crate) fn size(&self) -> u32 {
+        self.size
     }
 
     pub(crate) fn left(&self) -> u32 {

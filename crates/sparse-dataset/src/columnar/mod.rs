@@ -1,7 +1,9 @@
 //! Parquet and Arrow: typed columns to cells and back.
 
+mod batch;
 mod build;
 mod dictionaries;
+mod messages;
 mod output;
 mod pages;
 mod read;
@@ -14,12 +16,15 @@ pub(crate) use output::ColumnarOutput;
 pub(crate) use read::{batches as batches_as_written, equal_files, keeps_dictionaries, read_rows};
 pub(crate) use recipe::Recipe;
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Fields, IntervalUnit, Schema};
 
 use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::plan::Scales;
 
 /// Runs the Parquet and Arrow readers, which panic on some damaged files, and
 /// turns that into an error.
@@ -36,22 +41,79 @@ pub(crate) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Resul
 /// The names of a schema's columns as the tables see them: structs are taken
 /// apart, a nullable one has a column for whether it is there.
 pub(crate) fn leaves(schema: &Schema) -> Vec<String> {
-    let mut out = Vec::new();
-    for field in schema.fields() {
-        push_leaves(field, "", &mut out);
+    let named = |name: fn(&Field) -> String| {
+        let mut out = Vec::new();
+        for field in schema.fields() {
+            push_leaves(field, "", name, &mut out);
+        }
+        out
+    };
+    let plain = named(|field| field.name().clone());
+    let distinct: HashSet<&String> = plain.iter().collect();
+    if distinct.len() == plain.len() {
+        return plain;
     }
+    // `a.b` may stand beside the member `b` of a struct `a`.
+    named(|field| field.name().replace('.', "\\."))
+}
+
+/// Whether all columns of a file are of types that rows can be made of. Those of
+/// other files stay bytes.
+pub(crate) fn is_supported(path: &Path) -> Result<bool> {
+    let (schema, _) = batches_as_written(path, Format::of(path)?)?;
+    let fields = schema.fields();
+    Ok(fields.iter().all(|field| has_cells(field.data_type())))
+}
+
+fn has_cells(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::ListView(_)
+        | DataType::LargeListView(_)
+        | DataType::RunEndEncoded(..)
+        | DataType::Union(..)
+        | DataType::Interval(IntervalUnit::DayTime | IntervalUnit::MonthDayNano) => false,
+        DataType::Struct(fields) => fields.iter().all(|field| has_cells(field.data_type())),
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => has_cells(field.data_type()),
+        DataType::Dictionary(_, value) => has_cells(value),
+        _ => true,
+    }
+}
+
+/// How many digits of the decimals in a schema stand behind the point.
+pub(crate) fn scales(schema: &Schema) -> Scales {
+    let mut out = Scales::new();
+    push_scales(schema.fields(), "", &mut out);
     out
 }
 
-fn push_leaves(field: &Field, prefix: &str, out: &mut Vec<String>) {
-    let name = format!("{prefix}{}", field.name());
+fn push_scales(fields: &Fields, prefix: &str, out: &mut Scales) {
+    for field in fields {
+        let name = format!("{prefix}{}", field.name());
+        match field.data_type() {
+            DataType::Struct(children) => push_scales(children, &format!("{name}."), out),
+            DataType::Decimal32(_, scale)
+            | DataType::Decimal64(_, scale)
+            | DataType::Decimal128(_, scale)
+            | DataType::Decimal256(_, scale) => {
+                out.insert(name, *scale);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn push_leaves(field: &Field, prefix: &str, named: fn(&Field) -> String, out: &mut Vec<String>) {
+    let name = format!("{prefix}{}", named(field));
     match field.data_type() {
         DataType::Struct(children) => {
             if field.is_nullable() {
                 out.push(name.clone());
             }
             for child in children {
-                push_leaves(child, &format!("{name}."), out);
+                push_leaves(child, &format!("{name}."), named, out);
             }
         }
         _ => out.push(name),

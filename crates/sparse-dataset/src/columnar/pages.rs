@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use parquet::basic::Compression;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::error::{Error, Result};
 use crate::table::Source;
@@ -17,58 +17,90 @@ pub(super) const MAX_PAGE: u64 = 512 << 20;
 const MAX_HEADER: u64 = 1 << 20;
 const MAX_DEPTH: usize = 16;
 
+/// Values of lists on one page: more are refused, as a few bytes can claim
+/// billions that are all the same.
+const MAX_VALUES: u64 = MAX_PAGE / 8;
+
 /// What a page's header says.
-#[derive(Debug, Default, PartialEq)]
-struct PageHeader {
-    unfolded: u64,
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct PageHeader {
+    /// 2 is a dictionary.
+    kind: u64,
+    pub(super) unfolded: u64,
     stored: u64,
     /// Leading bytes that are not compressed (levels of a version 2 page).
     plain: u64,
+    pub(super) values: u64,
+    encoding: u64,
 }
 
-/// Goes through the page headers of all column chunks.
-pub(super) fn check_pages(file: &Source, metadata: &ParquetMetaData) -> Result<()> {
-    let mut buffer = Vec::new();
-    for column in metadata
-        .row_groups()
-        .iter()
-        .flat_map(|group| group.columns())
-    {
-        let (start, length) = column.byte_range();
-        let end = start.checked_add(length).filter(|&end| end <= file.len);
-        let end = end.ok_or_else(|| damaged(&file.path, "a column chunk beyond the file's end"))?;
-        let mut at = start;
-        while at < end {
-            let head = file.read(at, (at + MAX_HEADER).min(end), &mut buffer)?;
-            let mut input = head;
-            let page = read_header(&mut input)
-                .ok_or_else(|| damaged(&file.path, "a page header that makes no sense"))?;
-            at += (head.len() - input.len()) as u64;
-            if page.unfolded > MAX_PAGE {
-                return Err(Error::TooLarge {
-                    path: file.path.clone(),
-                    what: format!("a page of column {}", column.column_path()),
-                    found: page.unfolded,
-                    limit: MAX_PAGE,
-                });
-            }
-            if page.stored > end - at || page.plain > page.stored {
-                return Err(damaged(&file.path, "a page beyond its column chunk"));
-            }
-            let packed = file.reader(at + page.plain, at + page.stored);
-            // These decoders do not stop at the size they are told.
-            let whole = match column.compression() {
-                Compression::GZIP(_) => fits(flate2::read::MultiGzDecoder::new(packed), &page),
-                Compression::BROTLI(_) => fits(brotli::Decompressor::new(packed, 1 << 16), &page),
-                _ => true,
-            };
-            if !whole {
-                return Err(damaged(&file.path, "a page that is larger than it says"));
-            }
-            at += page.stored;
-        }
+impl PageHeader {
+    pub(super) fn is_dictionary(&self) -> bool {
+        self.kind == 2
     }
-    Ok(())
+
+    /// Whether a value is told as the beginning of the one before and its rest.
+    pub(super) fn shares_prefixes(&self) -> bool {
+        self.encoding == 7
+    }
+}
+
+/// The pages of one column chunk.
+pub(super) type Pages = Vec<PageHeader>;
+
+/// Goes through the page headers of all column chunks; gives them by row group
+/// and column.
+pub(super) fn check_pages(file: &Source, metadata: &ParquetMetaData) -> Result<Vec<Vec<Pages>>> {
+    let groups = metadata.row_groups().iter();
+    let chunks = groups.map(|group| {
+        let columns = group.columns().iter();
+        columns.map(|column| check_chunk(file, column)).collect()
+    });
+    chunks.collect()
+}
+
+fn check_chunk(file: &Source, column: &ColumnChunkMetaData) -> Result<Pages> {
+    let mut buffer = Vec::new();
+    let mut pages = Vec::new();
+    let too_large = |what: &str, found, limit| Error::TooLarge {
+        path: file.path.clone(),
+        what: format!("{what} of column {}", column.column_path()),
+        found,
+        limit,
+    };
+    let (start, length) = column.byte_range();
+    let end = start.checked_add(length).filter(|&end| end <= file.len);
+    let end = end.ok_or_else(|| damaged(&file.path, "a column chunk beyond the file's end"))?;
+    let mut at = start;
+    while at < end {
+        let head = file.read(at, (at + MAX_HEADER).min(end), &mut buffer)?;
+        let mut input = head;
+        let page = read_header(&mut input)
+            .ok_or_else(|| damaged(&file.path, "a page header that makes no sense"))?;
+        at += (head.len() - input.len()) as u64;
+        if page.unfolded > MAX_PAGE {
+            return Err(too_large("a page", page.unfolded, MAX_PAGE));
+        }
+        if column.column_descr().max_rep_level() > 0 && page.values > MAX_VALUES {
+            return Err(too_large("the values on a page", page.values, MAX_VALUES));
+        }
+        if page.stored > end - at || page.plain > page.stored {
+            return Err(damaged(&file.path, "a page beyond its column chunk"));
+        }
+        let packed = file.reader(at + page.plain, at + page.stored);
+        // These decoders do not stop at the size they are told.
+        let whole = match column.compression() {
+            Compression::GZIP(_) => fits(flate2::read::MultiGzDecoder::new(packed), &page),
+            Compression::BROTLI(_) => fits(brotli::Decompressor::new(packed, 1 << 16), &page),
+            _ => true,
+        };
+        if !whole {
+            return Err(damaged(&file.path, "a page that is larger than it says"));
+        }
+        at += page.stored;
+        pages.push(page);
+    }
+    Ok(pages)
 }
 
 fn damaged(path: &Path, what: &str) -> Error {
@@ -97,14 +129,17 @@ fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
     let mut page = PageHeader::default();
     fields(input, |field, kind, input| {
         match (field, kind) {
+            (1, 5) => page.kind = size(input)?,
             (2, 5) => page.unfolded = size(input)?,
             (3, 5) => page.stored = size(input)?,
-            (8, 12) => fields(input, |field, kind, input| {
-                if matches!((field, kind), (5 | 6, 5)) {
-                    page.plain += size(input)?;
-                    return Some(());
+            (5 | 7 | 8, 12) => fields(input, |inner, kind, input| {
+                match (field, inner, kind) {
+                    (_, 1, 5) => page.values = size(input)?,
+                    (5 | 7, 2, 5) | (8, 4, 5) => page.encoding = size(input)?,
+                    (8, 5 | 6, 5) => page.plain += size(input)?,
+                    _ => skip(kind, input, 1)?,
                 }
-                skip(kind, input, 1)
+                Some(())
             })?,
             _ => skip(kind, input, 0)?,
         }
@@ -205,9 +240,12 @@ mod tests {
         let mut input = bytes.as_slice();
         let found = read_header(&mut input);
         let expected = PageHeader {
+            kind: 3,
             unfolded: 300,
             stored: 100,
             plain: 6,
+            values: 1,
+            encoding: 0,
         };
         assert_eq!((found, input), (Some(expected), [99].as_slice()));
         for cut in 0..bytes.len() - 1 {

@@ -9,8 +9,10 @@ use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
 use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::batch::rows_together;
 use super::dictionaries::{each, has_dictionary, same};
 use super::leaves;
+use super::messages::check_messages;
 use super::pages::check_pages;
 use super::render::{is_null, kind_of, render};
 use crate::error::{Error, Result};
@@ -18,7 +20,9 @@ use crate::format::Format;
 use crate::table::{Kind, MAX_RECORD, Record, Source, StoredRows};
 use crate::text::Columns;
 
-const BATCH_ROWS: usize = 1024;
+/// What the rows of a file may unfold to: so much, and so many times the file.
+const UNFOLDED: u64 = 1 << 30;
+const TIMES: u64 = 1000;
 
 type Batches = (SchemaRef, Box<dyn RecordBatchReader>);
 
@@ -30,13 +34,15 @@ pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
             ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(Error::columnar(path))?;
         // The reader's own schema lacks the metadata.
         let schema = builder.schema().clone();
-        check_pages(&Source::unread(path)?, builder.metadata())?;
+        let pages = check_pages(&Source::unread(path)?, builder.metadata())?;
+        let rows = rows_together(path, builder.metadata(), &pages)?;
         let reader = builder
-            .with_batch_size(BATCH_ROWS)
+            .with_batch_size(rows)
             .build()
             .map_err(Error::columnar(path))?;
         return Ok((schema, Box::new(reader)));
     }
+    check_messages(&Source::unread(path)?)?;
     match arrow_ipc::reader::FileReader::try_new(open()?, None) {
         Ok(reader) => Ok((reader.schema(), Box::new(reader))),
         Err(_) => {
@@ -47,8 +53,9 @@ pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
     }
 }
 
-/// Reads all rows; gives them with the column names and the schema.
-pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)> {
+/// Reads all rows; gives them, in memory up to `most` bytes, with the column
+/// names and the schema.
+pub(crate) fn read_rows(path: &Path, most: u64) -> Result<(StoredRows, Columns, SchemaRef)> {
     let (schema, reader) = batches(path, Format::of(path)?)?;
     let mut columns = Columns::default();
     for name in leaves(&schema) {
@@ -60,8 +67,10 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
         }
         columns.intern(&name);
     }
-    let mut rows = StoredRows::default();
+    let mut rows = StoredRows::within(most);
     let mut record = Record::default();
+    let file = Source::unread(path)?.len;
+    let (mut unfolded, limit) = (0u64, UNFOLDED.saturating_add(file.saturating_mul(TIMES)));
     for batch in reader {
         let batch = batch.map_err(Error::columnar(path))?;
         for row in 0..batch.num_rows() {
@@ -78,18 +87,24 @@ pub(crate) fn read_rows(path: &Path) -> Result<(StoredRows, Columns, SchemaRef)>
                     path,
                 )?;
             }
-            if record.len() > MAX_RECORD {
-                return Err(Error::TooLarge {
-                    path: path.to_owned(),
-                    what: "a row".to_owned(),
-                    found: record.len() as u64,
-                    limit: MAX_RECORD as u64,
-                });
+            // A row without values takes its place as well.
+            unfolded += (8 + record.cells().len() + record.len()) as u64;
+            if unfolded > limit {
+                return Err(too_large(path, "what the rows unfold to", unfolded, limit));
             }
             rows.push(&record, path)?;
         }
     }
     Ok((rows, columns, schema))
+}
+
+fn too_large(path: &Path, what: &str, found: u64, limit: u64) -> Error {
+    Error::TooLarge {
+        path: path.to_owned(),
+        what: what.to_owned(),
+        found,
+        limit,
+    }
 }
 
 fn push_cells(
@@ -128,6 +143,11 @@ fn push_cells(
                 path: path.to_owned(),
                 message: format!("columns of type {} are not supported", array.data_type()),
             });
+        }
+        // Before the next cell, which may be as long.
+        let limit = MAX_RECORD as u64;
+        if record.len() as u64 > limit {
+            return Err(too_large(path, "a row", record.len() as u64, limit));
         }
     }
     *column += 1;

@@ -8,7 +8,7 @@ use arrow_array::{Array, ArrowPrimitiveType, downcast_dictionary_array};
 use arrow_buffer::ArrowNativeType as _;
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 
-use crate::table::Kind;
+use crate::table::{Kind, MAX_RECORD};
 use crate::text::Spelling;
 
 /// Whether a value is text, bare (a number), or a list in JSON.
@@ -190,6 +190,11 @@ fn list(values: &dyn Array, out: &mut Vec<u8>) -> bool {
         }
         if !json(values, row, out) {
             return false;
+        }
+        // A list of keys into a dictionary may stand for more than there is memory; a row as
+        // long is refused.
+        if out.len() > MAX_RECORD {
+            break;
         }
     }
     out.push(b']');

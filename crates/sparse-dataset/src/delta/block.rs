@@ -7,10 +7,10 @@ use super::levels::Levels;
 use super::references::References;
 use super::row::RowCoder;
 use super::texts::Texts;
-use crate::coding::{Decoder, Encoder};
+use crate::coding::{Decoder, Encoder, Remaining};
 use crate::error::Result;
 use crate::matching::NEW;
-use crate::plan::Plan;
+use crate::plan::{Counterpart, Plan, Scales};
 use crate::table::{Record, Rows};
 use crate::text::Template;
 use crate::wire::{Reader, put_bytes, put_number};
@@ -19,6 +19,8 @@ use crate::wire::{Reader, put_bytes, put_number};
 pub(crate) struct Setup {
     /// Refers to base columns by the numbers of the base rows.
     pub(crate) plan: Plan,
+    /// The base column that each column goes back to.
+    counterparts: Vec<Option<Counterpart>>,
     pub(crate) templates: Vec<Template>,
     /// How the text model is set up; `None` for zstd.
     pub(crate) model: Option<ModelSize>,
@@ -34,6 +36,44 @@ pub(crate) struct ModelSize {
 }
 
 impl Setup {
+    /// `plan` refers to base columns by their places in it, `columns` are the
+    /// names of its columns. `scales` are those of its decimals, where edited
+    /// rows are to be told from others.
+    pub(crate) fn new(
+        plan: &Plan,
+        columns: &[String],
+        scales: &Scales,
+        templates: Vec<Template>,
+        model: Option<ModelSize>,
+        base: &mut Rows,
+    ) -> Self {
+        let Rows {
+            columns: numbers,
+            scales: base,
+            ..
+        } = base;
+        let counterparts =
+            plan.resolved_counterparts(columns, scales, base, |name| numbers.intern(name));
+        let mut plan = plan.clone();
+        plan.resolve(numbers);
+        Self {
+            plan,
+            counterparts,
+            templates,
+            model,
+        }
+    }
+
+    /// The base column that a column goes back to.
+    pub(crate) fn counterpart(&self, column: u32) -> Option<&Counterpart> {
+        self.counterparts.get(column as usize)?.as_ref()
+    }
+
+    /// Whether the row that was coded last differs from its base row in a value.
+    pub(crate) fn is_edited(&self, rows: &RowCoder, base: &Record) -> bool {
+        rows.is_edited(&self.counterparts, base)
+    }
+
     fn texts(&self) -> Texts {
         match self.model {
             Some(size) => {
@@ -54,14 +94,43 @@ pub(crate) struct Counts {
     pub(crate) new: u64,
 }
 
+/// Counts rows as they come.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) counts: Counts,
+    /// The row that follows the base row of the last row that has one.
+    next: u32,
+}
+
+impl Tally {
+    /// Counts a row and says what it is.
+    pub(crate) fn row(&mut self, base: Option<u32>, edited: bool) -> &'static str {
+        let counts = &mut self.counts;
+        counts.rows += 1;
+        let Some(base) = base else {
+            counts.new += 1;
+            return "new";
+        };
+        let moved = base < self.next;
+        self.next = base.saturating_add(1);
+        counts.referenced += 1;
+        counts.moved += u64::from(moved);
+        counts.edited += u64::from(edited);
+        match (edited, moved) {
+            (true, _) => "edited",
+            (_, true) => "moved",
+            _ => "kept",
+        }
+    }
+}
+
 /// Encodes the blocks of one file.
 pub(crate) struct BlockEncoder {
     setup: Setup,
     references: References,
     rows: RowCoder,
     levels: Levels,
-    next: u32,
-    pub(crate) counts: Counts,
+    tally: Tally,
     base_row: Record,
     own_row: Record,
 }
@@ -71,11 +140,10 @@ impl BlockEncoder {
         let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
         teach(&setup, &mut rows, base)?;
         Ok(Self {
-            references: References::new(base.len()),
+            references: References::new(base.unused()),
             rows,
             levels,
-            next: 0,
-            counts: Counts::default(),
+            tally: Tally::default(),
             base_row: Record::default(),
             own_row: Record::default(),
             setup,
@@ -138,19 +206,22 @@ impl BlockEncoder {
     }
 
     fn count(&mut self, reference: u32) {
-        let counts = &mut self.counts;
         if self.own_row.own == 0 {
             return;
         }
-        counts.rows += 1;
-        if reference == NEW {
-            counts.new += 1;
-            return;
-        }
-        counts.referenced += 1;
-        counts.moved += u64::from(reference < self.next);
-        counts.edited += u64::from(self.rows.edited_cells > 0);
-        self.next = reference + 1;
+        let base = (reference != NEW).then_some(reference);
+        let edited = base.is_some() && self.setup.is_edited(&self.rows, &self.base_row);
+        self.tally.row(base, edited);
+    }
+
+    /// The base rows that are not used yet.
+    pub(crate) fn into_unused(self) -> Remaining {
+        self.references.into_remaining()
+    }
+
+    /// What happened to the rows so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.tally.counts
     }
 }
 
@@ -167,7 +238,7 @@ impl BlockDecoder {
         let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), false);
         teach(&setup, &mut rows, base)?;
         Ok(Self {
-            references: References::new(base.len()),
+            references: References::new(base.unused()),
             rows,
             base_row: Record::default(),
             setup,
@@ -229,6 +300,11 @@ impl BlockDecoder {
             )?;
         }
         Ok(Some(()))
+    }
+
+    /// The base rows that are not used yet.
+    pub(crate) fn into_unused(self) -> Remaining {
+        self.references.into_remaining()
     }
 
     fn read_buffers(&mut self, reader: &mut Reader<'_>, dictionary: &[u8]) -> Option<()> {

@@ -9,6 +9,6 @@ mod references;
 mod row;
 mod texts;
 
-pub(crate) use block::{BlockDecoder, BlockEncoder, Counts, ModelSize, Setup};
+pub(crate) use block::{BlockDecoder, BlockEncoder, Counts, ModelSize, Setup, Tally};
 pub(crate) use levels::Levels;
 pub(crate) use row::RowCoder;

@@ -10,6 +10,11 @@ const FORWARD: usize = 2;
 const UNUSED: usize = 3;
 const AGAIN: usize = 4;
 const UNUSED_NEAR: usize = 5;
+/// The row of the row before, or the one before that: rows that stand twice, or
+/// in reverse. Writers before [`crate::artifact::REQUIRED_REFERENCES`] had no
+/// such steps, but room for them.
+const SAME: usize = 6;
+const BACK: usize = 7;
 
 /// A gap longer than this is a jump.
 const LONGEST_GAP: u32 = 4096;
@@ -30,9 +35,16 @@ pub(crate) struct References {
 }
 
 impl References {
-    pub(crate) fn new(rows: u32) -> Self {
+    /// `remaining` are the base rows that the files before did not use; where
+    /// they used all, a file may use all again.
+    pub(crate) fn new(remaining: Remaining) -> Self {
+        let rows = remaining.size();
         Self {
-            remaining: Remaining::new(rows),
+            remaining: if remaining.left() > 0 {
+                remaining
+            } else {
+                Remaining::new(rows)
+            },
             rows,
             next: 0,
             history: 0,
@@ -44,11 +56,18 @@ impl References {
         }
     }
 
+    /// The base rows that are not used yet.
+    pub(crate) fn into_remaining(self) -> Remaining {
+        self.remaining
+    }
+
     /// How the sequence goes on with `row`.
     fn step(&self, row: u32) -> usize {
         match row {
             NEW => FROM_NOWHERE,
             _ if row == self.next => NEXT,
+            _ if row.checked_add(1) == Some(self.next) => SAME,
+            _ if row.checked_add(2) == Some(self.next) => BACK,
             _ if row > self.next && row - self.next <= LONGEST_GAP && self.near(row) => FORWARD,
             // A shuffle within a window leaves indices shorter than a whole one.
             _ if self.remaining.contains(row) => {
@@ -101,6 +120,8 @@ impl References {
                 self.remaining.select(rank)?
             }
             AGAIN => coder.uniform(row, self.rows),
+            SAME => self.next.checked_sub(1)?,
+            BACK => self.next.checked_sub(2)?,
             _ => return None,
         };
         self.history = (self.history * 8 + step) % 64;
@@ -135,13 +156,13 @@ mod tests {
 
     fn cost(rows: u32, references: &[u32]) -> usize {
         let mut encoder = Encoder::new();
-        let mut model = References::new(rows);
+        let mut model = References::new(Remaining::new(rows));
         for &row in references {
             assert_eq!(model.code(&mut encoder, row), Some(row));
         }
         let bytes = encoder.finish();
         let mut decoder = Decoder::new(&bytes);
-        let mut model = References::new(rows);
+        let mut model = References::new(Remaining::new(rows));
         for &row in references {
             assert_eq!(model.code(&mut decoder, 0), Some(row));
         }
@@ -190,6 +211,14 @@ mod tests {
         let ideal: f64 = 100.0 * (1..=1_000u32).map(|n| f64::from(n).log2()).sum::<f64>() / 8.0;
         let cost = cost(100_000, &rows) as f64;
         assert!(cost < ideal * 1.10, "{cost} for {ideal}");
+    }
+
+    #[test]
+    fn rows_twice_and_in_reverse_cost_nothing() {
+        let twice: Vec<u32> = (0..10_000).flat_map(|row| [row, row]).collect();
+        assert!(cost(10_000, &twice) < 60, "{}", cost(10_000, &twice));
+        let reverse: Vec<u32> = (0..10_000).rev().collect();
+        assert!(cost(10_000, &reverse) < 60, "{}", cost(10_000, &reverse));
     }
 
     #[test]

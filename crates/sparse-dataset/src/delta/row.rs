@@ -5,7 +5,7 @@ use super::column::{ColumnModel, code_edit};
 use super::edit::{Step, edit};
 use super::texts::Texts;
 use crate::coding::{Bit, BitCoder, Number, Symbol};
-use crate::plan::{ColumnPlan, Origin, Plan, Predictor};
+use crate::plan::{ColumnPlan, Counterpart, Known, Plan, Predictor};
 use crate::table::{Kind, MAX_RECORD, Record};
 use crate::text::Template;
 
@@ -31,7 +31,6 @@ pub(crate) struct RowCoder {
     pub(crate) texts: Texts,
     /// The row coded last; cells in coding order.
     pub(crate) own: Record,
-    pub(crate) edited_cells: u32,
     writing: bool,
     scratch: Vec<u8>,
 }
@@ -60,7 +59,6 @@ impl RowCoder {
             previous_base: None,
             texts,
             own: Record::default(),
-            edited_cells: 0,
             plan,
             writing,
             scratch: Vec::new(),
@@ -70,6 +68,42 @@ impl RowCoder {
     /// The cells of a template in coding order.
     pub(crate) fn order(&self, template: u32) -> &[u32] {
         &self.orders[template as usize]
+    }
+
+    /// Whether a cell of the row coded last has another value than the cell of
+    /// its base row that it goes back to. `counterparts` are the base columns of
+    /// the columns.
+    pub(crate) fn is_edited(&self, counterparts: &[Option<Counterpart>], base: &Record) -> bool {
+        self.own.cells()[..self.own.own].iter().any(|&cell| {
+            let column = cell.column as usize;
+            let Some(Some(counterpart)) = counterparts.get(column) else {
+                return false;
+            };
+            let own = (cell.kind, self.own.bytes(cell));
+            let Some(found) = base.get(counterpart.base as usize) else {
+                return false;
+            };
+            !counterpart.same(found, own) && !self.follows(column, own, base)
+        })
+    }
+
+    /// Whether a cell is what a function of the base row gives, which is a change
+    /// of its column rather than of its row.
+    fn follows(&self, column: usize, own: (Kind, &[u8]), base: &Record) -> bool {
+        let plan = &self.plan.columns[column];
+        if !plan.predictor.is_of_base() {
+            return false;
+        }
+        let (known, none) = (Known::default(), Record::default());
+        let elements = match plan.predictor {
+            Predictor::Element(_) => 16,
+            _ => 1,
+        };
+        (0..elements).any(|element| {
+            plan.predictor
+                .predict(plan.kind, &known, Some(base), &none, element)
+                .is_some_and(|(kind, bytes)| kind == own.0 && *bytes == *own.1)
+        })
     }
 
     /// Codes one row. A decoder passes no record and finds the row in `own`.
@@ -85,7 +119,6 @@ impl RowCoder {
             self.code_template(coder, record.map_or(0, |record| record.template), base)?;
         let columns = &templates.get(template as usize)?.columns;
         self.own.clear();
-        self.edited_cells = 0;
         if columns.is_empty() {
             self.own.template = template;
             return Some(());
@@ -247,16 +280,8 @@ impl RowCoder {
                 .as_ref()
                 .is_some_and(|(k, b)| *k == target.0 && *b == *target.1)
         };
-        // Only what differs from the base row counts as edited.
-        let mut of_base = true;
         let old: Option<Vec<u8>> = match &expected {
-            Some((kind, bytes)) if *kind != Kind::Null && !is_element => {
-                let origins = plan.predictor.origins();
-                of_base = origins
-                    .iter()
-                    .any(|origin| matches!(origin, Origin::Base(_)));
-                Some(bytes.clone())
-            }
+            Some((kind, bytes)) if *kind != Kind::Null && !is_element => Some(bytes.clone()),
             _ => plan
                 .basis
                 .and_then(|basis| base?.get(basis as usize))
@@ -336,7 +361,6 @@ impl RowCoder {
                     self.texts
                         .text(coder, column as usize, text, MAX_RECORD, self.writing)?
                 } else {
-                    self.edited_cells += u32::from(of_base);
                     code_edit(
                         coder,
                         model,

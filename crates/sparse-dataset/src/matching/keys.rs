@@ -97,12 +97,30 @@ pub(crate) struct Matcher {
     pairs: Vec<Pair>,
     whole_hashes: Vec<u32>,
     whole: RowsByHash,
+    /// The key that the user named.
+    key: Option<(Pair, RowsByHash)>,
     keys: Vec<(Pair, RowsByHash)>,
 }
 
 impl Matcher {
-    /// `key` is the derivative column that the user named.
-    pub(crate) fn new(base: &HashMatrix, pairs: Vec<Pair>, key: Option<usize>) -> Self {
+    /// `key` is the column that the user named, in the derivative and in the base.
+    pub(crate) fn new(
+        base: &HashMatrix,
+        mut pairs: Vec<Pair>,
+        key: Option<(usize, usize)>,
+    ) -> Self {
+        let key = key.filter(|key| key.1 < base.columns.len()).map(|key| {
+            let pair = Pair {
+                derivative: key.0,
+                base: key.1,
+                hits: base.rows,
+                rows_per_value: 1.0,
+            };
+            // Rows are equal only if their keys are.
+            pairs.retain(|pair| pair.derivative != key.0);
+            pairs.push(pair);
+            (pair, RowsByHash::of(&base.columns[pair.base]))
+        });
         let columns: Vec<usize> = pairs.iter().map(|pair| pair.base).collect();
         let whole_hashes: Vec<u32> = (0..base.rows)
             .map(|row| combined(base, &columns, row))
@@ -110,10 +128,7 @@ impl Matcher {
         let whole = RowsByHash::of(&whole_hashes);
         let mut selective: Vec<Pair> = pairs
             .iter()
-            .filter(|pair| match key {
-                Some(key) => pair.derivative == key,
-                None => pair.rows_per_value <= 8.0,
-            })
+            .filter(|pair| pair.rows_per_value <= 8.0)
             .copied()
             .collect();
         selective.sort_by(|a, b| {
@@ -136,6 +151,7 @@ impl Matcher {
             pairs,
             whole_hashes,
             whole,
+            key,
             keys,
         }
     }
@@ -160,7 +176,9 @@ impl Matcher {
                 self.whole.take(&self.whole_hashes, wanted)
             };
             let reference = found.unwrap_or_else(|| {
-                self.best_candidate(base, derivative, row, has_next.then_some(next), is_used)
+                let next = has_next.then_some(next);
+                self.same_key(base, derivative, row, next, is_used)
+                    .unwrap_or_else(|| self.best_candidate(base, derivative, row, next, is_used))
             });
             if reference != NEW {
                 used[reference as usize / 64] |= 1 << (reference % 64);
@@ -171,6 +189,42 @@ impl Matcher {
         references
     }
 
+    /// The base row with the key of a row that is most like it, where a key was
+    /// named.
+    fn same_key(
+        &self,
+        base: &HashMatrix,
+        derivative: &HashMatrix,
+        row: usize,
+        next: Option<u32>,
+        is_used: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let (pair, rows) = self.key.as_ref()?;
+        let hash = *derivative.columns.get(pair.derivative)?.get(row)?;
+        let hashes = &base.columns[pair.base];
+        let next = next.filter(|&next| hash != 0 && hashes[next as usize] == hash);
+        let score = |&candidate: &u32| {
+            let cells = self.shared(base, derivative, row, candidate);
+            (cells, Some(candidate) == next, !is_used(candidate))
+        };
+        let rows = rows.rows(hashes, hash).take(CANDIDATES);
+        // Of several that are as good the first.
+        let candidates: Vec<u32> = rows.chain(next).collect();
+        candidates.into_iter().rev().max_by_key(score)
+    }
+
+    /// How much two rows have in common: 16 for a cell that says something, 1
+    /// for another.
+    fn shared(&self, base: &HashMatrix, derivative: &HashMatrix, row: usize, other: u32) -> usize {
+        let equal = self.pairs.iter().filter(|pair| {
+            let hash = derivative.columns[pair.derivative][row];
+            hash != 0 && base.columns[pair.base][other as usize] == hash
+        });
+        equal
+            .map(|pair| if pair.rows_per_value <= 8.0 { 16 } else { 1 })
+            .sum()
+    }
+
     fn best_candidate(
         &self,
         base: &HashMatrix,
@@ -179,19 +233,9 @@ impl Matcher {
         next: Option<u32>,
         is_used: impl Fn(u32) -> bool,
     ) -> u32 {
-        let shared = |candidate: u32| {
-            self.pairs
-                .iter()
-                .filter(|pair| {
-                    let hash = derivative.columns[pair.derivative][row];
-                    hash != 0 && base.columns[pair.base][candidate as usize] == hash
-                })
-                .map(|pair| if pair.rows_per_value <= 8.0 { 16 } else { 1 })
-                .sum::<usize>()
-        };
         let mut best = (0, NEW);
         let mut consider = |candidate: u32, bonus: usize| {
-            let cells = shared(candidate);
+            let cells = self.shared(base, derivative, row, candidate);
             let score = cells * 4 + bonus + usize::from(!is_used(candidate));
             if cells >= 16 && score > best.0 {
                 best = (score, candidate);

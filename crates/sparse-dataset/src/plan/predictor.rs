@@ -214,6 +214,14 @@ impl Predictor {
         }
     }
 
+    /// Whether it gives a cell of the base row alone.
+    pub(crate) fn is_of_base(&self) -> bool {
+        let origins = self.origins();
+        !matches!(self, Self::Learned(_))
+            && !origins.is_empty()
+            && origins.iter().all(|o| matches!(o, Origin::Base(_)))
+    }
+
     /// The columns this one is a function of.
     pub(crate) fn origins(&self) -> Vec<Origin> {
         match self {

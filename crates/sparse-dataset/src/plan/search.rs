@@ -5,13 +5,11 @@ use std::collections::HashSet;
 use super::guess::guesses;
 use super::predictor::number;
 use super::sample::Sample;
-use super::{ColumnPlan, Fold, Known, Origin, Piece, Plan, Predictor};
+use super::{ColumnPlan, Fold, Known, Origin, Piece, Plan, Predictor, WORTHWHILE};
 use crate::table::{Kind, hash_bytes};
 
 /// Rows from which functions are guessed.
 const GUESSES: usize = 6;
-/// A function must give this share of the cells.
-const WORTHWHILE: f64 = 0.2;
 /// A copy of a base column this good is not looked behind.
 const GOOD_COPY: f64 = 0.5;
 
@@ -245,7 +243,7 @@ pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[S
         .map(|(column, found)| {
             let (mut predictor, rate) = found.unwrap_or((Predictor::Previous, 0.0));
             let basis = basis(column as u32, &names[column], samples, base_names);
-            if rate < WORTHWHILE && !matches!(predictor, Predictor::Learned(_)) {
+            if rate < f64::from(WORTHWHILE) / 100.0 && !matches!(predictor, Predictor::Learned(_)) {
                 predictor = basis.map_or(Predictor::Previous, |b| {
                     Predictor::Concat(vec![Piece::Cell(Origin::Base(b), Fold::As)])
                 });
@@ -261,9 +259,23 @@ pub(crate) fn column_plans(samples: &[Sample], names: &[String], base_names: &[S
         base_columns: base_names.to_vec(),
         columns,
         order,
+        shares: Vec::new(),
     };
+    plan.shares = shares(&plan, samples);
     keep_used(&mut plan);
     plan
+}
+
+/// How many in a hundred cells of each column are as predicted.
+fn shares(plan: &Plan, samples: &[Sample]) -> Vec<u8> {
+    let columns = (0..).zip(&plan.columns);
+    let share = |(column, plan): (u32, &ColumnPlan)| match plan.predictor {
+        Predictor::Next => counted(column, samples),
+        ref predictor => rate(predictor, column, plan.kind, samples),
+    };
+    columns
+        .map(|column| (100.0 * share(column)) as u8)
+        .collect()
 }
 
 /// Leaves out the base columns that nothing refers to.

@@ -1,6 +1,7 @@
 //! Tables: rows of cells, read from any supported format.
 
 mod ends;
+mod memory;
 mod record;
 mod rows;
 mod source;
@@ -10,6 +11,7 @@ mod stored;
 mod textual;
 mod window;
 
+pub(crate) use memory::Memory;
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;
 pub(crate) use source::Source;

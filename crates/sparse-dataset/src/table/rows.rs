@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use super::ends::Ends;
+use super::memory::Memory;
 use super::record::{Kind, Record};
 use super::source::Source;
 use super::stored::{StoredRows, read_stored};
 use super::textual::{TextOptions, TextTable};
 use super::window::{GATHERED, Window, room};
+use crate::coding::Remaining;
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::inputs::Declared;
+use crate::plan::Scales;
 use crate::text::{Columns, Layout};
 
 enum Part {
@@ -34,6 +38,11 @@ pub(crate) struct Rows {
     /// The common number of each part's columns.
     numbers: Vec<Vec<u32>>,
     pub(crate) columns: Columns,
+    /// Of the decimals of columnar files.
+    pub(crate) scales: Scales,
+    /// The rows that no file of a derivative has used yet, where files count on
+    /// from each other.
+    carried: Option<Remaining>,
     scratch: Record,
 }
 
@@ -47,16 +56,17 @@ impl Rows {
         format: Format,
         options: TextOptions,
         fill: bool,
-    ) -> Result<Option<String>> {
+        memory: &mut Memory,
+    ) -> Result<Option<Declared>> {
         let path = source.path.clone();
         let mut table = TextTable::open(source, format, options)?;
         if !(fill && table.parser.is_document()) {
             let declared = matches!(format, Format::Csv | Format::Tsv)
-                .then(|| table.columns().names.join(", "));
+                .then(|| Declared::names(&table.columns().names));
             self.add(Part::Text(Box::new(table)), &path)?;
             return Ok(declared);
         }
-        let mut stored = StoredRows::default();
+        let mut stored = StoredRows::within(memory.left());
         let mut record = Record::default();
         let mut around: Vec<Option<(Kind, Vec<u8>)>> = Vec::new();
         for row in 0..table.rows() {
@@ -77,7 +87,7 @@ impl Rows {
             stored.push(&record, &path)?;
         }
         let columns = table.columns().clone();
-        self.add_stored(stored, columns, &path)?;
+        self.add_stored(stored, columns, &path, memory)?;
         Ok(None)
     }
 
@@ -87,8 +97,12 @@ impl Rows {
         stored: StoredRows,
         columns: Columns,
         path: &Path,
+        memory: &mut Memory,
     ) -> Result<()> {
         let (source, ends) = stored.finish(path)?;
+        if source.is_held() {
+            memory.take(source.len);
+        }
         let table = StoredTable {
             source,
             ends,
@@ -138,6 +152,27 @@ impl Rows {
 
     pub(crate) fn len(&self) -> u32 {
         self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Lets each file count on from the one before: the rows that this one used
+    /// cost more in the next than those that none did.
+    pub(crate) fn carry(&mut self) {
+        self.carried = Some(Remaining::new(self.len()));
+    }
+
+    /// The rows that the files before did not use.
+    pub(crate) fn unused(&self) -> Remaining {
+        match &self.carried {
+            Some(unused) => unused.clone(),
+            None => Remaining::new(self.len()),
+        }
+    }
+
+    /// Takes note of what a file left.
+    pub(crate) fn set_unused(&mut self, unused: Remaining) {
+        if self.carried.is_some() {
+            self.carried = Some(unused);
+        }
     }
 
     /// The part that a row is in, and its number there.
@@ -226,6 +261,24 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// Whether some of the files are delimited text, whose cells have no types.
+    pub(crate) fn is_delimited(&self) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::Text(table) => matches!(table.parser.layout, Layout::Delimited(_)),
+            Part::Stored(_) => false,
+        })
+    }
+
+    /// The rows that are header lines, in order.
+    pub(crate) fn headers(&self) -> Vec<u32> {
+        let parts = self.parts.iter().zip(&self.starts);
+        let header = |(part, &start): (&Part, &u32)| match part {
+            Part::Text(table) => start..start + table.header,
+            Part::Stored(_) => 0..0,
+        };
+        parts.flat_map(header).collect()
     }
 
     /// Whether strings that stand in these files as they are do so in `layout` as

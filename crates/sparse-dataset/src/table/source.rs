@@ -9,11 +9,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::ends::{Ends, LineEnds};
+use super::memory::Memory;
 use crate::error::{Error, Result};
 use crate::format::Format;
 
-/// Files up to this size are held in memory.
-const IN_MEMORY: u64 = 192 << 20;
 /// Read at once: what stays in a core's cache while it is digested.
 const CHUNK: usize = 256 << 10;
 
@@ -35,20 +34,22 @@ pub(crate) struct Source {
 
 impl Source {
     /// Opens a file and digests it while it is read the first time; finds its
-    /// lines on the way where they are its records.
-    pub(crate) fn open(path: &Path) -> Result<(Self, [u8; 32])> {
+    /// lines on the way where they are its records. Text is held in memory if
+    /// it may be.
+    pub(crate) fn open(path: &Path, memory: &mut Memory) -> Result<(Self, [u8; 32])> {
         let mut file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let mut digest = Sha256::new();
         let mut read = 0u64;
-        let mut lines = matches!(Format::of(path), Ok(Format::JsonLines)).then(LineEnds::default);
+        let format = Format::of(path)?;
+        let mut lines = (format == Format::JsonLines).then(LineEnds::default);
         let mut look = |chunk: &[u8]| {
             digest.update(chunk);
             if let Some(lines) = &mut lines {
                 lines.feed(chunk);
             }
         };
-        let held = if len <= IN_MEMORY {
+        let held = if format.is_text() && memory.take(len) {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(Error::io(path))?;
             bytes.chunks(CHUNK).for_each(&mut look);
@@ -182,5 +183,35 @@ impl Read for SourceReader<'_> {
         out[..found.len()].copy_from_slice(found);
         self.at += wanted;
         Ok(found.len())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_share_what_may_be_held_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "{\"a\": 1}\n".repeat(1000);
+        let mut memory = Memory::of_split();
+        let room = memory.left() - text.len() as u64 * 3 / 2;
+        assert!(memory.take(room));
+        let mut held = Vec::new();
+        for name in ["a.jsonl", "b.jsonl"] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, &text).unwrap();
+            let (source, digest) = Source::open(&path, &mut memory).unwrap();
+            let all = source
+                .read(0, source.len, &mut Vec::new())
+                .unwrap()
+                .to_vec();
+            assert_eq!(all, text.as_bytes());
+            held.push((source.is_held(), digest, source.lines.unwrap().len()));
+        }
+        assert_eq!((held[0].0, held[1].0), (true, false));
+        assert_eq!(held[0].1, held[1].1);
+        assert_eq!((held[0].2, held[1].2), (1000, 1000));
     }
 }

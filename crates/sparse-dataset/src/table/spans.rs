@@ -107,7 +107,7 @@ pub(super) fn document(source: &Source, parser: &mut RecordParser) -> Result<End
 }
 
 /// The ends of the records of a delimited file.
-pub(super) fn delimited(source: &Source, dialect: &Dialect) -> Result<Ends> {
+pub(super) fn delimited(source: &Source, dialect: &Dialect, lenient: bool) -> Result<Ends> {
     let mut ends = Ends::default();
     let reached = windows(source, |at, bytes, last| {
         let mut done = 0;
@@ -116,6 +116,12 @@ pub(super) fn delimited(source: &Source, dialect: &Dialect) -> Result<Ends> {
                 Some(end) if end < bytes.len() || last => {
                     push(source, &mut ends, at + end as u64)?;
                     done = end;
+                }
+                None if last && lenient => {
+                    // The quote is one without a partner: its line is a record.
+                    let rest = &bytes[done..];
+                    done += memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+                    push(source, &mut ends, at + done as u64)?;
                 }
                 None if last => {
                     return Err(Error::Malformed {

@@ -8,18 +8,34 @@ use std::path::Path;
 use super::source::Source;
 use crate::error::{Error, Result};
 
-const IN_MEMORY: usize = 192 << 20;
+/// Bytes kept in memory if nobody says otherwise.
+const IN_MEMORY: u64 = 192 << 20;
 /// Bytes gathered before they are written to the file.
 const PENDING: usize = 8 << 20;
 
 /// Bytes being written.
-#[derive(Default)]
 pub(crate) struct Spill {
     pending: Vec<u8>,
     file: Option<(File, u64)>,
+    most: u64,
+}
+
+impl Default for Spill {
+    fn default() -> Self {
+        Self::within(IN_MEMORY)
+    }
 }
 
 impl Spill {
+    /// Nothing yet; a file takes over beyond `most` bytes.
+    pub(crate) fn within(most: u64) -> Self {
+        Self {
+            pending: Vec::new(),
+            file: None,
+            most,
+        }
+    }
+
     /// How many bytes there are.
     pub(crate) fn len(&self) -> u64 {
         self.file.as_ref().map_or(0, |file| file.1) + self.pending.len() as u64
@@ -28,12 +44,12 @@ impl Spill {
     /// Adds what `write` appends. `path` is named where the disk is full.
     pub(crate) fn push(&mut self, path: &Path, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         write(&mut self.pending);
-        let limit = if self.file.is_some() {
-            PENDING
+        let most = if self.file.is_some() {
+            PENDING as u64
         } else {
-            IN_MEMORY
+            self.most
         };
-        if self.pending.len() > limit {
+        if self.pending.len() as u64 > most {
             self.flush(path)?;
         }
         Ok(())

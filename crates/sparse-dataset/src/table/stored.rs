@@ -11,13 +11,20 @@ use crate::error::{Error, Result};
 use crate::wire::{Reader, put_number};
 
 /// Rows being written.
-#[derive(Default)]
 pub(crate) struct StoredRows {
     ends: Ends,
     bytes: Spill,
 }
 
 impl StoredRows {
+    /// No rows yet; they are held in memory up to `most` bytes.
+    pub(crate) fn within(most: u64) -> Self {
+        Self {
+            ends: Ends::default(),
+            bytes: Spill::within(most),
+        }
+    }
+
     pub(crate) fn push(&mut self, record: &Record, path: &Path) -> Result<()> {
         let Self { ends, bytes } = self;
         bytes.push(path, |out| {

@@ -21,7 +21,7 @@ pub(crate) struct TextTable {
     pub(crate) ends: Arc<Ends>,
     pub(crate) parser: RecordParser,
     /// Records before the first row (the header line).
-    header: u32,
+    pub(super) header: u32,
     pub(super) window: Window,
 }
 
@@ -121,7 +121,7 @@ impl TextTable {
             names.len(),
             &records[(header as usize).min(records.len())..],
         );
-        let ends = Arc::new(spans::delimited(&source, &dialect)?);
+        let ends = Arc::new(spans::delimited(&source, &dialect, options.lenient)?);
         let parser = RecordParser::delimited(dialect, &names, options.lenient);
         Self::new(source, ends, parser, header)
     }
@@ -168,6 +168,7 @@ pub(super) fn fault_error(source: &Source, start: u64, bytes: &[u8], fault: Faul
 
 /// Whether a `.json` file holds lines of JSON, as many do.
 fn holds_several_values(sample: &[u8]) -> bool {
+    let sample = sample.strip_prefix(b"\xef\xbb\xbf").unwrap_or(sample);
     let Some(start) = sample.iter().position(|byte| !byte.is_ascii_whitespace()) else {
         return false;
     };
@@ -197,15 +198,22 @@ fn header_name(field: &[u8]) -> String {
     }
 }
 
+/// How many lines end in `bytes`, at LF, CR or both.
 fn lines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
+    let ends = memchr::memchr2_iter(b'\n', b'\r', bytes);
+    let whole = |&at: &usize| bytes[at] == b'\n' || bytes.get(at + 1) != Some(&b'\n');
+    ends.filter(whole).count() as u64
 }
 
 pub(super) fn count_lines(source: &Source, end: u64) -> Result<u64> {
-    let (mut count, mut at) = (0, 0);
+    let (mut count, mut at, mut after_cr) = (0, 0, false);
     source.chunks(|chunk| {
         let wanted = end.saturating_sub(at).min(chunk.len() as u64) as usize;
-        count += lines(&chunk[..wanted]);
+        let chunk_lines = &chunk[..wanted];
+        count += lines(chunk_lines);
+        // CR and LF in two pieces are one end.
+        count -= u64::from(after_cr && chunk_lines.starts_with(b"\n"));
+        after_cr = chunk_lines.ends_with(b"\r");
         at += chunk.len() as u64;
         Ok(())
     })?;

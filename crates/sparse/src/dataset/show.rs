@@ -23,6 +23,11 @@ pub fn compressed(report: &CompressReport, seconds: f64) -> (Value, String) {
         ("took", table::seconds(seconds)),
     ]);
     text.push_str(&splits(&report.splits));
+    if !report.skipped.is_empty() {
+        let names = report.skipped.join(", ");
+        text.push('\n');
+        text.push_str(&table::wrap(&format!("not data, skipped: {names}"), 0));
+    }
     let value = json!({
         "derivative_bytes": report.derivative_bytes,
         "delta_bytes": report.delta_bytes,
@@ -30,6 +35,7 @@ pub fn compressed(report: &CompressReport, seconds: f64) -> (Value, String) {
         "savings_pct": saved,
         "byte_exact": report.byte_exact,
         "splits": report.splits.iter().map(split_json).collect::<Vec<_>>(),
+        "skipped": report.skipped,
         "seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
     });
@@ -144,16 +150,36 @@ fn splits(splits: &[SplitReport]) -> String {
 
 fn columns(split: &SplitReport) -> String {
     let mut out = String::new();
+    let renamed = split.columns_renamed.iter();
+    let computed = split.columns_computed.iter();
+    let cast = split.columns_cast.iter();
     for (label, names) in [
-        ("columns added", &split.columns_added),
+        ("columns added", split.columns_added.clone()),
+        ("columns dropped", split.columns_dropped.clone()),
         (
-            "columns of the base not kept by name",
-            &split.columns_dropped,
+            "columns renamed",
+            renamed
+                .map(|(from, to)| format!("{from} to {to}"))
+                .collect(),
+        ),
+        (
+            "columns computed",
+            computed
+                .map(|(name, from)| format!("{name} from {}", from.join(" and ")))
+                .collect(),
+        ),
+        (
+            "columns of another type",
+            cast.map(|(name, from, to)| format!("{name}, {from} to {to}"))
+                .collect::<Vec<_>>(),
         ),
     ] {
         if !names.is_empty() {
             out.push_str(&table::wrap(&format!("{label}: {}", names.join(", ")), 2));
         }
+    }
+    if split.columns_reordered {
+        out.push_str(&table::wrap("columns stand in another order", 2));
     }
     for rule in &split.column_rules {
         out.push_str(&table::wrap(rule, 2));
@@ -188,6 +214,20 @@ fn split_json(split: &SplitReport) -> Value {
         "rows_new": split.rows_new,
         "columns_added": split.columns_added,
         "columns_dropped": split.columns_dropped,
+        "columns_renamed": split.columns_renamed.iter().map(|(from, to)| json!({
+            "from": from,
+            "to": to,
+        })).collect::<Vec<_>>(),
+        "columns_computed": split.columns_computed.iter().map(|(column, from)| json!({
+            "column": column,
+            "from": from,
+        })).collect::<Vec<_>>(),
+        "columns_cast": split.columns_cast.iter().map(|(column, from, to)| json!({
+            "column": column,
+            "from": from,
+            "to": to,
+        })).collect::<Vec<_>>(),
+        "columns_reordered": split.columns_reordered,
         "column_rules": split.column_rules,
     })
 }
