@@ -10,11 +10,27 @@ as it encodes them for safetensors, which it writes but does not read.
 from collections import defaultdict
 from pathlib import Path
 
+from accelerate import init_empty_weights
+from hqq.core.quantize import HQQLinear
 from hqq.models.hf.base import AutoHQQHFModel
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 class SafetensorsHQQ(AutoHQQHFModel):
+    @classmethod
+    def create_model(cls, folder, kwargs):
+        with init_empty_weights():
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), **kwargs)
+
+    @classmethod
+    def patch_model(cls, model, others, linears, *rest, **options):
+        # GPT-2's layers are no nn.Linear, so they are replaced with the others.
+        def once(module, params):
+            return module if isinstance(module, HQQLinear) else linears(module, params)
+
+        super().patch_model(model, others, once, *rest, **options)
+
     @classmethod
     def get_weight_file(cls, folder):
         return str(next(Path(folder).glob("*.safetensors")))
