@@ -57,6 +57,15 @@ const FORMATS: [Format; 6] = [
     Format::Arrow,
 ];
 
+/// How long a description may be whose code takes so many bytes: a few damaged
+/// ones must not keep the text model busy for long.
+fn longest(coded: usize) -> usize {
+    coded
+        .saturating_mul(256)
+        .saturating_add(1 << 12)
+        .min(MAX_HEADER)
+}
+
 impl SplitHeader {
     /// The header's bytes: the digest, then the rest through the text model.
     pub(crate) fn write(&self) -> Vec<u8> {
@@ -122,7 +131,10 @@ impl SplitHeader {
         plain.extend_from_slice(&self.plan.shares);
         let mut coder = Encoder::new();
         TextModel::new(1 << 12).text(&mut coder, 0, &plain, MAX_HEADER);
-        let coded = coder.finish();
+        let mut coded = coder.finish();
+        while longest(coded.len()) < plain.len().min(MAX_HEADER) {
+            coded.push(0); // what a decoder reads behind the end as well
+        }
         let mut out = self.sha256.to_vec();
         put_bytes(&mut out, &coded);
         out.extend_from_slice(self.patch.as_deref().unwrap_or_default());
@@ -134,7 +146,8 @@ impl SplitHeader {
         let mut outer = Reader::new(rest);
         let coded = outer.sized()?;
         let patch = outer.bytes(outer.left())?;
-        let plain = TextModel::new(1 << 12).text(&mut Decoder::new(coded), 0, &[], MAX_HEADER)?;
+        let most = longest(coded.len());
+        let plain = TextModel::new(1 << 12).text(&mut Decoder::new(coded), 0, &[], most)?;
         let mut reader = Reader::new(&plain);
         let name = reader.string()?;
         let format = reader.byte()?;
@@ -221,4 +234,45 @@ fn read_template(reader: &mut Reader<'_>, columns: usize) -> Option<Template> {
     }
     template.pieces.push(reader.sized()?.to_vec());
     Some(template)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn named(name: String) -> SplitHeader {
+        SplitHeader {
+            name,
+            format: Format::JsonLines,
+            bytes: 1,
+            sha256: [7; 32],
+            byte_exact: true,
+            body: Body::Bytes,
+            layout: None,
+            model: None,
+            plan: Plan::default(),
+            templates: Vec::new(),
+            columns: Vec::new(),
+            dropped: Vec::new(),
+            counts: Counts::default(),
+            casts: Vec::new(),
+            reordered: false,
+            patch: None,
+        }
+    }
+
+    #[test]
+    fn a_description_that_says_little_is_read_and_one_of_next_to_nothing_is_not() {
+        let header = named("x".repeat(100_000));
+        let bytes = header.write();
+        assert_eq!(SplitHeader::read(&bytes).unwrap().name, header.name);
+        // The same without most of the zeros behind its code.
+        let coded = Reader::new(&bytes[32..]).sized().unwrap();
+        let end = coded.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+        assert!(end < 200, "{end} bytes of code");
+        let mut short = bytes[..32].to_vec();
+        put_bytes(&mut short, &coded[..end]);
+        assert!(SplitHeader::read(&short).is_none());
+    }
 }
