@@ -149,7 +149,10 @@ class Bench:
                     runs[who].append(make())
                 except Failed as error:
                     runs[who].append({"error": str(error)})
-        return {"method": method, "samples": self.samples(preset), **runs}
+        return {
+            "method": method, "samples": self.samples(preset), **runs,
+            "commit": machine.commit(HERE), "date": machine.now(), "load": machine.load(),
+        }
 
 
 def mean(runs, key):
@@ -184,12 +187,18 @@ def table(model, rows):
 
 
 def save(args, model, rows):
+    """Writes the rows; those of methods that were not measured again stay, with their commit."""
+    path = args.results / f"quant-{model}.json"
+    measured = {row["method"]: row for row in rows}
+    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    merged = {row["method"]: row for row in kept} | measured
+    order = [method for method in METHODS if method in merged]
     result = {
-        "model": model, "date": machine.now(), "commit": machine.commit(HERE),
-        "machine": machine.describe(), "load": machine.load(),
-        "tokens": args.tokens, "protocol": "hf-stride", "rows": rows,
+        "model": model, "machine": machine.describe(),
+        "tokens": args.tokens, "protocol": "hf-stride",
+        "rows": [merged[method] for method in order],
     }
-    (args.results / f"quant-{model}.json").write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main():
