@@ -3,9 +3,12 @@
 /// Below this a group counts as zero.
 const LEAST: f32 = 1e-15;
 
+/// Added to a number and taken off again it leaves the nearest whole one, half to even.
+const ONES: f32 = 12_582_912.0;
+
 /// To the nearest whole number, half to even, as adding a large constant does it.
 pub(super) fn nearest(value: f32) -> i32 {
-    (value + 12_582_912.0).to_bits() as i32 - 0x4b40_0000
+    (value + ONES).to_bits() as i32 - 0x4b40_0000
 }
 
 /// A scale for codes from `-half` to `half - 1`, by the least weighted squared error over 19
@@ -21,36 +24,54 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
         codes.fill(0);
         return 0.0;
     }
-    let sums = |inverse: f32| {
-        let (mut lx, mut l2) = (0.0, 0.0);
-        for (at, &value) in x.iter().enumerate() {
-            let code = nearest(inverse * value).clamp(-half, half - 1) as f32;
-            let weight = weights.map_or(value * value, |weights| weights[at]);
-            lx += weight * value * code;
-            l2 += weight * code * code;
-        }
-        (lx, l2)
-    };
     let fill = |codes: &mut [u8], inverse: f32| {
         for (code, &value) in codes.iter_mut().zip(x) {
             *code = (nearest(inverse * value).clamp(-half, half - 1) + half) as u8;
         }
     };
-    let inverse = -(half as f32) / signed;
-    fill(codes, inverse);
-    let (lx, l2) = sums(inverse);
-    let mut scale = if l2 != 0.0 { lx / l2 } else { 0.0 };
-    let mut best = scale * lx;
-    for step in (-9..=9).filter(|&step| step != 0) {
-        let inverse = -(half as f32 + 0.1 * step as f32) / signed;
-        let (lx, l2) = sums(inverse);
+    // The plain range first, then the others in their order.
+    let steps = std::iter::once(0).chain((-9..=9).filter(|&step| step != 0));
+    let mut inverses = [0.0f32; CANDIDATES];
+    for (inverse, step) in inverses.iter_mut().zip(steps) {
+        *inverse = -(half as f32 + 0.1 * step as f32) / signed;
+    }
+    let (lx, l2) = sums(&inverses, half, x, weights);
+    fill(codes, inverses[0]);
+    let mut scale = if l2[0] != 0.0 { lx[0] / l2[0] } else { 0.0 };
+    let mut best = scale * lx[0];
+    for at in 1..CANDIDATES {
+        let (lx, l2) = (lx[at], l2[at]);
         if l2 > 0.0 && lx * lx > best * l2 {
-            fill(codes, inverse);
+            fill(codes, inverses[at]);
             scale = lx / l2;
             best = scale * lx;
         }
     }
     scale
+}
+
+/// Candidates of [`symmetric`].
+const CANDIDATES: usize = 19;
+
+/// For each candidate the weighted sums of number times code, and of code squared: every sum in the
+/// order of the numbers, all candidates side by side.
+fn sums(
+    inverses: &[f32; CANDIDATES],
+    half: i32,
+    x: &[f32],
+    weights: Option<&[f32]>,
+) -> ([f32; CANDIDATES], [f32; CANDIDATES]) {
+    let (low, high) = (-half as f32, (half - 1) as f32);
+    let (mut lx, mut l2) = ([0.0; CANDIDATES], [0.0; CANDIDATES]);
+    for (at, &value) in x.iter().enumerate() {
+        let weight = weights.map_or(value * value, |weights| weights[at]);
+        for ((lx, l2), &inverse) in lx.iter_mut().zip(&mut l2).zip(inverses) {
+            let code = (inverse * value + ONES - ONES).clamp(low, high);
+            *lx += weight * value * code;
+            *l2 += weight * code * code;
+        }
+    }
+    (lx, l2)
 }
 
 /// The candidates of [`with_minimum`]: `first + step * i`, added to the largest code.
