@@ -75,6 +75,30 @@ impl<'a> TensorRef<'a> {
         )
     }
 
+    /// Whether another tensor has the same bytes, whatever its type and shape, read piece by piece.
+    ///
+    /// # Errors
+    /// If either cannot be read.
+    pub fn same_bytes(&self, other: &TensorRef<'_>) -> Result<bool, Error> {
+        const PIECE: u64 = 1 << 20;
+        let len = self.byte_len();
+        if other.byte_len() != len {
+            return Ok(false);
+        }
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for at in (0..len).step_by(PIECE as usize) {
+            let end = (at + PIECE).min(len);
+            for (tensor, bytes) in [(self, &mut own), (other, &mut others)] {
+                bytes.resize((end - at) as usize, 0);
+                tensor.read_range(at..end, bytes)?;
+            }
+            if own != others {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The tensor's bytes in the memory map. Their alignment is whatever the file has.
     ///
     /// # Errors

@@ -330,3 +330,31 @@ fn a_checkpoint_can_be_read_from_many_threads() {
         }
     });
 }
+
+#[test]
+fn tensors_are_the_same_by_their_bytes() {
+    let long = |name: &str, last: u8| {
+        let length = (1 << 20) + 1;
+        let text = format!(
+            r#"{{"{name}":{{"dtype":"U8","shape":[{length}],"data_offsets":[0,{length}]}}}}"#
+        );
+        let mut data = vec![7; length];
+        data[length - 1] = last;
+        safetensors(&text, &data)
+    };
+    let dir = dir(&[
+        ("a.safetensors", &long("a", 1)),
+        ("b.safetensors", &long("b", 1)),
+        ("c.safetensors", &long("c", 2)),
+        ("d.safetensors", &one_byte("d", 7)),
+    ]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let tensor = |name| checkpoint.tensor(name).unwrap();
+    for (other, same) in [("a", true), ("b", true), ("c", false), ("d", false)] {
+        assert_eq!(
+            tensor("a").same_bytes(&tensor(other)).unwrap(),
+            same,
+            "{other}"
+        );
+    }
+}

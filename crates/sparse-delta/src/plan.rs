@@ -271,7 +271,7 @@ fn find_aliases(fine: &Checkpoint) -> Result<Vec<Option<usize>>, Error> {
         let group = seen.entry((bytes, start)).or_default();
         let mut alias = None;
         for (other, earlier) in group.iter() {
-            if equal(earlier, &tensor)? {
+            if earlier.same_bytes(&tensor)? {
                 alias = Some(*other);
                 break;
             }
@@ -282,21 +282,4 @@ fn find_aliases(fine: &Checkpoint) -> Result<Vec<Option<usize>>, Error> {
         aliases.push(alias);
     }
     Ok(aliases)
-}
-
-fn equal(a: &TensorRef<'_>, b: &TensorRef<'_>) -> Result<bool, Error> {
-    let len = a.info().bytes();
-    let piece = 1u64 << 20;
-    let (mut x, mut y) = (Vec::new(), Vec::new());
-    for at in (0..len).step_by(piece as usize) {
-        let end = (at + piece).min(len);
-        x.resize((end - at) as usize, 0);
-        y.resize((end - at) as usize, 0);
-        a.read_range(at..end, &mut x)?;
-        b.read_range(at..end, &mut y)?;
-        if x != y {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

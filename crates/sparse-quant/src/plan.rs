@@ -191,7 +191,7 @@ impl<'a> Plan<'a> {
             embedding.shape() == head.shape() && embedding.dtype() == head.dtype()
         });
         match embedding {
-            Some(embedding) => Ok(same_bytes(head, embedding)?),
+            Some(embedding) => Ok(head.same_bytes(&embedding)?),
             None => Ok(self.embedding.is_none()),
         }
     }
@@ -304,26 +304,6 @@ impl<'a> Plan<'a> {
         let specs = self.layers.iter().flat_map(|layer| &layer.specs);
         specs.filter_map(|spec| spec.bytes().ok()).sum()
     }
-}
-
-/// Whether two tensors of one size hold the same bytes.
-fn same_bytes(a: TensorRef<'_>, b: TensorRef<'_>) -> Result<bool, sparse_checkpoint::Error> {
-    const PIECE: u64 = 1 << 20;
-    let total = a.byte_len();
-    let mut buffers = [vec![0; PIECE as usize], vec![0; PIECE as usize]];
-    let mut start = 0;
-    while start < total {
-        let end = (start + PIECE).min(total);
-        for (tensor, buffer) in [a, b].iter().zip(&mut buffers) {
-            buffer.truncate((end - start) as usize);
-            tensor.read_range(start..end, buffer)?;
-        }
-        if buffers[0] != buffers[1] {
-            return Ok(false);
-        }
-        start = end;
-    }
-    Ok(true)
 }
 
 /// The tensors of the model itself: those of shards beside `config.json`, each name once.
