@@ -151,7 +151,7 @@ fn quantize(
     let checkpoint = or_gguf(model, resolve::open(model, context))?;
     check_apart(output, checkpoint.root())?;
     let options = Options {
-        calibration: calibration(args, &preset)?,
+        calibration: calibration(args, preset.calibrated)?,
         ..options(args.max_shard_bytes, context)
     };
     let spec = QuantSpec { preset, format };
@@ -250,15 +250,15 @@ fn estimate(
 ) -> anyhow::Result<Outcome> {
     let scratch = tempfile::tempdir()?;
     let checkpoint = or_gguf(model, resolve::open_headers(model, scratch.path(), context))?;
+    let options = Options {
+        calibration: calibration(args, false)?,
+        ..options(args.max_shard_bytes, context)
+    };
     let presets: Vec<Preset> = preset.map_or(PRESETS.to_vec(), |preset| vec![preset]);
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     let mut text = String::new();
     let mut parameters = 0;
     for preset in &presets {
-        let options = Options {
-            calibration: calibration(args, preset)?,
-            ..options(args.max_shard_bytes, context)
-        };
         let (format, guess) = match estimate_preset(&checkpoint, preset, args.format, &options) {
             Ok(found) => found,
             // Of all presets, those that have not the format asked for are not meant.
@@ -355,10 +355,11 @@ fn options(max_shard_bytes: u64, context: &Context) -> Options {
     }
 }
 
-/// The calibration text, read before anything slow is done.
-fn calibration(args: &QuantizeArgs, preset: &Preset) -> anyhow::Result<Option<Calibration>> {
+/// The calibration text, read before anything slow is done; without one the program's own, where
+/// one is `needed`.
+fn calibration(args: &QuantizeArgs, needed: bool) -> anyhow::Result<Option<Calibration>> {
     let text = match &args.calibration {
-        None if !preset.calibrated => return Ok(None),
+        None if !needed => return Ok(None),
         None => None,
         Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Hinted {
             message: format!("cannot read {}: {error}", path.display()),
