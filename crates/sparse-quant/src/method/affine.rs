@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::round::nearest;
 use crate::Matrix;
 
 /// A matrix as codes: a weight is `scale * (code - zero)`.
@@ -148,10 +149,8 @@ impl AffineSpec {
     /// The code nearest to a value.
     #[inline]
     pub fn code(&self, value: f32, scale: f32, zero: u8) -> u8 {
-        // Beyond any code anyway, and small enough to be rounded by addition, ties to even.
-        const FAR: f32 = 1024.0;
-        const ONES: f32 = 1.5 * (1 << 23) as f32;
-        let steps = (value / scale).clamp(-FAR, FAR) + ONES - ONES;
+        const FAR: f32 = 1024.0; // beyond any code
+        let steps = nearest((value / scale).clamp(-FAR, FAR));
         (steps + f32::from(zero)).clamp(0.0, self.largest()) as u8
     }
 }

@@ -11,4 +11,5 @@ pub mod hqq;
 pub mod int8;
 pub mod nf4;
 pub mod quanto;
+pub(crate) mod round;
 pub mod rtn;

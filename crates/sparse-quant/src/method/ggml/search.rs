@@ -1,15 +1,9 @@
 //! The searches for scales that llama.cpp's types share.
 
+use crate::method::round::{nearest, nearest_integer};
+
 /// Below this a group counts as zero.
 const LEAST: f32 = 1e-15;
-
-/// Added to a number and taken off again it leaves the nearest whole one, half to even.
-const ONES: f32 = 12_582_912.0;
-
-/// To the nearest whole number, half to even, as adding a large constant does it.
-pub(super) fn nearest(value: f32) -> i32 {
-    (value + ONES).to_bits() as i32 - 0x4b40_0000
-}
 
 /// A scale for codes from `-half` to `half - 1`, by the least weighted squared error over 19
 /// candidates; codes come out `half` too large. Without `weights` a number's weight is its square.
@@ -26,7 +20,7 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
     }
     let fill = |codes: &mut [u8], inverse: f32| {
         for (code, &value) in codes.iter_mut().zip(x) {
-            *code = (nearest(inverse * value).clamp(-half, half - 1) + half) as u8;
+            *code = (nearest_integer(inverse * value).clamp(-half, half - 1) + half) as u8;
         }
     };
     // The plain range first, then the others in their order.
@@ -66,7 +60,7 @@ fn sums(
     for (at, &value) in x.iter().enumerate() {
         let weight = weights.map_or(value * value, |weights| weights[at]);
         for ((lx, l2), &inverse) in lx.iter_mut().zip(&mut l2).zip(inverses) {
-            let code = (inverse * value + ONES - ONES).clamp(low, high);
+            let code = nearest(inverse * value).clamp(low, high);
             *lx += weight * value * code;
             *l2 += weight * code * code;
         }
@@ -115,7 +109,7 @@ pub(super) fn with_minimum(
     };
     let fill = |codes: &mut [u8], inverse: f32, base: f32| {
         for (code, &value) in codes.iter_mut().zip(x) {
-            *code = nearest(inverse * (value - base)).clamp(0, largest) as u8;
+            *code = nearest_integer(inverse * (value - base)).clamp(0, largest) as u8;
         }
     };
     let mut inverse = largest as f32 / (max - min);
@@ -168,7 +162,7 @@ pub(super) fn positive(largest: i32, x: &[f32], codes: &mut [u8], weights: &[f32
         let scale = 1.0 / inverse;
         let mut error = 0.0;
         for (&value, &weight) in x.iter().zip(weights) {
-            let code = nearest(inverse * value);
+            let code = nearest_integer(inverse * value);
             let code = if bounded { code.min(largest) } else { code };
             let off = value - scale * code as f32;
             error += weight * off * off;
@@ -186,7 +180,7 @@ pub(super) fn positive(largest: i32, x: &[f32], codes: &mut [u8], weights: &[f32
     }
     let (mut lx, mut l2) = (0.0, 0.0);
     for ((code, &value), &weight) in codes.iter_mut().zip(x).zip(weights) {
-        *code = nearest(inverse * value).min(largest) as u8;
+        *code = nearest_integer(inverse * value).min(largest) as u8;
         let code = f32::from(*code);
         lx += weight * value * code;
         l2 += weight * code * code;
@@ -198,7 +192,7 @@ pub(super) fn positive(largest: i32, x: &[f32], codes: &mut [u8], weights: &[f32
             let mut without_lx = lx - weight * value * old;
             let mut without_l2 = l2 - weight * old * old;
             if without_lx > 0.0 && without_l2 > 0.0 {
-                let new = nearest(value * without_l2 / without_lx).min(largest);
+                let new = nearest_integer(value * without_l2 / without_lx).min(largest);
                 if new != i32::from(*code) {
                     let wide = new as f32;
                     without_lx += weight * value * wide;
@@ -216,24 +210,4 @@ pub(super) fn positive(largest: i32, x: &[f32], codes: &mut [u8], weights: &[f32
         }
     }
     if l2 > 0.0 { lx / l2 } else { 0.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_goes_to_even() {
-        let cases = [
-            (0.5, 0),
-            (1.5, 2),
-            (-0.5, 0),
-            (-1.5, -2),
-            (2.4, 2),
-            (-2.6, -3),
-        ];
-        for (value, expected) in cases {
-            assert_eq!(nearest(value), expected, "{value}");
-        }
-    }
 }

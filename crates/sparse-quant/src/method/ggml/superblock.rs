@@ -1,8 +1,9 @@
 //! Blocks of 256 weights in groups with scales that are codes themselves: Q4_K, Q5_K, Q6_K.
 
 use super::legacy::WEIGHTED;
-use super::search::{Candidates, nearest, positive, symmetric, with_minimum};
+use super::search::{Candidates, positive, symmetric, with_minimum};
 use super::{half, put_half};
+use crate::method::round::nearest_integer;
 
 const BLOCK: usize = 256;
 /// Weights of a group of Q4_K and Q5_K.
@@ -35,7 +36,7 @@ pub(super) fn q45_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8], fif
             let minimum = dmin * f32::from(minimum);
             let range = group * GROUP..(group + 1) * GROUP;
             for (code, &x) in codes[range.clone()].iter_mut().zip(&x[range]) {
-                *code = nearest((x + minimum) / scale).clamp(0, largest) as u8;
+                *code = nearest_integer((x + minimum) / scale).clamp(0, largest) as u8;
             }
         }
         let (high, low) = out[16..].split_at_mut(if fifth { 32 } else { 0 });
@@ -98,7 +99,7 @@ fn plain_scales(x: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
     let (scale, minimum) = (most(&scales), most(&minima));
     let code = |values: [f32; GROUPS], most: f32| {
         let inverse = if most > 0.0 { 63.0 / most } else { 0.0 };
-        values.map(|value| (nearest(inverse * value) as u8).min(63))
+        values.map(|value| (nearest_integer(inverse * value) as u8).min(63))
     };
     Scales {
         scale: scale / 63.0,
@@ -187,7 +188,7 @@ pub(super) fn q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let inverse = -128.0 / signed;
         let d = put_half(out, 208, 1.0 / inverse);
         for (group, scale) in scales.iter().enumerate() {
-            let code = nearest(inverse * scale).min(127) as i8;
+            let code = nearest_integer(inverse * scale).min(127) as i8;
             out[192 + group] = code as u8;
             let scale = d * f32::from(code);
             if scale == 0.0 {
@@ -195,7 +196,7 @@ pub(super) fn q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
             }
             let range = group * SMALL..(group + 1) * SMALL;
             for (code, &x) in codes[range.clone()].iter_mut().zip(&x[range]) {
-                *code = (nearest(x / scale).clamp(-32, 31) + 32) as u8;
+                *code = (nearest_integer(x / scale).clamp(-32, 31) + 32) as u8;
             }
         }
         for half in 0..2 {
