@@ -8,10 +8,9 @@ use crate::delta::{BlockDecoder, Setup, Tally};
 use crate::error::Result;
 use crate::header::Body;
 use crate::output::hex;
-use crate::plan::Scales;
 use crate::report::split_report;
 use crate::spec::{Example, Info};
-use crate::table::Record;
+use crate::table::{Record, Scales};
 
 /// Bytes shown of a longer value.
 const SHOWN: usize = 160;

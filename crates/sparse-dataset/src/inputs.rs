@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::bytes;
-use crate::columnar::{self, guarded, read_rows, scales};
+use crate::columnar::{guarded, read_rows, scales};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
-use crate::table::{Memory, Rows, Source, TextOptions};
+use crate::table::{Declared, Memory, Rows, Source, TextOptions};
 
 /// Folders in folders are looked into so far.
 const DEPTH: usize = 16;
@@ -161,22 +161,6 @@ impl Base {
     }
 }
 
-/// The columns that a file declares.
-pub(crate) struct Declared {
-    names: String,
-    /// With their types, where the format has any.
-    typed: Option<String>,
-}
-
-impl Declared {
-    pub(crate) fn names(names: &[String]) -> Self {
-        Self {
-            names: names.join(", "),
-            typed: None,
-        }
-    }
-}
-
 /// The first file that declares other columns, with what it and the new one
 /// declare. Types are compared where both have any.
 fn differs(seen: &[(PathBuf, Declared)], new: &Declared) -> Option<(PathBuf, String, String)> {
@@ -204,10 +188,7 @@ pub(crate) fn add_file(
     }
     let path = source.path.clone();
     drop(source);
-    let read = || match columnar::is_supported(&path)? {
-        true => read_rows(&path, memory.left()).map(Some),
-        false => Ok(None),
-    };
+    let read = || read_rows(&path, memory.left());
     // Rows of types that are not read are none: such a file is bytes.
     let Some((stored, columns, schema)) = guarded(&path, read)? else {
         return Ok(None);

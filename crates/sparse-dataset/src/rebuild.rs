@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::header::{Body, SplitHeader};
 use crate::inputs::Base;
 use crate::output::Output;
-use crate::plan::Scales;
 use crate::spec::{Progress, step};
+use crate::table::Scales;
 use crate::text::Layout;
 
 /// Where the pieces of a rebuilt file go.

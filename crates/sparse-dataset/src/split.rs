@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::artifact::{Blocks, NewBlocks};
 use crate::bytes;
-use crate::columnar::{Recipe, equal_files, guarded, is_supported};
+use crate::columnar::{Recipe, equal_files, guarded};
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub(crate) fn compress_split(
     let (source, sha256) = Source::open(path, &mut memory)?;
     let whole = source.clone();
     let mut rows = Rows::default();
-    add_file(&mut rows, source, spec.text(), false, &mut memory)?;
+    let declared = add_file(&mut rows, source, spec.text(), false, &mut memory)?;
     let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
     let dropped = base
         .rows
@@ -132,8 +132,7 @@ pub(crate) fn compress_split(
         blocks: blocks.finish(path)?,
     };
     let comes_back = split.header.format.is_text()
-        || guarded(path, || is_supported(path))?
-            && columnar_body(&mut split, path, base, spec, artifact, progress)?;
+        || declared.is_some() && columnar_body(&mut split, path, base, spec, artifact, progress)?;
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back { split.len() } else { u64::MAX };
     // Where rows are clearly smaller, the slow setting is not worth its time.

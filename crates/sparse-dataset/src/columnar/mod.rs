@@ -23,8 +23,7 @@ use std::path::Path;
 use arrow_schema::{DataType, Field, Fields, IntervalUnit, Schema};
 
 use crate::error::{Error, Result};
-use crate::format::Format;
-use crate::plan::Scales;
+use crate::table::Scales;
 
 /// Runs the Parquet and Arrow readers, which panic on some damaged files, and
 /// turns that into an error.
@@ -57,12 +56,10 @@ pub(crate) fn leaves(schema: &Schema) -> Vec<String> {
     named(|field| field.name().replace('.', "\\."))
 }
 
-/// Whether all columns of a file are of types that rows can be made of. Those of
-/// other files stay bytes.
-pub(crate) fn is_supported(path: &Path) -> Result<bool> {
-    let (schema, _) = batches_as_written(path, Format::of(path)?)?;
+/// Whether all columns are of types that rows can be made of.
+fn is_supported(schema: &Schema) -> bool {
     let fields = schema.fields();
-    Ok(fields.iter().all(|field| has_cells(field.data_type())))
+    fields.iter().all(|field| has_cells(field.data_type()))
 }
 
 fn has_cells(data_type: &DataType) -> bool {

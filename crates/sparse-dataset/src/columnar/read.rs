@@ -11,10 +11,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::batch::rows_together;
 use super::dictionaries::{each, has_dictionary, same};
-use super::leaves;
 use super::messages::check_messages;
 use super::pages::check_pages;
 use super::render::{is_null, kind_of, render};
+use super::{is_supported, leaves};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::table::{Kind, MAX_RECORD, Record, Source, StoredRows};
@@ -53,10 +53,16 @@ pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
     }
 }
 
-/// Reads all rows; gives them, in memory up to `most` bytes, with the column
-/// names and the schema.
-pub(crate) fn read_rows(path: &Path, most: u64) -> Result<(StoredRows, Columns, SchemaRef)> {
+/// Rows with the column names and the schema.
+type ReadRows = (StoredRows, Columns, SchemaRef);
+
+/// Reads all rows, in memory up to `most` bytes; nothing of a file with columns
+/// of types that rows cannot be made of.
+pub(crate) fn read_rows(path: &Path, most: u64) -> Result<Option<ReadRows>> {
     let (schema, reader) = batches(path, Format::of(path)?)?;
+    if !is_supported(&schema) {
+        return Ok(None);
+    }
     let mut columns = Columns::default();
     for name in leaves(&schema) {
         if columns.find(&name).is_some() {
@@ -95,7 +101,7 @@ pub(crate) fn read_rows(path: &Path, most: u64) -> Result<(StoredRows, Columns, 
             rows.push(&record, path)?;
         }
     }
-    Ok((rows, columns, schema))
+    Ok(Some((rows, columns, schema)))
 }
 
 fn too_large(path: &Path, what: &str, found: u64, limit: u64) -> Error {

@@ -10,8 +10,8 @@ use super::texts::Texts;
 use crate::coding::{Decoder, Encoder, Remaining};
 use crate::error::Result;
 use crate::matching::NEW;
-use crate::plan::{Counterpart, Plan, Scales};
-use crate::table::{Record, Rows};
+use crate::plan::{Counterpart, Plan};
+use crate::table::{Record, Rows, Scales};
 use crate::text::Template;
 use crate::wire::{Reader, put_bytes, put_number};
 

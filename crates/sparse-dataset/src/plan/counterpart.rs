@@ -1,14 +1,8 @@
 //! Which base column a column goes back to, and whether two cells have the same
 //! value however their formats write it.
 
-use std::collections::HashMap;
-
 use super::{Plan, WORTHWHILE};
-use crate::table::Kind;
-
-/// How many digits of the decimals of a column stand behind the point, by name:
-/// columnar files keep them as integers.
-pub(crate) type Scales = HashMap<String, i8>;
+use crate::table::{Kind, Scales};
 
 /// The base column that a column goes back to.
 #[derive(Clone, Copy, Debug)]

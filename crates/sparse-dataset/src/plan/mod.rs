@@ -8,7 +8,7 @@ mod sample;
 mod search;
 mod types;
 
-pub(crate) use counterpart::{Counterpart, Scales, last_part};
+pub(crate) use counterpart::{Counterpart, last_part};
 pub(crate) use predictor::{Fold, Known, Origin, Piece, Predictor};
 pub(crate) use sample::{Sample, missed_bytes, sample_rows};
 pub(crate) use search::column_plans;

@@ -1,5 +1,6 @@
 //! Tables: rows of cells, read from any supported format.
 
+mod declared;
 mod ends;
 mod memory;
 mod record;
@@ -11,6 +12,7 @@ mod stored;
 mod textual;
 mod window;
 
+pub(crate) use declared::{Declared, Scales};
 pub(crate) use memory::Memory;
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
 pub(crate) use rows::Rows;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::declared::{Declared, Scales};
 use super::ends::Ends;
 use super::memory::Memory;
 use super::record::{Kind, Record};
@@ -12,8 +13,6 @@ use super::window::{GATHERED, Window, room};
 use crate::coding::Remaining;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::inputs::Declared;
-use crate::plan::Scales;
 use crate::text::{Columns, Layout};
 
 enum Part {
