@@ -250,6 +250,18 @@ pub(crate) fn apply(
         .for_each_init(Vec::new, work);
 }
 
+/// What `linear` makes of every row, `[rows, outputs]`, on all threads of the current pool.
+///
+/// # Panics
+/// If rows are of another width than the layer's inputs.
+pub fn product(linear: &dyn Linear, rows: Rows<'_>) -> Vec<f32> {
+    let outputs = linear.outputs();
+    let mut out = vec![0.0; rows.count() * outputs];
+    let target = Target::new(&mut out, outputs);
+    apply(linear, None, rows, target, Finish::Store);
+    out
+}
+
 pub(crate) fn activate(level: Level, activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Gelu => vector::gelu_erf(level, values),
@@ -286,6 +298,21 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_row_meets_every_output() {
+        let (count, inputs, outputs) = (401, 5, 131);
+        let rows: Vec<f32> = (0..count * inputs).map(|i| (i % 7) as f32 - 3.0).collect();
+        let weights: Vec<f32> = (0..outputs * inputs).map(|i| (i % 11) as f32).collect();
+        let matrix = Dense::from_f32(&weights, inputs);
+        let made = product(&matrix, Rows::new(&rows, count, inputs));
+        for (at, row) in rows.chunks(inputs).enumerate() {
+            for (n, weights) in weights.chunks(inputs).enumerate() {
+                let expected: f32 = row.iter().zip(weights).map(|(a, b)| a * b).sum();
+                assert_eq!(made[at * outputs + n], expected);
+            }
+        }
+    }
 
     #[test]
     fn a_product_lands_in_its_window_with_bias_and_what_was_there() {

@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use sparse_checkpoint::Checkpoint;
-use sparse_engine::{Dense, Hidden, Model, ModelConfig, Plain, Rows, Statistics, Tap, Tokenizer};
+use sparse_engine::{
+    Dense, Hidden, Model, ModelConfig, Plain, Rows, Statistics, Tap, Tokenizer, product,
+};
 
-use crate::product::product;
 use crate::{Error, Matrix};
 
 /// What to calibrate on.
@@ -261,10 +262,7 @@ impl Tap for Through<'_> {
         if layer != self.layer {
             return ControlFlow::Continue(());
         }
-        let rows: Vec<f32> = (0..rows.count())
-            .flat_map(|at| rows.row(at).to_vec())
-            .collect();
-        self.outputs.extend(product(&rows, self.weights));
+        self.outputs.extend(product(self.weights, rows));
         ControlFlow::Break(())
     }
 }

@@ -143,35 +143,13 @@ impl Folding {
             if !fits || readers.len() != group.readers.len() {
                 continue;
             }
-            let transposed = plan.architecture.transposed();
-            let weights = readers
-                .iter()
-                .map(|reader| read_matrix(reader.tensor, transposed))
-                .collect::<Result<Vec<Matrix>, Error>>()?;
-            let weights: Vec<&Matrix> = weights.iter().collect();
-            let mut tried = awq::candidates(&weights, &seen.mean_abs(), spec);
-            let losses = match group.through.and_then(|through| found(&through)) {
-                Some(through) => {
-                    let after = read_matrix(through.tensor, transposed)?;
-                    let after = Dense::from_f32(after.data(), after.cols());
-                    let names: Vec<&str> = readers.iter().map(|reader| reader.name).collect();
-                    let variants = tried.iter().map(|scales| {
-                        let layers = weights.iter();
-                        layers
-                            .map(|layer| awq::with_scales(layer, scales, spec))
-                            .collect()
-                    });
-                    calibrator.trials(
-                        block,
-                        (&names, &weights),
-                        (through.name, &after),
-                        variants,
-                    )?
-                }
-                None => awq::losses(&weights, &tried, gram, spec),
+            let through = group.through.and_then(|through| found(&through));
+            let tried = Tried::new(plan, &readers, &seen.mean_abs(), spec)?;
+            let losses = match through {
+                Some(through) => tried.through(plan, block, through, calibrator)?,
+                None => awq::losses(&tried.weights(), &tried.scales, gram, spec),
             };
-            let best = (0..tried.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
-            let scales = tried.swap_remove(best.unwrap_or(0));
+            let scales = tried.best(&losses);
             for reader in &readers {
                 folding
                     .inputs
@@ -219,5 +197,66 @@ impl Folding {
                 *weight = f(*weight, inputs.map_or(1.0, |scales| scales[col]), output);
             }
         }
+    }
+}
+
+/// The scales that are tried for the inputs of some layers.
+struct Tried<'a> {
+    names: Vec<&'a str>,
+    weights: Vec<Matrix>,
+    scales: Vec<Vec<f32>>,
+    spec: &'a AffineSpec,
+}
+
+impl<'a> Tried<'a> {
+    fn new(
+        plan: &Plan<'_>,
+        readers: &[&'a Layer<'_>],
+        mean_abs: &[f64],
+        spec: &'a AffineSpec,
+    ) -> Result<Tried<'a>, Error> {
+        let read = |reader: &&Layer<'_>| read_matrix(reader.tensor, plan.architecture.transposed());
+        let weights = readers.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let scales = awq::candidates(&weights.iter().collect::<Vec<_>>(), mean_abs, spec);
+        Ok(Tried {
+            names: readers.iter().map(|reader| reader.name).collect(),
+            weights,
+            scales,
+            spec,
+        })
+    }
+
+    fn weights(&self) -> Vec<&Matrix> {
+        self.weights.iter().collect()
+    }
+
+    /// By how much the outputs of the layer that the others lead to change.
+    fn through(
+        &self,
+        plan: &Plan<'_>,
+        block: usize,
+        through: &Layer<'_>,
+        calibrator: &mut Calibrator,
+    ) -> Result<Vec<f64>, Error> {
+        let after = read_matrix(through.tensor, plan.architecture.transposed())?;
+        let after = Dense::from_f32(after.data(), after.cols());
+        let variants = self.scales.iter().map(|scales| {
+            let layers = self.weights.iter();
+            layers
+                .map(|layer| awq::with_scales(layer, scales, self.spec))
+                .collect()
+        });
+        calibrator.trials(
+            block,
+            (&self.names, &self.weights()),
+            (through.name, &after),
+            variants,
+        )
+    }
+
+    fn best(mut self, losses: &[f64]) -> Vec<f32> {
+        let places = 0..self.scales.len();
+        let best = places.min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
+        self.scales.swap_remove(best.unwrap_or(0))
     }
 }

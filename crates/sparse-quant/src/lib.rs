@@ -27,7 +27,6 @@ mod packing;
 mod plan;
 mod pool;
 mod preset;
-mod product;
 mod progress;
 mod quantize;
 mod scheme;

@@ -7,12 +7,11 @@
 //! clipping of its authors' code.
 
 use rayon::prelude::*;
-use sparse_engine::{Dense, Linear};
+use sparse_engine::{Dense, Linear, Rows, product};
 
 use super::affine::{Affine, AffineSpec};
 use super::rtn;
 use crate::Matrix;
-use crate::product::{product, tiles};
 
 /// Exponents that are tried.
 const GRID: usize = 20;
@@ -75,7 +74,7 @@ pub fn losses(
             let back = with_scales(sample, scales, spec);
             let pairs = sample.data().iter().zip(back.data());
             let off: Vec<f32> = pairs.map(|(weight, back)| weight - back).collect();
-            dot(&off, &product(&off, &gram))
+            squares(&off, &gram).iter().sum::<f64>()
         };
         samples.iter().map(of_layer).sum()
     };
@@ -93,12 +92,19 @@ fn sampled(layer: &Matrix) -> Matrix {
     Matrix::new(rows.len(), layer.cols(), values).unwrap_or_else(|| layer.clone())
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    let part = |(a, b): (&[f32], &[f32])| {
-        let sum: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-        f64::from(sum)
+/// x · G · x of every row x.
+fn squares(rows: &[f32], gram: &Dense) -> Vec<f64> {
+    let cols = gram.inputs();
+    let products = product(gram, Rows::new(rows, rows.len() / cols, cols));
+    let dot = |(a, b): (&[f32], &[f32])| {
+        let part = |(a, b): (&[f32], &[f32])| {
+            let sum: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            f64::from(sum)
+        };
+        a.chunks(64).zip(b.chunks(64)).map(part).sum()
     };
-    a.chunks(64).zip(b.chunks(64)).map(part).sum()
+    let pairs = rows.chunks_exact(cols).zip(products.chunks_exact(cols));
+    pairs.map(dot).collect()
 }
 
 /// The mean magnitude of each input's weights, relative to their groups.
@@ -192,10 +198,7 @@ fn clip(rows: &mut [f32], cols: usize, start: usize, gram: &Dense, spec: &Affine
             }));
         }
     }
-    let mut products = vec![0.0; off.len()];
-    tiles(&off, gram, &mut products);
-    let pairs = off.chunks_exact(size).zip(products.chunks_exact(size));
-    let losses: Vec<f64> = pairs.map(|(off, product)| dot(off, product)).collect();
+    let losses = squares(&off, gram);
     let found = losses.chunks_exact(CLIPS).zip(&largest);
     for (row, (losses, &largest)) in rows.chunks_exact_mut(cols).zip(found) {
         let best = (0..CLIPS).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
@@ -236,7 +239,9 @@ mod tests {
     fn loss(weights: &Matrix, back: &Matrix, gram: &[f32]) -> f64 {
         let pairs = weights.data().iter().zip(back.data());
         let off: Vec<f32> = pairs.map(|(a, b)| a - b).collect();
-        dot(&off, &product(&off, &Dense::from_f32(gram, weights.cols())))
+        squares(&off, &Dense::from_f32(gram, weights.cols()))
+            .iter()
+            .sum()
     }
 
     #[test]
