@@ -196,20 +196,18 @@ impl Hub<'_> {
         };
         let mut body = answer.body_mut().as_reader();
         let mut bytes = Vec::new();
-        let mut size = length;
-        if is_weights(file) {
+        let most = if is_weights(file) {
             let mut start = [0; 8];
             body.read_exact(&mut start).map_err(broken)?;
             bytes.extend(start);
-            let rest = u64::from_le_bytes(start).min(MAX_HEADER_BYTES);
-            body.take(rest).read_to_end(&mut bytes).map_err(broken)?;
-            // A file that ends before its header says is refused when it is opened.
-            size = length.or(Some(bytes.len() as u64));
+            u64::from_le_bytes(start).min(MAX_HEADER_BYTES)
         } else {
-            body.take(MAX_SMALL_BYTES)
-                .read_to_end(&mut bytes)
-                .map_err(broken)?;
-        }
+            MAX_SMALL_BYTES
+        };
+        body.take(most).read_to_end(&mut bytes).map_err(broken)?;
+        // What follows a header is a hole. A file that ends before its header says is refused when
+        // it is opened.
+        let size = length.filter(|_| is_weights(file));
         report(bytes.len() as u64, Some(bytes.len() as u64));
         let path = file.join_to(into);
         create_parents(&path)?;
