@@ -1,7 +1,7 @@
 //! The artifact: one file, `dataset.delta`. See `docs/dataset-format.md`.
 //!
 //! ```text
-//! magic[8] version[1] required[1] optional[1] base_sha256[32]
+//! magic[8] version[1] required[1] optional[1] base_sha256[32] base_blake3[32]
 //! splits: number, then for each: header, blocks
 //! checksum[8]
 //! ```
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::Digests;
 use crate::error::{Error, Result};
 use crate::header::{MAX_HEADER, SplitHeader};
 use crate::inputs::Base;
@@ -36,15 +37,21 @@ pub(crate) const REQUIRED_DICTIONARIES: u8 = 16;
 /// Feature bits that a reader must know: rows may be told as the row before or
 /// the one before that, and files count on from each other which rows are used.
 pub(crate) const REQUIRED_REFERENCES: u8 = 32;
+/// Feature bits that a reader must know: what rebuilds quickly. The base's BLAKE3
+/// follows its SHA-256, and only in documents the template of a row goes by its
+/// base row.
+pub(crate) const REQUIRED_QUICK: u8 = 64;
 const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
     | REQUIRED_BYTES
     | REQUIRED_LENIENT
     | REQUIRED_NO_HEADER
     | REQUIRED_DICTIONARIES
-    | REQUIRED_REFERENCES;
+    | REQUIRED_REFERENCES
+    | REQUIRED_QUICK;
 const CHECKSUM: usize = 8;
-/// Magic, version, feature bits and the base's digest.
-const HEAD: usize = 43;
+/// Magic, version and feature bits, then the base's digests.
+const HEAD: usize = 11;
+const DIGEST: usize = 32;
 /// The longest number.
 const NUMBER: u64 = 10;
 
@@ -120,11 +127,13 @@ impl NewBlocks {
 /// An artifact, open; its checksum is right.
 pub(crate) struct Artifact {
     pub(crate) path: PathBuf,
-    pub(crate) base_sha256: [u8; 32],
+    pub(crate) base: Digests,
     /// How the base's text files are to be read.
     base_options: TextOptions,
     /// Whether files count on from each other, see [`REQUIRED_REFERENCES`].
     carries: bool,
+    /// Whether templates go by base rows in all files, see [`REQUIRED_QUICK`].
+    paragraphs: bool,
     source: Source,
     /// Where the splits start, and where the checksum does.
     start: u64,
@@ -146,7 +155,7 @@ impl Artifact {
     fn parse(source: Source) -> Result<Self> {
         let path = source.path.clone();
         let mut buffer = Vec::new();
-        let head = source.read(0, HEAD as u64, &mut buffer)?;
+        let head = source.read(0, (HEAD + 2 * DIGEST) as u64, &mut buffer)?;
         if !head.starts_with(MAGIC) {
             return Err(Error::NotADelta {
                 path,
@@ -164,7 +173,7 @@ impl Artifact {
             path: path.clone(),
             what,
         };
-        let &[version, required, _, ref base @ ..] = &head[8..] else {
+        let &[version, required, _, ref digests @ ..] = &head[8..] else {
             return Err(cut());
         };
         if version != FORMAT_VERSION {
@@ -178,11 +187,20 @@ impl Artifact {
                 required & !KNOWN_REQUIRED
             )));
         }
-        let base_sha256: [u8; 32] = base.try_into().map_err(|_| cut())?;
+        let quick = required & REQUIRED_QUICK != 0;
+        let (sha256, rest) = digests.split_first_chunk().ok_or_else(cut)?;
+        let base = Digests {
+            sha256: *sha256,
+            blake3: match quick {
+                true => Some(*rest.first_chunk().ok_or_else(cut)?),
+                false => None,
+            },
+        };
+        let mut start = (HEAD + DIGEST * (1 + usize::from(quick))) as u64;
         let end = source
             .len
             .checked_sub(CHECKSUM as u64)
-            .filter(|&end| end >= HEAD as u64)
+            .filter(|&end| end >= start)
             .ok_or_else(cut)?;
         let mut digest = Sha256::new();
         let mut at = 0;
@@ -202,11 +220,11 @@ impl Artifact {
                 path,
             });
         }
-        let mut start = HEAD as u64;
         let splits = number(&source, end, &mut start)?.ok_or_else(cut)?;
         Ok(Self {
-            base_sha256,
+            base,
             carries: required & REQUIRED_REFERENCES != 0,
+            paragraphs: !quick,
             base_options: TextOptions {
                 lenient: required & REQUIRED_LENIENT != 0,
                 header: required & REQUIRED_NO_HEADER == 0,
@@ -225,7 +243,7 @@ impl Artifact {
 
     /// Opens the base, which must be the one that the delta was made from.
     pub(crate) fn open_base(&self, path: &Path) -> Result<Base> {
-        let mut base = Base::open(path, self.base_options, Some(self.base_sha256))?;
+        let mut base = Base::open(path, self.base_options, Some(&self.base))?;
         if self.carries {
             base.rows.carry();
         }
@@ -263,7 +281,10 @@ impl Artifact {
             return Ok(None);
         }
         let mut buffer = Vec::new();
-        let header = SplitHeader::read(self.source.read(*at, *at + len, &mut buffer)?);
+        let mut header = SplitHeader::read(self.source.read(*at, *at + len, &mut buffer)?);
+        if let Some(header) = &mut header {
+            header.paragraphs = self.paragraphs || header.format.has_paragraphs();
+        }
         *at += len;
         Ok(header)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::artifact::{
     FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES,
-    REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_REFERENCES, checksum,
+    REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_QUICK, REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
@@ -48,12 +48,13 @@ pub fn compress(
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let required = REQUIRED_BYTES
         | REQUIRED_REFERENCES
+        | REQUIRED_QUICK
         | bit(columnar, REQUIRED_COLUMNAR)
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
         | bit(!spec.header, REQUIRED_NO_HEADER);
     head.extend_from_slice(&[FORMAT_VERSION, required, 0]);
-    head.extend_from_slice(&base.sha256);
+    base.digests.write(&mut head);
     put_number(&mut head, files.len() as u64);
     artifact.write(&head)?;
     let mut splits = Vec::new();

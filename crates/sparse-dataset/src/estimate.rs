@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::Result;
+use crate::format::Format;
 use crate::inputs::{Base, DataFiles, add_file};
 use crate::matching::HashMatrix;
 use crate::spec::{CompressSpec, Estimate, Progress, step};
@@ -42,7 +43,7 @@ pub fn estimate(
     for file in DataFiles::of(derivative)?.files {
         let file = file.path;
         let mut memory = Memory::of_split();
-        let (source, _) = Source::open(&file, &mut memory)?;
+        let source = Source::open(&file, &mut memory, |_| ())?;
         out.derivative_bytes += source.len;
         let file_bytes = source.len;
         let mut rows = Rows::default();
@@ -52,7 +53,7 @@ pub fn estimate(
             Some(table) => table.parser.templates.list.clone(),
             None => vec![Template::columnar(decided.columns.len())],
         };
-        let setup = Setup::new(
+        let mut setup = Setup::new(
             &decided.plan,
             &decided.columns,
             &rows.scales,
@@ -60,6 +61,7 @@ pub fn estimate(
             decided.model,
             &mut base.rows,
         );
+        setup.paragraphs = Format::of(&file)?.has_paragraphs();
         let levels = Levels::new(spec.effort, file_bytes);
         let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
         let count = decided.references.len();

@@ -53,4 +53,10 @@ impl Format {
     pub fn is_text(self) -> bool {
         !matches!(self, Self::Parquet | Self::Arrow)
     }
+
+    /// Whether rows may stand in an object that they share, as the questions of a
+    /// paragraph do.
+    pub(crate) fn has_paragraphs(self) -> bool {
+        self == Self::Json
+    }
 }

@@ -2,7 +2,7 @@
 //! `docs/dataset-format.md`.
 
 use crate::coding::{Decoder, Encoder, TextModel};
-use crate::delta::{Counts, ModelSize};
+use crate::delta::{Counts, ModelSize, Splice};
 use crate::format::Format;
 use crate::plan::{Cast, Plan};
 use crate::text::{Layout, Template};
@@ -46,6 +46,11 @@ pub(crate) struct SplitHeader {
     pub(crate) reordered: bool,
     /// What makes the original of the file that the recipe leads to.
     pub(crate) patch: Option<Vec<u8>>,
+    /// What makes the lines of whole rows of those of the base, in order of the
+    /// templates.
+    pub(crate) splices: Vec<Splice>,
+    /// Whether templates go by the base's rows, which the artifact says.
+    pub(crate) paragraphs: bool,
 }
 
 const FORMATS: [Format; 6] = [
@@ -129,6 +134,11 @@ impl SplitHeader {
             plain.extend_from_slice(&[cast.types.0, cast.types.1]);
         }
         plain.extend_from_slice(&self.plan.shares);
+        for splice in &self.splices {
+            put_number(&mut plain, u64::from(splice.template));
+            put_number(&mut plain, splice.cut as u64);
+            put_bytes(&mut plain, &splice.tail);
+        }
         let mut coder = Encoder::new();
         TextModel::new(1 << 12).text(&mut coder, 0, &plain, MAX_HEADER);
         let mut coded = coder.finish();
@@ -190,8 +200,9 @@ impl SplitHeader {
             edited: reader.number()?,
             new: reader.number()?,
         };
-        let (mut reordered, mut casts) = (false, Vec::new());
-        // What follows is for reports; the first writers did not add it.
+        let (mut reordered, mut casts, mut splices) = (false, Vec::new(), Vec::new());
+        // Rows are coded the same without what follows; the first writers did not
+        // add it.
         if reader.left() > 0 {
             reordered = reader.byte()? == 1;
             for _ in 0..reader.count()? {
@@ -200,6 +211,13 @@ impl SplitHeader {
                 casts.push(Cast { column, types });
             }
             plan.shares = reader.bytes(plan.columns.len())?.to_vec();
+        }
+        while reader.left() > 0 {
+            splices.push(Splice {
+                template: u32::try_from(reader.number()?).ok()?,
+                cut: usize::try_from(reader.number()?).ok()?,
+                tail: reader.sized()?.to_vec(),
+            });
         }
         Some(Self {
             name,
@@ -218,6 +236,8 @@ impl SplitHeader {
             casts,
             reordered,
             patch: (!patch.is_empty()).then(|| patch.to_vec()),
+            splices,
+            paragraphs: true,
         })
     }
 }
@@ -259,6 +279,8 @@ mod tests {
             casts: Vec::new(),
             reordered: false,
             patch: None,
+            splices: Vec::new(),
+            paragraphs: true,
         }
     }
 

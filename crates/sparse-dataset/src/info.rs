@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::artifact::{Artifact, FORMAT_VERSION};
 use crate::columnar::{Recipe, guarded, scales};
-use crate::delta::{BlockDecoder, Setup, Tally};
+use crate::delta::{BlockDecoder, Decoded, Setup, Tally};
 use crate::error::Result;
 use crate::header::Body;
 use crate::output::hex;
@@ -30,7 +30,7 @@ pub fn info(delta: &Path) -> Result<Info> {
     })?;
     Ok(Info {
         format_version: FORMAT_VERSION,
-        base_sha256: hex(&artifact.base_sha256),
+        base_sha256: hex(&artifact.base.sha256),
         delta_bytes: artifact.len(),
         original_bytes: splits.iter().map(|split| split.bytes).sum(),
         splits,
@@ -57,7 +57,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
             })?,
             _ => Scales::new(),
         };
-        let setup = Setup::new(
+        let mut setup = Setup::new(
             &header.plan,
             &header.columns,
             &scales,
@@ -65,6 +65,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
             header.model,
             &mut base.rows,
         );
+        setup.paragraphs = header.paragraphs;
         let headers = base.rows.headers();
         let mut decoder = BlockDecoder::new(setup, &mut base.rows)?;
         let mut tally = Tally::default();
@@ -72,30 +73,32 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
         let mut buffer = Vec::new();
         for (index, count) in blocks.rows().enumerate() {
             let block = blocks.read(index, &mut buffer)?;
-            let complete =
-                decoder.block(block, count, &mut base.rows, |setup, rows, reference| {
-                    if rows.own.own == 0 {
-                        return Ok(());
-                    }
-                    let edited = reference.is_some_and(|(_, base)| setup.is_edited(rows, base));
-                    let row = tally.counts.rows;
-                    let what = tally.row(reference.map(|(at, _)| at), edited);
-                    if found[first..].iter().all(|example| example.what != what) {
-                        let base = reference.map(|(_, base)| base);
-                        found.push(Example {
-                            split: header.name.clone(),
-                            what,
-                            row,
-                            base_row: reference.map(|(at, _)| {
-                                // A header line is no row to a person.
-                                let before = headers.partition_point(|&header| header < at);
-                                u64::from(at) - before as u64
-                            }),
-                            cells: differences(setup, &rows.own, base, &header.columns),
-                        });
-                    }
-                    Ok(())
-                })?;
+            let complete = decoder.block(block, count, &mut base.rows, |setup, row| {
+                let Decoded::Cells(rows, reference) = row else {
+                    return Ok(());
+                };
+                if rows.own.own == 0 {
+                    return Ok(());
+                }
+                let edited = reference.is_some_and(|(_, base)| setup.is_edited(rows, base));
+                let row = tally.counts.rows;
+                let what = tally.row(reference.map(|(at, _)| at), edited);
+                if found[first..].iter().all(|example| example.what != what) {
+                    let base = reference.map(|(_, base)| base);
+                    found.push(Example {
+                        split: header.name.clone(),
+                        what,
+                        row,
+                        base_row: reference.map(|(at, _)| {
+                            // A header line is no row to a person.
+                            let before = headers.partition_point(|&header| header < at);
+                            u64::from(at) - before as u64
+                        }),
+                        cells: differences(setup, &rows.own, base, &header.columns),
+                    });
+                }
+                Ok(())
+            })?;
             complete.ok_or_else(|| artifact.damaged("block of rows"))?;
         }
         base.rows.set_unused(decoder.into_unused());

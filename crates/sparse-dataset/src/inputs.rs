@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::bytes;
 use crate::columnar::{guarded, read_rows, scales};
+use crate::digest::{Digester, Digests};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
@@ -84,7 +85,7 @@ fn name_of(path: &Path) -> String {
 pub(crate) struct Base {
     pub(crate) path: PathBuf,
     pub(crate) rows: Rows,
-    pub(crate) sha256: [u8; 32],
+    pub(crate) digests: Digests,
     files: Vec<PathBuf>,
 }
 
@@ -93,31 +94,40 @@ impl Base {
     pub(crate) fn open(
         path: &Path,
         options: TextOptions,
-        expected: Option<[u8; 32]>,
+        expected: Option<&Digests>,
     ) -> Result<Self> {
+        let DataFiles { files, .. } = DataFiles::of(path)?;
         let mut memory = Memory::of_base();
-        let mut sources = Vec::new();
-        let mut all = Sha256::new();
-        let mut sha256 = [0; 32];
-        for file in DataFiles::of(path)?.files {
-            let (source, digest) = Source::open(&file.path, &mut memory)?;
-            all.update(digest);
-            sha256 = digest;
-            sources.push(source);
-        }
-        if sources.len() > 1 {
-            sha256 = all.finalize().into();
-        }
-        if let Some(expected) = expected.filter(|&expected| expected != sha256) {
-            return Err(Error::WrongBase {
-                path: path.to_owned(),
-                what: "SHA-256",
-                expected: hex(&expected),
-                found: hex(&sha256),
-            });
-        }
+        let (sources, digests) = match expected {
+            None => {
+                let (sources, (sha256, blake3)) =
+                    open_all::<(Sha256, blake3::Hasher)>(&files, &mut memory)?;
+                let blake3 = Some(blake3);
+                (sources, Some(Digests { sha256, blake3 }))
+            }
+            Some(&expected) => match expected.blake3 {
+                Some(blake3) => {
+                    let (sources, found) = open_all::<blake3::Hasher>(&files, &mut memory)?;
+                    (sources, (found == blake3).then_some(expected))
+                }
+                None => {
+                    let (sources, found) = open_all::<Sha256>(&files, &mut memory)?;
+                    (sources, (found == expected.sha256).then_some(expected))
+                }
+            },
+        };
         let base = path.to_owned();
-        let files = sources.iter().map(|source| source.path.clone()).collect();
+        let Some(digests) = digests else {
+            // Other tools compute this one, so people can look for the right base.
+            let (_, found) = open_all::<Sha256>(&files, &mut Memory::of_base())?;
+            return Err(Error::WrongBase {
+                path: base,
+                what: "SHA-256",
+                expected: expected.map_or_else(String::new, |digests| hex(&digests.sha256)),
+                found: hex(&found),
+            });
+        };
+        let files = files.into_iter().map(|file| file.path).collect();
         let mut rows = Rows::default();
         let mut seen: Vec<(PathBuf, Declared)> = Vec::new();
         for source in sources {
@@ -138,7 +148,7 @@ impl Base {
         Ok(Self {
             path: base,
             rows,
-            sha256,
+            digests,
             files,
         })
     }
@@ -159,6 +169,21 @@ impl Base {
         }
         Ok(out)
     }
+}
+
+/// Opens files and digests them.
+fn open_all<D: Digester>(
+    files: &[DataFile],
+    memory: &mut Memory,
+) -> Result<(Vec<Source>, D::Digest)> {
+    let (mut sources, mut digests) = (Vec::new(), Vec::new());
+    for file in files {
+        let mut digester = D::default();
+        let see = |chunk: &[u8]| digester.update(chunk);
+        sources.push(Source::open(&file.path, memory, see)?);
+        digests.push(digester.finish());
+    }
+    Ok((sources, D::of_files(&digests)))
 }
 
 /// The first file that declares other columns, with what it and the new one

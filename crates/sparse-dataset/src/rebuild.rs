@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::artifact::{Blocks, damaged};
 use crate::bytes;
 use crate::columnar::{ColumnarOutput, Recipe, guarded};
-use crate::delta::{BlockDecoder, RowCoder, Setup};
+use crate::delta::{BlockDecoder, Decoded, RowCoder, Setup};
 use crate::error::{Error, Result};
 use crate::header::{Body, SplitHeader};
 use crate::inputs::Base;
@@ -122,7 +122,7 @@ pub(crate) fn rebuild(
             .ok_or_else(|| damaged(artifact, "patch"));
     }
     let base = &mut base.rows;
-    let setup = Setup::new(
+    let mut setup = Setup::new(
         &header.plan,
         &header.columns,
         &Scales::new(),
@@ -130,6 +130,10 @@ pub(crate) fn rebuild(
         header.model,
         base,
     );
+    setup.paragraphs = header.paragraphs;
+    if header.body == Body::Text {
+        setup.splices.clone_from(&header.splices);
+    }
     let mut decoder = BlockDecoder::new(setup, base)?;
     let mut buffer = Vec::new();
     let nonsense = || damaged(artifact, "block of rows");
@@ -140,8 +144,11 @@ pub(crate) fn rebuild(
             let mut out = Vec::new();
             for (index, count) in blocks.rows().enumerate() {
                 let block = blocks.read(index, &mut buffer)?;
-                let complete = decoder.block(block, count, base, |setup, rows, _| {
-                    write_row(setup, rows, layout, alike, &mut out);
+                let complete = decoder.block(block, count, base, |setup, row| {
+                    match row {
+                        Decoded::Spliced(splice, line) => splice.apply(line, &mut out),
+                        Decoded::Cells(rows, _) => write_row(setup, rows, layout, alike, &mut out),
+                    }
                     if out.len() >= 1 << 18 {
                         written += out.len() as u64;
                         if written > header.bytes {
@@ -175,8 +182,9 @@ pub(crate) fn rebuild(
                 let mut done = 0;
                 for (index, count) in blocks.rows().enumerate() {
                     let block = blocks.read(index, &mut buffer)?;
-                    let complete = decoder.block(block, count, base, |_, rows, _| {
-                        output.push(&rows.own, path)
+                    let complete = decoder.block(block, count, base, |_, row| match row {
+                        Decoded::Cells(rows, _) => output.push(&rows.own, path),
+                        Decoded::Spliced(..) => Ok(()), // of text alone
                     })?;
                     complete.ok_or_else(nonsense)?;
                     done += u64::from(count);
@@ -227,5 +235,72 @@ fn write_row(setup: &Setup, rows: &RowCoder, layout: &Layout, alike: bool, out: 
     }
     if let Some(last) = template.pieces.last() {
         out.extend_from_slice(last);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::artifact::Artifact;
+    use crate::spec::CompressSpec;
+
+    /// Compresses, rebuilds, and gives how much of the lines is replaced.
+    fn splices(base: &[u8], derivative: &[u8], name: &str) -> Vec<(usize, usize)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: String| folder.path().join(name);
+        let (old, new) = (path(format!("a.{name}")), path(format!("b.{name}")));
+        std::fs::write(&old, base).unwrap();
+        std::fs::write(&new, derivative).unwrap();
+        let spec = CompressSpec::default();
+        crate::compress(&old, &new, folder.path(), &spec, &()).unwrap();
+        let again = path(format!("c.{name}"));
+        crate::reconstruct(&old, folder.path(), &again, &()).unwrap();
+        assert_eq!(std::fs::read(&again).unwrap(), derivative);
+        let artifact = Artifact::open(folder.path()).unwrap();
+        let mut found = Vec::new();
+        let see = |splice: &crate::delta::Splice| (splice.cut, splice.tail.len());
+        artifact
+            .each_split(|header, _, _| {
+                found.extend(header.splices.iter().map(see));
+                Ok(())
+            })
+            .unwrap();
+        found
+    }
+
+    fn lines(row: impl Fn(u32) -> String) -> Vec<u8> {
+        (0..500).map(row).collect::<String>().into_bytes()
+    }
+
+    #[test]
+    fn lines_of_whole_rows_are_taken_over_where_they_end_alike() {
+        let text = |n: u32| format!("{} is what \\u00e9 says, {}", n * n % 977, n * 7919);
+        let base = lines(|n| format!("{{\"n\": {n}, \"text\": \"{}\"}}\n", text(n)));
+        let tagged = lines(|n| {
+            let n = n * 3 % 500;
+            format!(
+                "{{\"n\": {n}, \"text\": \"{}\", \"tag\": \"x\"}}\n",
+                text(n)
+            )
+        });
+        assert_eq!(splices(&base, &tagged, "jsonl"), [(2, 14)]);
+        // Both without a line break at their ends.
+        let cut = (&base[..base.len() - 1], &tagged[..tagged.len() - 1]);
+        assert_eq!(splices(cut.0, cut.1, "jsonl"), [(2, 14), (2, 13)]);
+        assert_eq!(splices(&base, &base, "jsonl"), [(0, 0)]);
+        // A column less has no fixed length.
+        let less = lines(|n| format!("{{\"n\": {n}}}\n"));
+        assert_eq!(splices(&base, &less, "jsonl"), []);
+        // A value that counts on is no end of all lines.
+        let numbered = lines(|n| {
+            let text = text(n);
+            format!("{{\"n\": {n}, \"text\": \"{text}\", \"at\": {}}}\n", n + 5)
+        });
+        assert_eq!(splices(&base, &numbered, "jsonl"), []);
+        let header = b"n,text\n".to_vec();
+        let table = [header, lines(|n| format!("{n},\"{}\"\n", text(n)))].concat();
+        let header = b"n,text,tag\r\n".to_vec();
+        let wide = [header, lines(|n| format!("{n},\"{}\",x\r\n", text(n)))].concat();
+        assert_eq!(splices(&table, &wide, "csv"), [(1, 4)]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::artifact::{Blocks, NewBlocks};
 use crate::bytes;
 use crate::columnar::{Recipe, equal_files, guarded};
@@ -67,7 +69,9 @@ pub(crate) fn compress_split(
 ) -> Result<Split> {
     let path = file.path.as_path();
     let mut memory = Memory::of_split();
-    let (source, sha256) = Source::open(path, &mut memory)?;
+    let mut digest = Sha256::new();
+    let source = Source::open(path, &mut memory, |chunk| digest.update(chunk))?;
+    let sha256 = digest.finalize().into();
     let whole = source.clone();
     let mut rows = Rows::default();
     let declared = add_file(&mut rows, source, spec.text(), false, &mut memory)?;
@@ -87,7 +91,8 @@ pub(crate) fn compress_split(
         ),
         None => (None, vec![Template::columnar(decided.columns.len())]),
     };
-    let setup = Setup::new(
+    let format = Format::of(path)?;
+    let mut setup = Setup::new(
         &decided.plan,
         &decided.columns,
         &rows.scales,
@@ -95,6 +100,7 @@ pub(crate) fn compress_split(
         decided.model,
         &mut base.rows,
     );
+    setup.paragraphs = format.has_paragraphs();
     let levels = Levels::new(spec.effort, whole.len);
     let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
     let mut blocks = NewBlocks::default();
@@ -106,11 +112,12 @@ pub(crate) fn compress_split(
         blocks.push(references.len() as u32, &block, path)?;
         first += references.len() as u32;
     }
+    let splices = encoder.take_splices();
     let (counts, unused) = (encoder.counts(), encoder.into_unused());
     let before = base.rows.unused();
     let header = SplitHeader {
         name: file.name.clone(),
-        format: Format::of(path)?,
+        format,
         bytes: whole.len,
         sha256,
         byte_exact: true,
@@ -125,6 +132,8 @@ pub(crate) fn compress_split(
         casts: decided.casts,
         reordered: decided.reordered,
         patch: None,
+        splices,
+        paragraphs: format.has_paragraphs(),
     };
     drop(rows);
     let mut split = Split {
@@ -170,6 +179,7 @@ fn as_bytes(
         casts: Vec::new(),
         reordered: false,
         patch: None,
+        splices: Vec::new(),
         ..split.header.clone()
     };
     let Some(packed) = bytes::pack(file, &base.prefix(file.len)?, level, most, progress)? else {

@@ -6,6 +6,7 @@ use super::lesson::{dictionary, pack, teach, unpack};
 use super::levels::Levels;
 use super::references::References;
 use super::row::RowCoder;
+use super::splice::{Splice, Splicer};
 use super::texts::Texts;
 use crate::coding::{Decoder, Encoder, Remaining};
 use crate::error::Result;
@@ -24,6 +25,13 @@ pub(crate) struct Setup {
     pub(crate) templates: Vec<Template>,
     /// How the text model is set up; `None` for zstd.
     pub(crate) model: Option<ModelSize>,
+    /// Whether the template of a row goes by what its base row and the one before
+    /// share: in nested files rows of one paragraph look alike. Writers before
+    /// [`crate::artifact::REQUIRED_TEMPLATES`] did so in all files.
+    pub(crate) paragraphs: bool,
+    /// What makes the lines of whole rows of those of the base, in order of the
+    /// templates. A decoder that has them hands out lines instead of cells.
+    pub(crate) splices: Vec<Splice>,
 }
 
 /// The size of a text model.
@@ -61,12 +69,20 @@ impl Setup {
             counterparts,
             templates,
             model,
+            paragraphs: true,
+            splices: Vec::new(),
         }
     }
 
     /// The base column that a column goes back to.
     pub(crate) fn counterpart(&self, column: u32) -> Option<&Counterpart> {
         self.counterparts.get(column as usize)?.as_ref()
+    }
+
+    fn splice(&self, template: u32) -> Option<&Splice> {
+        let splices = &self.splices;
+        let at = splices.binary_search_by_key(&template, |splice| splice.template);
+        Some(&splices[at.ok()?])
     }
 
     /// Whether the row that was coded last differs from its base row in a value.
@@ -82,6 +98,12 @@ impl Setup {
             None => Texts::buffers(self.plan.columns.len()),
         }
     }
+}
+
+/// Whether a reference leads to a row that ends as the others do: the last one
+/// of a file may lack its line break.
+fn has_full_line(base: &Rows, reference: u32) -> bool {
+    reference != NEW && !base.ends_file(reference)
 }
 
 /// What happened to the rows.
@@ -131,19 +153,23 @@ pub(crate) struct BlockEncoder {
     rows: RowCoder,
     levels: Levels,
     tally: Tally,
+    /// Nothing where rows must be read cell by cell.
+    splicer: Option<Splicer>,
     base_row: Record,
     own_row: Record,
 }
 
 impl BlockEncoder {
     pub(crate) fn new(setup: Setup, base: &mut Rows, levels: Levels) -> Result<Self> {
-        let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), true);
+        let mut rows = RowCoder::new(&setup, setup.texts(), true);
         teach(&setup, &mut rows, base)?;
+        let may_splice = !rows.starts_by_base() && rows.forgets_whole();
         Ok(Self {
             references: References::new(base.unused()),
             rows,
             levels,
             tally: Tally::default(),
+            splicer: may_splice.then(Splicer::default),
             base_row: Record::default(),
             own_row: Record::default(),
             setup,
@@ -176,12 +202,24 @@ impl BlockEncoder {
                 base.read(reference, &mut self.base_row)?;
                 Some(&self.base_row)
             };
-            let _ = self.rows.code(
-                &mut coder,
-                &self.setup.templates,
-                Some(&self.own_row),
-                base_row,
-            );
+            let (templates, own_row) = (&self.setup.templates, Some(&self.own_row));
+            let from_base = base_row.is_some();
+            let start = self
+                .rows
+                .start(&mut coder, templates, own_row, from_base, base_row);
+            if let Some(start) = start {
+                let _ = self
+                    .rows
+                    .cells(&mut coder, start, templates, own_row, base_row);
+                if let (Some(template), Some(splicer)) = (start.whole(), &mut self.splicer)
+                    && splicer.is_open(template)
+                    && has_full_line(base, reference)
+                    && let Some(line) = base.line(reference)?
+                    && let Some(own) = derivative.line(first + offset as u32)?
+                {
+                    splicer.see(template, line, own);
+                }
+            }
             self.count(reference);
         }
         let mut out = Vec::new();
@@ -219,10 +257,26 @@ impl BlockEncoder {
         self.references.into_remaining()
     }
 
+    /// What makes the lines of whole rows of those of the base, where one thing
+    /// does for all of a template.
+    pub(crate) fn take_splices(&mut self) -> Vec<Splice> {
+        self.splicer
+            .take()
+            .map_or_else(Vec::new, Splicer::into_splices)
+    }
+
     /// What happened to the rows so far.
     pub(crate) fn counts(&self) -> Counts {
         self.tally.counts
     }
+}
+
+/// A row of a block.
+pub(crate) enum Decoded<'a> {
+    /// Its cells in coding order, and its base row with its number.
+    Cells(&'a RowCoder, Option<(u32, &'a Record)>),
+    /// The line of its base row, and what makes its own of it.
+    Spliced(&'a Splice, &'a [u8]),
 }
 
 /// Decodes the blocks of one file.
@@ -235,7 +289,7 @@ pub(crate) struct BlockDecoder {
 
 impl BlockDecoder {
     pub(crate) fn new(setup: Setup, base: &mut Rows) -> Result<Self> {
-        let mut rows = RowCoder::new(setup.plan.clone(), &setup.templates, setup.texts(), false);
+        let mut rows = RowCoder::new(&setup, setup.texts(), false);
         teach(&setup, &mut rows, base)?;
         Ok(Self {
             references: References::new(base.unused()),
@@ -245,14 +299,14 @@ impl BlockDecoder {
         })
     }
 
-    /// Decodes a block of `count` rows and hands each to `visit` with its base
-    /// row; its cells stand in coding order. `Ok(None)` if the block makes no sense.
+    /// Decodes a block of `count` rows and hands each to `visit`. `Ok(None)` if
+    /// the block makes no sense.
     pub(crate) fn block(
         &mut self,
         bytes: &[u8],
         count: u32,
         base: &mut Rows,
-        mut visit: impl FnMut(&Setup, &RowCoder, Option<(u32, &Record)>) -> Result<()>,
+        mut visit: impl FnMut(&Setup, Decoded<'_>) -> Result<()>,
     ) -> Result<Option<()>> {
         let mut reader = Reader::new(bytes);
         let Some(control) = reader.sized() else {
@@ -280,24 +334,39 @@ impl BlockDecoder {
             if offset == gathered {
                 gathered += base.gather(&references[offset..])?;
             }
-            let base_row = if reference == NEW {
-                None
-            } else {
-                base.read(reference, &mut self.base_row)?;
-                Some(&self.base_row)
+            let Self {
+                setup,
+                rows,
+                base_row,
+                ..
+            } = &mut *self;
+            let from_base = reference != NEW;
+            let early = from_base && rows.starts_by_base();
+            if early {
+                base.read(reference, base_row)?;
+            }
+            let shared = early.then_some(&*base_row);
+            let start = rows.start(&mut coder, &setup.templates, None, from_base, shared);
+            let Some(start) = start else {
+                return Ok(None);
             };
-            if self
-                .rows
-                .code(&mut coder, &self.setup.templates, None, base_row)
-                .is_none()
+            if let Some(splice) = start.whole().and_then(|template| setup.splice(template))
+                && has_full_line(base, reference)
+                && let Some(line) = base.line(reference)?
             {
+                visit(setup, Decoded::Spliced(splice, line))?;
+                continue;
+            }
+            if from_base && !early {
+                base.read(reference, base_row)?;
+            }
+            let base_row = from_base.then_some(&*base_row);
+            let cells = rows.cells(&mut coder, start, &setup.templates, None, base_row);
+            if cells.is_none() {
                 return Ok(None);
             }
-            visit(
-                &self.setup,
-                &self.rows,
-                base_row.map(|row| (reference, row)),
-            )?;
+            let base_row = base_row.map(|row| (reference, row));
+            visit(setup, Decoded::Cells(rows, base_row))?;
         }
         Ok(Some(()))
     }

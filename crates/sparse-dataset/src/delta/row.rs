@@ -1,6 +1,7 @@
 //! One row: its template, then each cell as predicted, edited, known or new.
 //! Encoder and decoder run the same code over the same models.
 
+use super::block::Setup;
 use super::column::{ColumnModel, code_edit};
 use super::edit::{Step, edit};
 use super::texts::Texts;
@@ -15,6 +16,23 @@ const TEXT: usize = 2;
 const PREVIOUS: usize = 3;
 const KNOWN: usize = 4;
 
+/// What a row starts with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    template: u32,
+    /// Whether its template has no cells.
+    is_literal: bool,
+    /// Whether all of its cells, if any, are as predicted.
+    whole: bool,
+}
+
+impl Start {
+    /// The template of a row with cells, all of them as predicted.
+    pub(crate) fn whole(self) -> Option<u32> {
+        (self.whole && !self.is_literal).then_some(self.template)
+    }
+}
+
 /// The models of the rows of one file.
 pub(crate) struct RowCoder {
     plan: Plan,
@@ -24,6 +42,10 @@ pub(crate) struct RowCoder {
     template: Vec<Symbol<64>>,
     template_far: Number,
     last_template: u32,
+    /// Whether templates go by what base rows share, see [`Setup::paragraphs`].
+    ///
+    /// [`Setup::paragraphs`]: super::block::Setup::paragraphs
+    paragraphs: bool,
     whole: [Bit; 8],
     last_whole: usize,
     columns: Vec<ColumnModel>,
@@ -37,7 +59,8 @@ pub(crate) struct RowCoder {
 
 impl RowCoder {
     /// The plan must refer to base columns by the numbers of the base rows.
-    pub(crate) fn new(plan: Plan, templates: &[Template], texts: Texts, writing: bool) -> Self {
+    pub(crate) fn new(setup: &Setup, texts: Texts, writing: bool) -> Self {
+        let (plan, templates) = (setup.plan.clone(), &setup.templates);
         let ranks = plan.ranks();
         let orders = templates
             .iter()
@@ -53,6 +76,7 @@ impl RowCoder {
             template: vec![Symbol::new(); 64],
             template_far: Number::new(),
             last_template: 0,
+            paragraphs: setup.paragraphs,
             whole: [Bit::new(); 8],
             last_whole: 0,
             columns: plan.columns.iter().map(|_| ColumnModel::new()).collect(),
@@ -106,28 +130,63 @@ impl RowCoder {
         })
     }
 
-    /// Codes one row. A decoder passes no record and finds the row in `own`.
-    /// `None` if a damaged stream makes no sense.
-    pub(crate) fn code<C: BitCoder>(
+    /// Whether what a row starts with depends on the cells of its base row.
+    pub(crate) fn starts_by_base(&self) -> bool {
+        self.paragraphs && self.orders.len() > 1
+    }
+
+    /// Whether the rows that follow are coded the same without the cells of a
+    /// whole row. A cell that is as in the row before leaves nothing to remember.
+    pub(crate) fn forgets_whole(&self) -> bool {
+        self.plan
+            .columns
+            .iter()
+            .all(|column| !column.predictor.remembers() || column.predictor == Predictor::Previous)
+    }
+
+    /// Codes what a row starts with: its template, and whether it is as
+    /// predicted. `from_base` says that it has a base row, which must be given
+    /// where [`Self::starts_by_base`]. `None` if a damaged stream makes no
+    /// sense.
+    pub(crate) fn start<C: BitCoder>(
         &mut self,
         coder: &mut C,
         templates: &[Template],
         record: Option<&Record>,
+        from_base: bool,
         base: Option<&Record>,
-    ) -> Option<()> {
+    ) -> Option<Start> {
         let template =
             self.code_template(coder, record.map_or(0, |record| record.template), base)?;
+        let is_literal = templates.get(template as usize)?.columns.is_empty();
+        let mut whole = true;
+        if !is_literal {
+            let as_predicted = record.is_some_and(|record| self.is_whole(record, base));
+            let context = self.last_whole * 2 + usize::from(from_base);
+            whole = self.whole[context].code(coder, as_predicted);
+            self.last_whole = (self.last_whole * 2 + usize::from(whole)) % 4;
+        }
+        Some(Start {
+            template,
+            is_literal,
+            whole,
+        })
+    }
+
+    /// Codes the cells of a row that was started. A decoder passes no record and
+    /// finds the row in `own`. `None` if a damaged stream makes no sense.
+    pub(crate) fn cells<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        start: Start,
+        templates: &[Template],
+        record: Option<&Record>,
+        base: Option<&Record>,
+    ) -> Option<()> {
+        let template = start.template;
         let columns = &templates.get(template as usize)?.columns;
         self.own.clear();
-        if columns.is_empty() {
-            self.own.template = template;
-            return Some(());
-        }
-        let whole = record.is_some_and(|record| self.is_whole(record, base));
-        let context = self.last_whole * 2 + usize::from(base.is_some());
-        let whole = self.whole[context].code(coder, whole);
-        self.last_whole = (self.last_whole * 2 + usize::from(whole)) % 4;
-        if whole {
+        if start.whole {
             self.fill(template, columns, base)?;
         } else {
             self.texts.start_row();
@@ -169,7 +228,7 @@ impl RowCoder {
             }),
             _ => false,
         };
-        if let Some(base) = base {
+        if let Some(base) = base.filter(|_| self.paragraphs) {
             self.previous_base = Some(base.clone());
         }
         let context = self.last_template.min(63) as usize;

@@ -262,6 +262,21 @@ impl Rows {
         Ok(())
     }
 
+    /// Whether a row is the last of its file.
+    pub(crate) fn ends_file(&self, row: u32) -> bool {
+        self.starts.binary_search(&row.wrapping_add(1)).is_ok()
+    }
+
+    /// The bytes of a row as they stand in its file; nothing where it is not a
+    /// line of text.
+    pub(crate) fn line(&mut self, row: u32) -> Result<Option<&[u8]>> {
+        let (which, local) = self.place(row);
+        match &mut self.parts[which] {
+            Part::Text(table) => table.line(local).map(Some),
+            Part::Stored(_) => Ok(None),
+        }
+    }
+
     /// Whether some of the files are delimited text, whose cells have no types.
     pub(crate) fn is_delimited(&self) -> bool {
         self.parts.iter().any(|part| match part {

@@ -6,8 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::ends::{Ends, LineEnds};
 use super::memory::Memory;
 use crate::error::{Error, Result};
@@ -33,18 +31,21 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a file and digests it while it is read the first time; finds its
-    /// lines on the way where they are its records. Text is held in memory if
-    /// it may be.
-    pub(crate) fn open(path: &Path, memory: &mut Memory) -> Result<(Self, [u8; 32])> {
+    /// Opens a file and hands its bytes to `digest` while it is read the first
+    /// time; finds its lines on the way where they are its records. Text is held
+    /// in memory if it may be.
+    pub(crate) fn open(
+        path: &Path,
+        memory: &mut Memory,
+        mut digest: impl FnMut(&[u8]),
+    ) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
-        let mut digest = Sha256::new();
         let mut read = 0u64;
         let format = Format::of(path)?;
         let mut lines = (format == Format::JsonLines).then(LineEnds::default);
         let mut look = |chunk: &[u8]| {
-            digest.update(chunk);
+            digest(chunk);
             if let Some(lines) = &mut lines {
                 lines.feed(chunk);
             }
@@ -67,15 +68,12 @@ impl Source {
             }
             Held::File(Arc::new(file))
         };
-        Ok((
-            Self {
-                path: path.to_owned(),
-                len: read,
-                held,
-                lines: lines.and_then(LineEnds::finish).map(Arc::new),
-            },
-            digest.finalize().into(),
-        ))
+        Ok(Self {
+            path: path.to_owned(),
+            len: read,
+            held,
+            lines: lines.and_then(LineEnds::finish).map(Arc::new),
+        })
     }
 
     /// Opens a file whose digest does not matter, to be read in place.
@@ -202,16 +200,18 @@ mod tests {
         for name in ["a.jsonl", "b.jsonl"] {
             let path = folder.path().join(name);
             std::fs::write(&path, &text).unwrap();
-            let (source, digest) = Source::open(&path, &mut memory).unwrap();
+            let mut digested = Vec::new();
+            let see = |chunk: &[u8]| digested.extend_from_slice(chunk);
+            let source = Source::open(&path, &mut memory, see).unwrap();
             let all = source
                 .read(0, source.len, &mut Vec::new())
                 .unwrap()
                 .to_vec();
             assert_eq!(all, text.as_bytes());
-            held.push((source.is_held(), digest, source.lines.unwrap().len()));
+            assert_eq!(digested, text.as_bytes());
+            held.push((source.is_held(), source.lines.unwrap().len()));
         }
         assert_eq!((held[0].0, held[1].0), (true, false));
-        assert_eq!(held[0].1, held[1].1);
-        assert_eq!((held[0].2, held[1].2), (1000, 1000));
+        assert_eq!((held[0].1, held[1].1), (1000, 1000));
     }
 }

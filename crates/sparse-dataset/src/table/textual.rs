@@ -134,6 +134,12 @@ impl TextTable {
         self.ends.len() as u32
     }
 
+    /// The bytes of a record.
+    pub(crate) fn line(&mut self, row: u32) -> Result<&[u8]> {
+        let (start, end) = self.ends.span(row);
+        self.window.row(&self.source, start, end)
+    }
+
     /// Parses a record.
     pub(crate) fn read(&mut self, row: u32, record: &mut Record) -> Result<()> {
         let (start, end) = self.ends.span(row);
