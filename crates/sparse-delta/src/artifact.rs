@@ -90,12 +90,26 @@ impl ArtifactWriter {
 /// The index as it is stored.
 pub(crate) fn pack_index(index: &Index) -> std::io::Result<Vec<u8>> {
     let bytes = index.write();
+    fits(bytes.len())?;
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), INDEX_LEVEL)?;
     encoder.include_checksum(true)?;
     // Known beforehand, the size makes for a small context: most indexes are a few kilobytes.
     encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
     encoder.write_all(&bytes)?;
-    encoder.finish()
+    let packed = encoder.finish()?;
+    fits(packed.len())?;
+    Ok(packed)
+}
+
+/// Refuses an index that no reader would take.
+fn fits(len: usize) -> std::io::Result<()> {
+    if len as u64 <= MAX_INDEX_BYTES {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!(
+        "the index, which holds the headers of all shards, would have {len} bytes, of \
+         {MAX_INDEX_BYTES} at most"
+    )))
 }
 
 /// Bytes of an artifact with so much data and this index.
@@ -133,25 +147,36 @@ impl Artifact {
         let name = RelPath::parse(FILE_NAME).map_err(|e| not(&e.to_string()))?;
         let shard = Shard::open(folder, name)?;
         let metadata = shard.header().metadata();
+        let damaged_part = |part: &str, reason: String| Error::Damaged {
+            path: path.clone(),
+            part: part.to_owned(),
+            reason,
+        };
+        let names: Vec<_> = shard.tensors().iter().map(|t| t.name()).collect();
         if metadata.get("format").map(String::as_str) != Some(FORMAT) {
-            return Err(not("its delta.safetensors is of another format"));
+            // A model with such tensors and no others is hardly to be met.
+            return Err(match names.as_slice() {
+                ["data", "index"] => damaged_part("header", "it names no format".to_owned()),
+                _ => not("its delta.safetensors is of another format"),
+            });
         }
-        let version = metadata.get("format_version").and_then(|v| v.parse().ok());
-        match version {
-            Some(1..=FORMAT_VERSION) => {}
-            found => {
+        match metadata.get("format_version").map(|v| v.parse::<u64>()) {
+            Some(Ok(1..=FORMAT_VERSION)) => {}
+            Some(Ok(found)) if found > 0 => {
                 return Err(Error::Version {
                     path,
-                    found: found.unwrap_or(0),
+                    found,
                     supported: FORMAT_VERSION,
                 });
             }
+            _ => {
+                return Err(damaged_part(
+                    "header",
+                    "it names no format version".to_owned(),
+                ));
+            }
         }
-        let damaged = |reason: String| Error::Damaged {
-            path: path.clone(),
-            part: "index".to_owned(),
-            reason,
-        };
+        let damaged = |reason: String| damaged_part("index", reason);
         let section = |name: &str| {
             shard
                 .tensor(name)

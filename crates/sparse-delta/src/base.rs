@@ -5,8 +5,8 @@ use sparse_checkpoint::{Checkpoint, TensorRef};
 use crate::Error;
 use crate::artifact::Artifact;
 use crate::basedigest::BaseDigests;
-use crate::digest::TensorDigest;
-use crate::index::{BaseTensor, RAW_CHUNK_BYTES};
+use crate::digest::{FileDigest, TensorDigest};
+use crate::index::{BaseTensor, Blob, BlobSource, Content, RAW_CHUNK_BYTES};
 use crate::progress::{Progress, step};
 
 /// Compares every tensor and file that the delta refers to with the digests in it.
@@ -68,6 +68,9 @@ pub(crate) fn check_base(
     if found != index.base_digest {
         // Each tensor's own check held, so it must be a file: they have none.
         let files: Vec<&str> = index.base_files().iter().map(|f| f.path.as_str()).collect();
+        if let Some(error) = changed_copy(artifact, base)? {
+            return Err(error);
+        }
         let what = match files[..] {
             [] => "the base as a whole".to_owned(),
             [file] => format!("file {file}"),
@@ -81,6 +84,33 @@ pub(crate) fn check_base(
         ));
     }
     Ok(())
+}
+
+/// The first file of the base that the delta copies, and that has another digest than the copy is
+/// to have.
+fn changed_copy(artifact: &Artifact, base: &Checkpoint) -> Result<Option<Error>, Error> {
+    for file in &artifact.index().files {
+        let Content::Blob(Blob {
+            source: BlobSource::Copy(from),
+            ..
+        }) = &file.content
+        else {
+            continue;
+        };
+        let Some(found) = base.file(from.path.as_str()) else {
+            continue;
+        };
+        let found = FileDigest::of(&found.read(crate::raw::MAX_DICTIONARY)?);
+        if found != file.digest {
+            return Ok(Some(differs(
+                base,
+                format!("file {}", from.path),
+                format!("SHA-256 {}", file.digest),
+                found.to_string(),
+            )));
+        }
+    }
+    Ok(None)
 }
 
 fn differs(base: &Checkpoint, what: String, expected: String, found: String) -> Error {

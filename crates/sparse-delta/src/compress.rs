@@ -15,11 +15,13 @@ use sparse_checkpoint::{Checkpoint, Existing, OutputDir};
 use crate::Error;
 use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
-use crate::index::{Content, FEATURE_CAST, FEATURE_LOW_RANK, File, Index, Shard, Source};
+use crate::index::{
+    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, File, Index, Shard, Source,
+};
 use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
 
-pub(crate) use encoders::{Encoders, count_changed, full};
+pub(crate) use encoders::{Encoders, changed_in_rows, count_changed, full};
 pub(crate) use entries::model_bytes;
 
 /// How to make a delta.
@@ -29,7 +31,7 @@ pub struct CompressOptions {
     pub base_id: String,
     /// How hard to look for what makes the delta smaller.
     pub effort: Effort,
-    /// Threads that search and code; at least one.
+    /// Threads that search and code; at least one. More than 64 are taken as 64.
     pub threads: usize,
     /// What to do about an existing output.
     pub existing: Existing,
@@ -46,7 +48,8 @@ pub struct Compressed {
     pub tensors: usize,
     /// Weights in the fine-tune.
     pub parameters: u64,
-    /// Weights that differ from the base's at the same place, or have none there.
+    /// Weights that differ from the base's at the same place, or have none there. A tensor that
+    /// equals another one of the fine-tune counts as that one does.
     pub changed_parameters: u64,
     /// Weights by how they are stored.
     pub modes: BTreeMap<&'static str, u64>,
@@ -84,7 +87,7 @@ pub fn compress(
 
     let mut digests = BaseDigests::default();
     let mut modes = BTreeMap::new();
-    let mut changed = 0;
+    let mut changed = Vec::new();
     let mut files = Vec::new();
     let mut number = 0;
     for shard in fine.shards() {
@@ -121,7 +124,7 @@ pub fn compress(
         delta_bytes,
         tensors: plan.tensors.len(),
         parameters: fine.tensors().map(|t| t.info().elements()).sum(),
-        changed_parameters: changed,
+        changed_parameters: changed.iter().sum(),
         modes,
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -169,6 +172,9 @@ fn features(files: &[File]) -> u64 {
             if let Source::Coded(coded) = &tensor.source {
                 if coded.low_rank {
                     features |= FEATURE_LOW_RANK;
+                    if info.shape().len() > 2 {
+                        features |= FEATURE_LOW_RANK_STACKED;
+                    }
                 }
                 if coded.base.as_ref().is_some_and(|b| b.dtype != info.dtype()) {
                     features |= FEATURE_CAST;

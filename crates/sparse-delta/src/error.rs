@@ -119,6 +119,18 @@ impl Error {
         }
     }
 
+    /// An error of a stream of ours: the one of this crate that it carries, or what the system
+    /// said.
+    pub(crate) fn of_io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |error| match error.downcast::<Self>() {
+            Ok(error) => error,
+            Err(cause) => Self::io(action, path)(cause),
+        }
+    }
+
     /// Damaged coded bytes of `part` in the artifact at `path`.
     pub(crate) fn damaged<'a>(
         path: &'a Path,
@@ -147,6 +159,11 @@ impl Error {
             }
             Self::Damaged { .. } => Some(
                 "fetch or copy the delta again; `sparse delta verify` lists every damaged part"
+                    .to_owned(),
+            ),
+            Self::Mismatch { .. } => Some(
+                "this should not happen with a delta and a base that are whole: keep both and \
+                 report it"
                     .to_owned(),
             ),
             Self::BaseLacks { .. } | Self::BaseDiffers { .. } => Some(

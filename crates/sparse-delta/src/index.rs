@@ -17,11 +17,14 @@ use crate::words::layout;
 pub(crate) const FEATURE_LOW_RANK: u64 = 1;
 /// The base is cast from another dtype.
 pub(crate) const FEATURE_CAST: u64 = 1 << 1;
+/// Low-rank predictions of tensors with more than two dimensions are used.
+pub(crate) const FEATURE_LOW_RANK_STACKED: u64 = 1 << 2;
 /// Everything this version can read.
-pub(crate) const KNOWN_FEATURES: u64 = FEATURE_LOW_RANK | FEATURE_CAST;
+pub(crate) const KNOWN_FEATURES: u64 = FEATURE_LOW_RANK | FEATURE_CAST | FEATURE_LOW_RANK_STACKED;
 
-/// Largest index that is read, unpacked.
-pub(crate) const MAX_INDEX_BYTES: u64 = 1 << 26;
+/// Largest index that is written and read, unpacked. It holds the headers of all shards, each of
+/// which may have a hundred million bytes.
+pub(crate) const MAX_INDEX_BYTES: u64 = 1 << 28;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Index {

@@ -40,7 +40,7 @@
 //! ```
 //!
 //! Memory stays at a few chunks whatever the model's size; only the search for low-rank changes
-//! ([`Effort::High`]) holds blocks of matrices, half a gigabyte at most. Outputs appear under
+//! ([`Effort::High`]) holds blocks of matrices, together about half a gigabyte. Outputs appear under
 //! their names only when they are complete. This crate does not know the terminal or the
 //! environment; it never prints or exits.
 #![forbid(unsafe_code)]

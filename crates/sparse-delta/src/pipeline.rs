@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
+/// Threads beyond these are not used: what is under way together must fit into memory.
+const MOST_THREADS: usize = 64;
+
 /// Runs `work` over `jobs` on `threads` threads and hands the results to `sink` in the order of
 /// the jobs. At most `4 * threads` jobs are under way at a time.
 ///
@@ -16,6 +19,7 @@ pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
     work: impl Fn(&mut S, J) -> Result<R, E> + Sync,
     mut sink: impl FnMut(R) -> Result<(), E>,
 ) -> Result<(), E> {
+    let threads = threads.min(MOST_THREADS);
     if threads <= 1 {
         let mut state = state();
         return jobs

@@ -85,7 +85,7 @@ pub(crate) fn plan<'a>(
     progress: &dyn Progress,
 ) -> Result<Plan<'a>, Error> {
     progress.start("plan", fine.tensors().map(|t| t.byte_len()).sum());
-    let matches = match_tensors(base, fine)?;
+    let matches = match_tensors(base, fine, progress)?;
     let aliases = find_aliases(fine)?;
     let budget = Budget::new(SEARCH_BYTES);
     let mut tensors = Vec::new();

@@ -12,6 +12,7 @@ use sparse_checkpoint::{Checkpoint, Existing, OutputDir};
 use crate::Error;
 use crate::artifact::Artifact;
 use crate::base::check_base;
+use crate::index::Content;
 use crate::progress::Progress;
 
 pub(crate) use decode::{Decoders, check_file, check_stored};
@@ -21,7 +22,7 @@ pub use tensor::reconstruct_tensor;
 /// How to rebuild.
 #[derive(Debug, Clone)]
 pub struct ReconstructOptions {
-    /// Threads that decode chunks; at least one.
+    /// Threads that decode chunks; at least one. More than 64 are taken as 64.
     pub threads: usize,
     /// What to do about an existing output.
     pub existing: Existing,
@@ -68,7 +69,12 @@ pub fn reconstruct(
     let decoders = Decoders::new(&artifact, base)?;
     let mut bytes = 0;
     for number in 0..artifact.index().files.len() {
-        bytes += files::write_file(&decoders, number, &folder, options.threads, progress)?;
+        bytes += files::write_file(&decoders, number, &folder, options.threads, progress).map_err(
+            |error| match error {
+                Error::Mismatch { .. } => first_damage(&decoders, number).unwrap_or(error),
+                error => error,
+            },
+        )?;
     }
     if progress.cancelled() {
         return Err(Error::Interrupted);
@@ -79,4 +85,16 @@ pub fn reconstruct(
         bytes,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// What is damaged of a file that came out wrong: damaged codes may decode all the same.
+fn first_damage(decoders: &Decoders<'_>, number: usize) -> Option<Error> {
+    let artifact = decoders.artifact;
+    let tensors = match &artifact.index().files[number].content {
+        Content::Shard(shard) => shard.tensors.len(),
+        Content::Blob(_) => 0,
+    };
+    (0..tensors)
+        .find_map(|tensor| decoders.check_stored(number, tensor).err())
+        .or_else(|| check_file(artifact, number).err())
 }

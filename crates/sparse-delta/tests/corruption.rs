@@ -91,8 +91,11 @@ impl Fixture {
                 assert!(same, "a damaged delta was rebuilt to something else");
                 true
             }
-            Err(_) => {
+            Err(error) => {
                 assert!(!out.exists());
+                // What is damaged is named, however far the decoder came.
+                assert!(!matches!(error, Error::Mismatch { .. }), "{error}");
+                assert!(error.hint().is_some(), "{error}");
                 false
             }
         }
@@ -328,6 +331,10 @@ fn another_base_is_refused() {
     put(&other, "config.json", b"{\"a\": 9, \"b\": [1, 2, 3]}");
     put(&other, "same.txt", b"equal in both");
     refused(&fixture, &other, "config.json");
+    let config = fs::read(fixture.path("base/config.json")).unwrap();
+    put(&other, "config.json", &config);
+    put(&other, "same.txt", b"EQUAL in both");
+    refused(&fixture, &other, "file same.txt differs: expected SHA-256");
     put(&other, "config.json", b"{}");
     refused(&fixture, &other, "config.json differs: expected 24 bytes");
 }

@@ -66,6 +66,130 @@ fn renamed_tensors_are_found_by_content() {
 }
 
 #[test]
+fn many_tensors_of_one_shape_are_found_under_other_names() {
+    let noise = &mut Noise::new(31);
+    let expert = |n: usize| format!("layers.{}.experts.{}.w", n / 64, n % 64);
+    let base: Vec<Made> = (0..1500)
+        .map(|n| Made::random(&expert(n), Dtype::BF16, &[8, 32], noise))
+        .collect();
+    let renamed: Vec<Made> = base
+        .iter()
+        .map(|t| t.named(&format!("model.{}", t.spec.name)))
+        .collect();
+    let made = pair(&base, &renamed);
+    assert_eq!(made.changed_parameters, 0);
+    assert!(made.delta_bytes * 6 < made.original_bytes, "{made:?}");
+}
+
+#[test]
+fn a_tensor_that_was_renamed_and_grew_is_found() {
+    let noise = &mut Noise::new(32);
+    let base = [
+        Made::random("wte", Dtype::BF16, &[1000, 64], noise),
+        Made::random("other", Dtype::BF16, &[900, 64], noise),
+    ];
+    let mut bytes = base[0].tuned(1e-4, noise).bytes;
+    bytes.extend(Made::random("wte", Dtype::BF16, &[8, 64], noise).bytes);
+    let grown = |name: &str| Made::new(name, Dtype::BF16, &[1008, 64], bytes.clone());
+    let same_name = pair(&base, &[grown("wte")]);
+    let renamed = pair(&base, &[grown("model.embed_tokens")]);
+    assert!(
+        renamed.delta_bytes < same_name.delta_bytes + 100,
+        "{renamed:?}"
+    );
+}
+
+#[test]
+fn merged_loras_are_found_in_stacked_tensors() {
+    let noise = &mut Noise::new(33);
+    // Three layers, each changed by two components of its own.
+    let (layers, rows, cols) = (3, 96, 128);
+    let base = Made::random("w", Dtype::BF16, &[layers, rows, cols], noise);
+    let mut values: Vec<f32> = base
+        .bytes
+        .chunks(2)
+        .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
+        .collect();
+    for layer in values.chunks_mut((rows * cols) as usize) {
+        for _ in 0..2 {
+            let left: Vec<f32> = (0..rows).map(|_| noise.normal() * 0.01).collect();
+            let right: Vec<f32> = (0..cols).map(|_| noise.normal()).collect();
+            for (row, left) in layer.chunks_mut(cols as usize).zip(&left) {
+                row.iter_mut().zip(&right).for_each(|(w, r)| *w += left * r);
+            }
+        }
+    }
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
+        .collect();
+    let stacked = pair(
+        std::slice::from_ref(&base),
+        &[Made::new(
+            "w",
+            Dtype::BF16,
+            &[layers, rows, cols],
+            bytes.clone(),
+        )],
+    );
+    assert!(stacked.modes.contains_key("lowrank"), "{stacked:?}");
+    let flat = |bytes: &[u8]| -> Vec<Made> {
+        bytes
+            .chunks((rows * cols * 2) as usize)
+            .enumerate()
+            .map(|(n, b)| Made::new(&format!("w{n}"), Dtype::BF16, &[rows, cols], b.to_vec()))
+            .collect()
+    };
+    let apart = pair(&flat(&base.bytes), &flat(&bytes));
+    assert!(
+        stacked.delta_bytes < apart.delta_bytes + 300,
+        "{stacked:?} {apart:?}"
+    );
+}
+
+#[test]
+fn estimates_see_changes_that_stand_together() {
+    let noise = &mut Noise::new(34);
+    let changed = |base: &Made, from: usize, to: usize, noise: &mut Noise| -> Made {
+        let mut fine = base.clone();
+        let tuned = base.tuned(1e-2, noise).bytes;
+        fine.bytes[from..to].copy_from_slice(&tuned[from..to]);
+        fine
+    };
+    // `round_trip` compares estimate and size.
+    let long_rows = Made::random("w", Dtype::F32, &[4, 300_000], noise);
+    let fine = changed(&long_rows, 3_600_000, 4_800_000, noise);
+    pair(&[long_rows], &[fine]);
+    let vector = Made::random("w", Dtype::BF16, &[1_500_000], noise);
+    let fine = changed(&vector, 2_900_000, 3_000_000, noise);
+    pair(&[vector], &[fine]);
+    let embedding = Made::random("wte", Dtype::BF16, &[20_000, 64], noise);
+    let fine = changed(&embedding, 2_000_000, 2_010_000, noise);
+    pair(std::slice::from_ref(&embedding), &[fine]);
+    let fine = changed(&embedding, 300_000, 1_700_000, noise);
+    pair(&[embedding], &[fine]);
+    let codes = Made::random("q", Dtype::I8, &[3000, 1000], noise);
+    let mut fine = codes.clone();
+    let new = noise.bytes(100_000);
+    fine.bytes[700_000..800_000].copy_from_slice(&new);
+    pair(&[codes], &[fine]);
+}
+
+#[test]
+fn bytes_that_belong_to_no_tensor_may_be_many() {
+    let noise = &mut Noise::new(35);
+    let text = r#"{"a":{"dtype":"BF16","shape":[20],"data_offsets":[1000000,1000040]}}"#;
+    let (base, fine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    put(base.path(), "m.safetensors", &safetensors("{}", &[]));
+    put(
+        fine.path(),
+        "m.safetensors",
+        &safetensors(text, &noise.bytes(3_500_000)),
+    );
+    round_trip(base.path(), fine.path());
+}
+
+#[test]
 fn vocabularies_grow_and_shrink() {
     for dtype in [Dtype::BF16, Dtype::F32] {
         let noise = &mut Noise::new(3);

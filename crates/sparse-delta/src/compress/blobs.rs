@@ -58,24 +58,16 @@ pub(super) fn encode(
         read: 0,
         progress,
     };
-    let mut output = CountingWriter {
-        writer,
-        bytes: 0,
-        hasher: blake3::Hasher::new(),
-    };
-    raw::pack(&mut input, &dictionary, plain.size(), &mut output).map_err(|error| {
-        match error.downcast::<Error>() {
-            Ok(error) => error,
-            Err(cause) => Error::io("compress", plain.full_path())(cause),
-        }
-    })?;
+    let mut output = StoredWriter::new(writer);
+    raw::pack(&mut input, &dictionary, plain.size(), &mut output)
+        .map_err(Error::of_io("compress", plain.full_path()))?;
     let source = match base_file {
         Some(base) => BlobSource::Against(base),
         None => BlobSource::Packed,
     };
     let digest = FileDigest(input.sha.finalize().into());
-    let check = stored_check(&output.hasher);
-    Ok(file(input.read, digest, source, output.bytes, check))
+    let (stored, check) = output.finish();
+    Ok(file(input.read, digest, source, stored, check))
 }
 
 struct HashingReader<'a, R> {
@@ -95,13 +87,32 @@ impl<R: Read> Read for HashingReader<'_, R> {
     }
 }
 
-struct CountingWriter<'a> {
+/// Stores bytes, counted and digested.
+pub(super) struct StoredWriter<'a> {
     writer: &'a mut ArtifactWriter,
     bytes: u64,
     hasher: blake3::Hasher,
 }
 
-impl Write for CountingWriter<'_> {
+impl<'a> StoredWriter<'a> {
+    pub(super) fn new(writer: &'a mut ArtifactWriter) -> Self {
+        Self {
+            writer,
+            bytes: 0,
+            hasher: blake3::Hasher::new(),
+        }
+    }
+
+    /// How many bytes were stored, and their check; of none it is zeros.
+    pub(super) fn finish(self) -> (u64, [u8; 4]) {
+        match self.bytes {
+            0 => (0, [0; 4]),
+            bytes => (bytes, stored_check(&self.hasher)),
+        }
+    }
+}
+
+impl Write for StoredWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer.write(bytes).map_err(io::Error::other)?;
         self.hasher.update(bytes);

@@ -165,6 +165,20 @@ pub(crate) fn count_changed(base: &Words, fine: &Words) -> u64 {
     }
 }
 
+/// As [`count_changed`], for each row of so many words.
+pub(crate) fn changed_in_rows(base: &Words, fine: &Words, width: usize) -> Vec<u64> {
+    fn rows<W: Eq>(base: &[W], fine: &[W], width: usize) -> Vec<u64> {
+        let rows = base.chunks(width).zip(fine.chunks(width));
+        rows.map(|(base, fine)| differences(base, fine)).collect()
+    }
+    match (base, fine) {
+        (Words::W8(b), Words::W8(f)) => rows(b, f, width),
+        (Words::W16(b), Words::W16(f)) => rows(b, f, width),
+        (Words::W32(b), Words::W32(f)) => rows(b, f, width),
+        _ => vec![fine.len() as u64],
+    }
+}
+
 fn differences<W: Eq>(base: &[W], fine: &[W]) -> u64 {
     base.iter().zip(fine).filter(|(b, f)| b != f).count() as u64
 }

@@ -1,5 +1,6 @@
 //! Reading a shard in the order of its bytes, hashing as it goes, cut into jobs.
 
+use std::io::Read;
 use std::ops::Range;
 
 use sha2::Digest as _;
@@ -9,6 +10,7 @@ use crate::Error;
 use crate::digest::{FileDigest, TensorDigest};
 use crate::index::{RAW_CHUNK_BYTES, chunk_weights, chunks};
 use crate::plan::{Kind, TensorPlan};
+use crate::progress::{Progress, step};
 use crate::source::read_words;
 use crate::words::{Words, cast};
 
@@ -34,36 +36,77 @@ enum Piece {
     Gap(Range<u64>),
 }
 
-/// The bytes of a shard that belong to no tensor, one gap after the other.
-pub(super) fn gap_bytes(shard: &Shard) -> Result<Vec<u8>, Error> {
-    let mut all = Vec::new();
-    for gap in shard.gaps() {
-        let at = all.len();
-        all.resize(at + (gap.end - gap.start) as usize, 0);
-        shard.read_at(shard.data_start() + gap.start, &mut all[at..])?;
+/// The bytes of a shard that belong to no tensor, one gap after the other: read in pieces, for
+/// they can be as many as there are bytes in a file.
+pub(super) struct Gaps<'a> {
+    shard: &'a Shard,
+    gaps: Vec<Range<u64>>,
+    progress: &'a dyn Progress,
+    hasher: blake3::Hasher,
+}
+
+impl<'a> Gaps<'a> {
+    pub(super) fn new(shard: &'a Shard, progress: &'a dyn Progress) -> Self {
+        let mut gaps = shard.gaps();
+        gaps.reverse();
+        Self {
+            shard,
+            gaps,
+            progress,
+            hasher: blake3::Hasher::new(),
+        }
     }
-    Ok(all)
+
+    /// Bytes that are left to read.
+    pub(super) fn len(&self) -> u64 {
+        self.gaps.iter().map(|gap| gap.end - gap.start).sum()
+    }
+
+    /// The digest of what was read.
+    pub(super) fn digest(&self) -> TensorDigest {
+        TensorDigest(*self.hasher.finalize().as_bytes())
+    }
+}
+
+impl Read for Gaps<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.gaps.last().is_some_and(Range::is_empty) {
+            self.gaps.pop();
+        }
+        let Some(gap) = self.gaps.last_mut() else {
+            return Ok(0);
+        };
+        let len = (buffer.len() as u64).min(gap.end - gap.start);
+        let piece = &mut buffer[..len as usize];
+        step(self.progress, len)
+            .and_then(|()| {
+                let at = self.shard.data_start() + gap.start;
+                Ok(self.shard.read_at(at, piece)?)
+            })
+            .map_err(std::io::Error::other)?;
+        gap.start += len;
+        self.hasher.update(piece);
+        Ok(piece.len())
+    }
 }
 
 /// Reads a shard once from start to end.
 pub(super) struct ShardReader<'a> {
     shard: &'a Shard,
     plans: &'a [TensorPlan<'a>],
-    /// What of [`gap_bytes`] has not been passed yet.
-    gaps: &'a [u8],
+    gaps: blake3::Hasher,
     sha: sha2::Sha256,
 }
 
 impl<'a> ShardReader<'a> {
-    /// `gaps` is what [`gap_bytes`] has read of the shard.
-    pub(super) fn new(shard: &'a Shard, plans: &'a [TensorPlan<'a>], gaps: &'a [u8]) -> Self {
+    pub(super) fn new(shard: &'a Shard, plans: &'a [TensorPlan<'a>]) -> Self {
         let mut sha = sha2::Sha256::new();
         sha.update((shard.header_text().len() as u64).to_le_bytes());
         sha.update(shard.header_text().as_bytes());
         Self {
             shard,
             plans,
-            gaps,
+            gaps: blake3::Hasher::new(),
             sha,
         }
     }
@@ -73,16 +116,16 @@ impl<'a> ShardReader<'a> {
         FileDigest(self.sha.finalize().into())
     }
 
+    /// The digest of the bytes that belong to no tensor, as [`Gaps::digest`].
+    pub(super) fn gaps_digest(&self) -> TensorDigest {
+        TensorDigest(*self.gaps.finalize().as_bytes())
+    }
+
     /// Calls `job` with every job of the shard, in order; stops when it returns false.
     pub(super) fn run(&mut self, job: &mut dyn FnMut(Result<Job, Error>) -> bool) {
         for piece in self.pieces() {
             let done = match piece {
-                Piece::Gap(range) => {
-                    let (gap, rest) = self.gaps.split_at((range.end - range.start) as usize);
-                    self.sha.update(gap);
-                    self.gaps = rest;
-                    Ok(true)
-                }
+                Piece::Gap(range) => self.gap(range).map(|()| true),
                 Piece::Tensor(number) => self.tensor(number, &mut |next| job(Ok(next))),
             };
             match done {
@@ -94,6 +137,18 @@ impl<'a> ShardReader<'a> {
                 }
             }
         }
+    }
+
+    fn gap(&mut self, range: Range<u64>) -> Result<(), Error> {
+        let mut piece = Vec::new();
+        for at in range.clone().step_by(RAW_CHUNK_BYTES as usize) {
+            piece.resize(RAW_CHUNK_BYTES.min(range.end - at) as usize, 0);
+            self.shard
+                .read_at(self.shard.data_start() + at, &mut piece)?;
+            self.sha.update(&piece);
+            self.gaps.update(&piece);
+        }
+        Ok(())
     }
 
     fn pieces(&self) -> Vec<Piece> {

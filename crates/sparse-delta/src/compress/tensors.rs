@@ -5,15 +5,15 @@ use std::sync::mpsc;
 
 use sparse_checkpoint::{Checkpoint, Shard};
 
+use super::blobs::StoredWriter;
 use super::encoders::Encoders;
 use super::entries::Entries;
-use super::jobs::{ShardReader, gap_bytes};
+use super::jobs::{Gaps, ShardReader};
 use crate::Error;
 use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
-use crate::digest::stored_check;
 use crate::index::{self, Content, File};
-use crate::plan::Plan;
+use crate::plan::{Kind, Plan};
 use crate::progress::{Progress, step};
 use crate::raw;
 
@@ -27,7 +27,8 @@ pub(super) struct ShardCoder<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) digests: &'a mut BaseDigests,
     pub(super) modes: &'a mut BTreeMap<&'static str, u64>,
-    pub(super) changed: &'a mut u64,
+    /// For each tensor so far, how many of its weights changed.
+    pub(super) changed: &'a mut Vec<u64>,
 }
 
 impl ShardCoder<'_> {
@@ -39,17 +40,15 @@ impl ShardCoder<'_> {
     ) -> Result<File, Error> {
         let plans = &self.plan.tensors[self.first..self.first + shard.tensors().len()];
         // Bytes between tensors are stored first: the reader of the artifact needs them first.
-        let gaps = gap_bytes(shard)?;
-        let packed = if gaps.is_empty() {
-            Vec::new()
-        } else {
-            let mut packed = Vec::new();
-            raw::pack(gaps.as_slice(), &[], gaps.len() as u64, &mut packed)
-                .map_err(Error::io("compress", shard.full_path()))?;
-            packed
-        };
-        writer.write(&packed)?;
-        let mut reader = ShardReader::new(shard, plans, &gaps);
+        let mut gaps = Gaps::new(shard, self.progress);
+        let mut packed = StoredWriter::new(writer);
+        if gaps.len() > 0 {
+            let len = gaps.len();
+            raw::pack(&mut gaps, &[], len, &mut packed)
+                .map_err(Error::of_io("compress", shard.full_path()))?;
+        }
+        let (gap_bytes, stored_check) = packed.finish();
+        let mut reader = ShardReader::new(shard, plans);
         let mut entries = Entries::new(plans);
         let plan = self.plan;
         std::thread::scope(|scope| {
@@ -65,22 +64,31 @@ impl ShardCoder<'_> {
                     step(self.progress, done.size)?;
                     if done.weights > 0 {
                         *self.modes.entry(done.mode).or_insert(0) += done.weights;
-                        *self.changed += done.changed;
                     }
+                    let number = self.first + done.tensor;
+                    self.changed.resize(self.changed.len().max(number + 1), 0);
+                    self.changed[number] += match plans[done.tensor].kind {
+                        Kind::Alias(other) => self.changed[other],
+                        _ => done.changed,
+                    };
                     entries.add(done, writer, self.digests)
                 },
             )
         })?;
+        if reader.gaps_digest() != gaps.digest() {
+            let changed = std::io::Error::other("it changed while it was read");
+            return Err(Error::io("compress", shard.full_path())(changed));
+        }
         let tensors = entries.finish(self.fine);
         Ok(File {
             path: shard.path().clone(),
             size: shard.size(),
             digest: reader.digest(),
-            stored_check: stored_check(blake3::Hasher::new().update(&packed)),
+            stored_check,
             content: Content::Shard(index::Shard {
                 header: shard.header().clone(),
                 tensors,
-                gaps: packed.len() as u64,
+                gaps: gap_bytes,
             }),
         })
     }

@@ -1,4 +1,5 @@
-//! Low-rank predictions of whole tensors: one for each block of rows, so that memory is bounded.
+//! Low-rank predictions of whole tensors: one for each block of rows of each matrix in them, so
+//! that memory is bounded.
 
 use std::sync::{Condvar, Mutex};
 
@@ -16,20 +17,75 @@ const MIN_SIDE: u64 = 32;
 /// Most components of a prediction that is not exact.
 const MOST: usize = 32;
 
-/// The rows in each block of a matrix; the last may have fewer.
-fn block_rows(cols: u64) -> u64 {
-    (BLOCK_WEIGHTS / cols.max(1)).max(MIN_SIDE)
+/// A tensor as matrices one behind the other: a matrix is one; layers or experts stacked along
+/// leading dimensions are many; a kernel of a convolution is one with a row for each output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stack {
+    matrices: u64,
+    rows: u64,
+    cols: u64,
+}
+
+impl Stack {
+    /// `None` for vectors, and where sizes overflow.
+    fn of(shape: &[u64]) -> Option<Self> {
+        let product = |sides: &[u64]| sides.iter().try_fold(1u64, |n, &side| n.checked_mul(side));
+        match shape {
+            [leading @ .., rows, cols] if leading.is_empty() || (*rows).min(*cols) >= MIN_SIDE => {
+                Some(Self {
+                    matrices: product(leading)?,
+                    rows: *rows,
+                    cols: *cols,
+                })
+            }
+            [rows, rest @ ..] if !rest.is_empty() => Some(Self {
+                matrices: 1,
+                rows: *rows,
+                cols: product(rest)?,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The rows in each block of a matrix; the last may have fewer.
+    fn block_rows(&self) -> u64 {
+        (BLOCK_WEIGHTS / self.cols.max(1)).max(MIN_SIDE)
+    }
+
+    /// Where each block starts, in rows of the tensor, and how many it has.
+    fn blocks(self) -> impl Iterator<Item = (u64, u64)> {
+        (0..self.matrices).flat_map(move |matrix| {
+            (0..self.rows)
+                .step_by(self.block_rows() as usize)
+                .map(move |row| {
+                    let rows = self.block_rows().min(self.rows - row);
+                    (matrix * self.rows + row, rows)
+                })
+        })
+    }
+
+    /// The block that weight `at` is in, the weight's place there, and how many weights the
+    /// block has from there on.
+    fn place(&self, at: u64) -> (u64, u64, u64) {
+        let matrix = (self.rows * self.cols).max(1);
+        let block = self.block_rows() * self.cols;
+        let (number, within) = (at / matrix, at % matrix);
+        let (in_matrix, inside) = (within / block, within % block);
+        let blocks = self.rows.div_ceil(self.block_rows());
+        let left = (block - inside).min(matrix - within);
+        (number * blocks + in_matrix, inside, left)
+    }
 }
 
 /// The blocks' predictions; `None` where a block has none.
 #[derive(Debug, Clone)]
 pub(crate) struct Prediction {
-    cols: u64,
+    stack: Stack,
     blocks: Vec<Option<LowRank>>,
 }
 
 impl Prediction {
-    /// Searches the blocks of a matrix that has a counterpart in the base, every weight.
+    /// Searches the blocks of a tensor that has a counterpart in the base, every weight.
     ///
     /// `None` where no block has a prediction that pays.
     pub(crate) fn find(
@@ -38,15 +94,16 @@ impl Prediction {
         fine: &TensorRef<'_>,
         budget: &Budget,
     ) -> Result<Option<Self>, Error> {
-        let &[rows, cols] = fine.info().shape() else {
+        let Some(stack) = Stack::of(fine.info().shape()) else {
             return Ok(None);
         };
-        if rows < MIN_SIDE || cols < MIN_SIDE || layout.shift() > 0 || layout.bits() < 16 {
+        let Stack { rows, cols, .. } = stack;
+        let sides = MIN_SIDE..=BLOCK_WEIGHTS / MIN_SIDE;
+        if rows < MIN_SIDE || !sides.contains(&cols) || layout.shift() > 0 || layout.bits() < 16 {
             return Ok(None);
         }
         let mut blocks = Vec::new();
-        for first in (0..rows).step_by(block_rows(cols) as usize) {
-            let rows = block_rows(cols).min(rows - first);
+        for (first, rows) in stack.blocks() {
             let each = layout.bytes() as u64;
             // Base, fine-tune, and as much again for what the search keeps.
             let _held = budget.take(rows * cols * each * 4);
@@ -62,10 +119,10 @@ impl Prediction {
             });
         }
         let found = blocks.iter().any(Option::is_some);
-        Ok(found.then_some(Self { cols, blocks }))
+        Ok(found.then_some(Self { stack, blocks }))
     }
 
-    /// The words predicted from the base's words `start..` of the matrix.
+    /// The words predicted from the base's words `start..` of the tensor.
     pub(crate) fn predict(&self, layout: Layout, start: u64, base: Words) -> Words {
         let mut out = Words::zeros(layout.bytes(), base.len());
         match (&base, &mut out) {
@@ -83,14 +140,12 @@ impl Prediction {
         base: &[W],
         out: &mut [W],
     ) {
-        let block = block_rows(self.cols) * self.cols;
         let mut done = 0;
         while done < base.len() {
-            let at = start + done as u64;
-            let (number, inside) = ((at / block) as usize, at % block);
-            let len = ((block - inside) as usize).min(base.len() - done);
+            let (number, inside, left) = self.stack.place(start + done as u64);
+            let len = (left as usize).min(base.len() - done);
             let (from, to) = (&base[done..done + len], &mut out[done..done + len]);
-            match self.blocks.get(number).and_then(Option::as_ref) {
+            match self.blocks.get(number as usize).and_then(Option::as_ref) {
                 Some(low_rank) => low_rank.predict(layout, inside as usize, from, to),
                 None => to.copy_from_slice(from),
             }
@@ -108,18 +163,18 @@ impl Prediction {
         }
     }
 
-    /// Reads what [`Prediction::write`] wrote for a matrix of this shape.
+    /// Reads what [`Prediction::write`] wrote for a tensor of this shape.
     pub(crate) fn read(reader: &mut Reader<'_>, shape: &[u64]) -> Result<Self, CodecError> {
-        let &[rows, cols] = shape else {
+        let Some(stack) = Stack::of(shape) else {
             return Err(CodecError::Invalid {
                 field: "dimensions of a predicted tensor",
                 found: shape.len() as u64,
-                expected: "2",
+                expected: "2 or more",
             });
         };
+        let cols = stack.cols;
         let mut blocks = Vec::new();
-        for first in (0..rows).step_by(block_rows(cols) as usize) {
-            let rows = block_rows(cols).min(rows - first);
+        for (_, rows) in stack.blocks() {
             blocks.push(match reader.u8()? {
                 0 => None,
                 1 => Some(LowRank::read(reader, rows as usize, cols as usize)?),
@@ -132,7 +187,7 @@ impl Prediction {
                 }
             });
         }
-        Ok(Self { cols, blocks })
+        Ok(Self { stack, blocks })
     }
 }
 
@@ -179,5 +234,40 @@ impl Drop for Held<'_> {
             *left += self.bytes;
         }
         self.budget.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_matrices_one_behind_the_other() {
+        let of = |shape: &[u64]| Stack::of(shape).map(|s| (s.matrices, s.rows, s.cols));
+        assert_eq!(of(&[64, 8]), Some((1, 64, 8)));
+        assert_eq!(of(&[12, 64, 192]), Some((12, 64, 192)));
+        assert_eq!(of(&[2, 12, 64, 192]), Some((24, 64, 192)));
+        assert_eq!(of(&[64, 32, 3, 3]), Some((1, 64, 288)));
+        assert_eq!((of(&[64]), of(&[])), (None, None));
+        assert_eq!(of(&[1 << 40, 1 << 40, 32, 32]), None);
+    }
+
+    #[test]
+    fn every_weight_is_in_the_block_that_holds_its_row() {
+        // Two matrices of two blocks each, the second of a few rows.
+        let cols = 1 << 20;
+        let stack = Stack {
+            matrices: 2,
+            rows: 40,
+            cols,
+        };
+        let blocks: Vec<_> = stack.blocks().collect();
+        assert_eq!(blocks, [(0, 32), (32, 8), (40, 32), (72, 8)]);
+        for (number, &(first, rows)) in blocks.iter().enumerate() {
+            for (at, inside) in [(0, 0), (rows * cols - 1, rows * cols - 1)] {
+                let found = stack.place(first * cols + at);
+                assert_eq!(found, (number as u64, inside, rows * cols - inside));
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::artifact::Artifact;
 use crate::base::find;
 use crate::digest::stored_check;
 use crate::index::{
-    BaseTensor, Coded, Content, RAW_CHUNK_BYTES, Shard, Source, Tensor, chunk_weights, chunks,
+    BaseTensor, Coded, Content, RAW_CHUNK_BYTES, Source, Tensor, chunk_weights, chunks,
     common_weights, width,
 };
 use crate::plan::Prediction;
@@ -24,6 +24,8 @@ pub(crate) struct Decoders<'a> {
     base: &'a Checkpoint,
     tables: Vec<TableSet>,
     empty: TableSet,
+    /// For each file, where the stored bytes of each of its tensors start.
+    offsets: Vec<Vec<u64>>,
 }
 
 /// A tensor ready to be decoded chunk by chunk.
@@ -79,6 +81,9 @@ impl<'a> Decoders<'a> {
             base,
             tables,
             empty: TableSet::none(),
+            offsets: (0..artifact.index().files.len())
+                .map(|file| tensor_offsets(artifact, file))
+                .collect(),
         })
     }
 
@@ -118,7 +123,7 @@ impl<'a> Decoders<'a> {
             chunks: Vec::new(),
             how: How::Copy,
         };
-        let offset = self.stored_offset(file, shard, number);
+        let offset = self.offsets[file][number];
         match &tensor.source {
             Source::Copy(_) | Source::Alias(..) => {
                 decoder.chunks = chunks(0, info.bytes(), RAW_CHUNK_BYTES)
@@ -147,7 +152,7 @@ impl<'a> Decoders<'a> {
         };
         check_stored(
             self.artifact,
-            self.stored_offset(file, shard, number),
+            self.offsets[file][number],
             &shard.tensors[number],
             &shard.header.tensors()[number],
         )
@@ -159,14 +164,6 @@ impl<'a> Decoders<'a> {
             part: part.into(),
             reason: reason.into(),
         }
-    }
-
-    fn stored_offset(&self, file: usize, shard: &Shard, number: usize) -> u64 {
-        let before: u64 = shard.tensors[..number]
-            .iter()
-            .map(|t| t.source.stored())
-            .sum();
-        self.artifact.file_offset(file) + shard.gaps + before
     }
 
     fn coded(
@@ -243,6 +240,23 @@ impl<'a> Decoders<'a> {
         }
         Ok(placed)
     }
+}
+
+/// Where the stored bytes of each tensor of a file start.
+fn tensor_offsets(artifact: &Artifact, file: usize) -> Vec<u64> {
+    let Content::Shard(shard) = &artifact.index().files[file].content else {
+        return Vec::new();
+    };
+    let mut at = artifact.file_offset(file) + shard.gaps;
+    shard
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let start = at;
+            at += tensor.source.stored();
+            start
+        })
+        .collect()
 }
 
 fn read_model(

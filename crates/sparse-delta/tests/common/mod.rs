@@ -257,7 +257,9 @@ pub fn round_trip(base: &Path, fine: &Path) -> Compressed {
     let guess = estimate(&base, &fine, Effort::High, 2, &Silent).unwrap();
     assert_eq!(guess.original_bytes, made.original_bytes);
     let error = guess.estimated_delta_bytes as f64 / made.delta_bytes as f64 - 1.0;
-    if made.delta_bytes > 50_000 {
+    let unchanged = 1.0 - made.changed_parameters as f64 / made.parameters.max(1) as f64;
+    assert!((guess.unchanged_fraction - unchanged).abs() < 1e-9);
+    if made.delta_bytes > 5_000 {
         let (guess, made) = (guess.estimated_delta_bytes, made.delta_bytes);
         assert!(error.abs() < 0.05, "estimated {guess}, is {made}");
     }
