@@ -44,16 +44,21 @@ pub(crate) fn pack(
     Ok(out.spill.filter(|_| fits))
 }
 
-/// Whether a fast setting of the same compressor makes more than `limit` bytes of a file. It reads
-/// no further than that takes.
-pub(crate) fn quickly_exceeds(file: &Source, limit: u64, progress: &dyn Progress) -> Result<bool> {
+/// Whether a fast setting of the same compressor makes more than `limit` bytes of a file given
+/// `prefix`. It reads no further than that takes.
+pub(crate) fn quickly_exceeds(
+    file: &Source,
+    prefix: &[u8],
+    limit: u64,
+    progress: &dyn Progress,
+) -> Result<bool> {
     let mut out = Limited {
         spill: None,
         made: 0,
         most: limit,
         path: &file.path,
     };
-    let fits = out.fits(|out| pack_into(file, &[], 3, out, progress))?;
+    let fits = out.fits(|out| pack_into(file, prefix, 3, out, progress))?;
     Ok(!fits)
 }
 

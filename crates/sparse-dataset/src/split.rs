@@ -145,7 +145,7 @@ pub(crate) fn compress_split(
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back { split.len() } else { u64::MAX };
     // Where rows are clearly smaller, the slow setting is not worth its time.
-    let smaller = if comes_back && bytes::quickly_exceeds(&whole, most * HARDER, progress)? {
+    let smaller = if comes_back && bytes::quickly_exceeds(&whole, &[], most * HARDER, progress)? {
         None
     } else {
         as_bytes(&split, &whole, sha256, base, level, most, progress)?
@@ -218,7 +218,9 @@ fn columnar_body(
         let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
         let small = header.bytes / 50 + blocks.bytes() / 4;
         let original = Source::unread(file)?;
-        if let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
+        // Pages that another compressor made have nothing in common, which shows at once.
+        let strangers = bytes::quickly_exceeds(&original, &again, small * HARDER, progress)?;
+        if !strangers && let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
             let patch = patch.finish(file)?;
             header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());
             return Ok(true);

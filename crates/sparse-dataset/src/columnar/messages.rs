@@ -1,15 +1,18 @@
 //! What the messages of an Arrow file claim to hold, checked before the reader
 //! believes it: it allocates what they say.
 
+use std::io::Read;
 use std::path::Path;
 
-use arrow_ipc::{RecordBatch, root_as_footer, root_as_message};
+use arrow_ipc::{CompressionType, RecordBatch, root_as_footer, root_as_message};
 
 use crate::error::{Error, Result};
 use crate::table::Source;
 
 /// A batch that unfolds to more is refused.
 pub(super) const MAX_BATCH: u64 = 1 << 30;
+/// LZ4 makes at most so many times as much of its input.
+const LZ4_TIMES: u64 = 255;
 const MAGIC: &[u8] = b"ARROW1";
 /// A continuation mark and a length.
 const PREFIX: u64 = 8;
@@ -99,6 +102,7 @@ fn check_message(file: &Source, at: u64, body: Option<u64>) -> Result<Option<u64
 fn unfolded(file: &Source, body: u64, batch: &RecordBatch<'_>) -> Result<u64> {
     let mut total = 0u64;
     let mut bytes = Vec::new();
+    let codec = batch.compression().map(|compression| compression.codec());
     let buffers = batch.compression().and_then(|_| batch.buffers());
     for buffer in buffers.iter().flat_map(|buffers| buffers.iter()) {
         let at = body.saturating_add(u64::try_from(buffer.offset()).unwrap_or(u64::MAX));
@@ -106,10 +110,30 @@ fn unfolded(file: &Source, body: u64, batch: &RecordBatch<'_>) -> Result<u64> {
         // -1 says that a buffer is not compressed.
         let says = says.try_into().map_or(0, i64::from_le_bytes);
         if buffer.length() > 0 {
-            total = total.saturating_add(u64::try_from(says).unwrap_or(0));
+            let says = u64::try_from(says).unwrap_or(0);
+            total = total.saturating_add(says);
+            let length = u64::try_from(buffer.length()).unwrap_or(u64::MAX);
+            if codec == Some(CompressionType::LZ4_FRAME) && length > MAX_BATCH / LZ4_TIMES {
+                let end = at.saturating_add(length).min(file.len);
+                let frame = file.reader(at.saturating_add(8).min(end), end);
+                if says > 0 && !gives_no_more(frame, says) {
+                    return Err(Error::Columnar {
+                        path: file.path.clone(),
+                        message: "damaged: a buffer that is larger than it says".to_owned(),
+                    });
+                }
+            }
         }
     }
     Ok(total)
+}
+
+/// Whether a frame unfolds to no more than it says; other damage is left to the
+/// reader, which unfolds all of a frame before it compares.
+fn gives_no_more(frame: impl Read, says: u64) -> bool {
+    let mut decoder = lz4_flex::frame::FrameDecoder::new(frame).take(says.saturating_add(1));
+    let copied = std::io::copy(&mut decoder, &mut std::io::sink());
+    copied.is_err() || decoder.limit() > 0
 }
 
 /// The number that starts `bytes`, 0 where they end before.
@@ -132,7 +156,6 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, LargeBinaryArray};
-    use arrow_ipc::CompressionType;
     use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 
     use super::*;
@@ -157,6 +180,17 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.finish().unwrap();
         [file, stream]
+    }
+
+    #[test]
+    fn a_frame_that_holds_more_than_it_says_is_found() {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        std::io::Write::write_all(&mut encoder, &[0; 100_000]).unwrap();
+        let frame = encoder.finish().unwrap();
+        assert!(gives_no_more(frame.as_slice(), 100_000));
+        assert!(!gives_no_more(frame.as_slice(), 99_999));
+        assert!(gives_no_more(&frame[..frame.len() / 2], 100_000));
+        assert!(gives_no_more(&frame[1..], 1));
     }
 
     #[test]
