@@ -90,6 +90,55 @@ fn malformed_rows_are_refused_by_line() {
     }
 }
 
+/// Hints that name `--lenient` are right: with it the same command works and nothing is lost.
+#[test]
+fn lenient_does_what_hints_say_of_it() {
+    let desk = desk();
+    for (name, bytes) in [
+        (
+            "d.jsonl",
+            "{\"id\": 1}\n{\"id\": 2\nnot json\n{\"id\": 3}\n",
+        ),
+        ("d.jsonl", "{\"id\": 1, \"id\": 2}\n{\"id\": 3}\n"),
+        ("d.csv", "id,text\n1,a\n2\n3,b,c\n"),
+        ("d.csv", "id,text\n1,\"a\n2,b\n"),
+        ("d.tsv", "id\ttext\n1\ta\tb\n2\tc\n"),
+    ] {
+        desk.put(name, bytes.as_bytes());
+        for (base, derivative) in [("base.jsonl", name), (name, "base.jsonl")] {
+            let line = format!("dataset compress {base} {derivative} -o out");
+            let words: Vec<&str> = line.split(' ').collect();
+            let run = desk.run(&words);
+            assert_eq!(run.code, Some(2), "{line}");
+            assert!(run.stderr.contains("--lenient"), "{line}: {}", run.stderr);
+            let run = desk.run(&[words.as_slice(), &["--lenient"]].concat());
+            assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+            let again = format!("again.{}", derivative.rsplit('.').next().unwrap());
+            let run = desk.run(&["dataset", "reconstruct", base, "out", "-o", &again]);
+            assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+            let (found, expected) = (desk.path(&again), desk.path(derivative));
+            assert!(
+                fs::read(&found).unwrap() == fs::read(expected).unwrap(),
+                "{line}"
+            );
+            fs::remove_dir_all(desk.path("out")).unwrap();
+            fs::remove_file(found).unwrap();
+        }
+    }
+    // A document has no lines to keep: the hint says so, and it is so.
+    desk.put("d.json", b"[{\"id\": 1},\n{\"id\" 2}]");
+    for more in [&[][..], &["--lenient"]] {
+        let line = ["dataset", "compress", "base.jsonl", "d.json", "-o", "out"];
+        let run = desk.run(&[&line, more].concat());
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("only where each line is a row"),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
 #[test]
 fn mixed_schemas_between_shards_are_refused() {
     let desk = desk();
