@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::delta::ModelSize;
 use crate::error::{Error, Result};
 use crate::inputs::Base;
-use crate::matching::{HashMatrix, Matcher, NEW, column_pairs, match_similar};
+use crate::matching::{HashMatrix, INDEX_ROWS, Matcher, NEW, column_pairs, match_similar};
 use crate::plan::{
     Cast, Plan, Sample, casts, column_plans, is_reordered, missed_bytes, sample_rows,
 };
@@ -55,8 +55,10 @@ pub(crate) fn decide(
     let pairs = column_pairs(base_hashes, &hashes, |column, other| {
         columns[column] == base_names[other]
     });
-    let mut references = Matcher::new(base_hashes, pairs, key).match_rows(base_hashes, &hashes);
-    drop(hashes);
+    let hashes = hashes.put_away(file)?;
+    let mut matcher = Matcher::new(base_hashes, pairs, key, INDEX_ROWS);
+    let mut references = matcher.match_rows(base_hashes, &hashes)?;
+    drop((matcher, hashes));
     step(progress, "finding similar rows", 0, 1)?;
     match_similar(&mut base.rows, rows, &mut references)?;
     let samples = sample_rows(&mut base.rows, rows, &references)?;

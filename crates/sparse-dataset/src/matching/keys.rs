@@ -4,15 +4,17 @@
 use std::collections::HashMap;
 
 use super::NEW;
-use super::hashes::{HashMatrix, RowsByHash};
+use super::hashes::{HashMatrix, Hashes, RowsByHash};
+use crate::error::Result;
 
 /// Cells looked at to find which columns correspond.
 const SAMPLE: usize = 2048;
 /// Rows looked at among those that share one cell.
 const CANDIDATES: usize = 16;
 
-/// Rows of all indexes by key, at about 16 bytes a row.
-const INDEX_ROWS: usize = 32 << 20;
+/// Rows of all indexes by key, at about ten bytes a row. A base with more is
+/// matched by one index alone.
+pub(crate) const INDEX_ROWS: usize = 32 << 20;
 
 /// A derivative column whose values occur in a base column.
 #[derive(Clone, Copy, Debug)]
@@ -95,19 +97,23 @@ fn combined(matrix: &HashMatrix, columns: &[usize], row: usize) -> u32 {
 /// Matches rows given the pairs of columns.
 pub(crate) struct Matcher {
     pairs: Vec<Pair>,
-    whole_hashes: Vec<u32>,
-    whole: RowsByHash,
+    /// The base columns of the pairs.
+    columns: Vec<usize>,
+    /// Rows by all their cells; nothing where a key must do.
+    whole: Option<(Vec<u32>, RowsByHash)>,
     /// The key that the user named.
     key: Option<(Pair, RowsByHash)>,
     keys: Vec<(Pair, RowsByHash)>,
 }
 
 impl Matcher {
-    /// `key` is the column that the user named, in the derivative and in the base.
+    /// `key` is the column that the user named, in the derivative and in the base;
+    /// `most` what [`INDEX_ROWS`] is.
     pub(crate) fn new(
         base: &HashMatrix,
         mut pairs: Vec<Pair>,
         key: Option<(usize, usize)>,
+        most: usize,
     ) -> Self {
         let key = key.filter(|key| key.1 < base.columns.len()).map(|key| {
             let pair = Pair {
@@ -122,10 +128,6 @@ impl Matcher {
             (pair, RowsByHash::of(&base.columns[pair.base]))
         });
         let columns: Vec<usize> = pairs.iter().map(|pair| pair.base).collect();
-        let whole_hashes: Vec<u32> = (0..base.rows)
-            .map(|row| combined(base, &columns, row))
-            .collect();
-        let whole = RowsByHash::of(&whole_hashes);
         let mut selective: Vec<Pair> = pairs
             .iter()
             .filter(|pair| pair.rows_per_value <= 8.0)
@@ -140,28 +142,85 @@ impl Matcher {
             };
             rounded(a).cmp(&rounded(b))
         });
+        let by_key_alone = base.rows > most && (key.is_some() || !selective.is_empty());
+        let whole = (!by_key_alone).then(|| {
+            let hashes = (0..base.rows).map(|row| combined(base, &columns, row));
+            let hashes: Vec<u32> = hashes.collect();
+            let rows = RowsByHash::of(&hashes);
+            (hashes, rows)
+        });
         // Tables larger than memory are matched by fewer keys.
-        let most = INDEX_ROWS / base.rows.max(1);
-        selective.truncate(most.clamp(1, 3));
+        selective.truncate(match by_key_alone {
+            true => usize::from(key.is_none()),
+            false => (most / base.rows.max(1)).min(3),
+        });
         let keys = selective
             .into_iter()
             .map(|pair| (pair, RowsByHash::of(&base.columns[pair.base])))
             .collect();
         Self {
             pairs,
-            whole_hashes,
+            columns,
             whole,
             key,
             keys,
         }
     }
 
+    /// The hash of all cells of a base row.
+    fn whole_hash(&self, base: &HashMatrix, row: u32) -> u32 {
+        match &self.whole {
+            Some((hashes, _)) => hashes[row as usize],
+            None => combined(base, &self.columns, row as usize),
+        }
+    }
+
+    /// A base row with the hash of a row whose key it has too.
+    fn equal_by_key(
+        &self,
+        base: &HashMatrix,
+        derivative: &HashMatrix,
+        row: usize,
+        wanted: u32,
+        is_used: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let (pair, rows) = self.key.as_ref().or(self.keys.first())?;
+        let hash = *derivative.columns.get(pair.derivative)?.get(row)?;
+        let equal = rows
+            .rows(&base.columns[pair.base], hash)
+            .filter(|&row| self.whole_hash(base, row) == wanted)
+            .take(CANDIDATES);
+        let equal: Vec<u32> = equal.collect();
+        let unused = equal.iter().find(|&&row| !is_used(row));
+        unused.or(equal.first()).copied()
+    }
+
     /// The base row of each derivative row, or [`NEW`].
-    pub(crate) fn match_rows(&mut self, base: &HashMatrix, derivative: &HashMatrix) -> Vec<u32> {
-        let columns: Vec<usize> = self.pairs.iter().map(|pair| pair.derivative).collect();
+    pub(crate) fn match_rows(
+        &mut self,
+        base: &HashMatrix,
+        derivative: &Hashes,
+    ) -> Result<Vec<u32>> {
         let mut used = vec![0u64; base.rows.div_ceil(64)];
-        let mut references = Vec::with_capacity(derivative.rows);
-        let mut previous = NEW;
+        let mut references = Vec::new();
+        for window in derivative.windows() {
+            references.reserve_exact(window.len());
+            let hashes = derivative.window(window)?;
+            self.match_window(base, &hashes, &mut used, &mut references);
+        }
+        Ok(references)
+    }
+
+    fn match_window(
+        &mut self,
+        base: &HashMatrix,
+        derivative: &HashMatrix,
+        used: &mut [u64],
+        references: &mut Vec<u32>,
+    ) {
+        let columns: Vec<usize> = self.pairs.iter().map(|pair| pair.derivative).collect();
+        let last = references.iter().rev().find(|&&row| row != NEW);
+        let mut previous = last.copied().unwrap_or(NEW);
         for row in 0..derivative.rows {
             let next = previous.wrapping_add(1);
             let has_next = (next as usize) < base.rows;
@@ -170,10 +229,12 @@ impl Matcher {
             let found = if wanted == 0 {
                 // A row without values: a header or a blank line.
                 Some(NEW)
-            } else if has_next && self.whole_hashes[next as usize] == wanted && !is_used(next) {
+            } else if has_next && self.whole_hash(base, next) == wanted && !is_used(next) {
                 Some(next)
+            } else if let Some((hashes, rows)) = &mut self.whole {
+                rows.take(hashes, wanted)
             } else {
-                self.whole.take(&self.whole_hashes, wanted)
+                self.equal_by_key(base, derivative, row, wanted, is_used)
             };
             let reference = found.unwrap_or_else(|| {
                 let next = has_next.then_some(next);
@@ -186,7 +247,6 @@ impl Matcher {
             }
             references.push(reference);
         }
-        references
     }
 
     /// The base row with the key of a row that is most like it, where a key was
@@ -251,5 +311,51 @@ impl Matcher {
             }
         }
         best.1
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A key, a label and a text for each row; of a derivative in another order, with texts edited
+    /// and rows added.
+    fn tables() -> (HashMatrix, HashMatrix) {
+        let row = |n: u32| [n + 1, n % 3 + 1, n.wrapping_mul(2_654_435_761) | 1];
+        let base: Vec<[u32; 3]> = (0..3000).map(row).collect();
+        let mut derivative: Vec<[u32; 3]> = (0..3000).map(|n| row(n * 7 % 3000)).collect();
+        for n in (0..3000).step_by(50) {
+            derivative[n][2] = 7;
+        }
+        derivative.push([90_000, 2, 90_001]);
+        derivative.push(row(5));
+        let table = |rows: &[[u32; 3]]| HashMatrix {
+            columns: (0..3)
+                .map(|column| rows.iter().map(|row| row[column]).collect())
+                .collect(),
+            rows: rows.len(),
+        };
+        (table(&base), table(&derivative))
+    }
+
+    #[test]
+    fn one_index_finds_the_rows_that_several_find() {
+        let (base, derivative) = tables();
+        let pairs = column_pairs(&base, &derivative, |a, b| a == b);
+        assert_eq!(pairs.len(), 3);
+        let hashes = derivative.put_away(Path::new("test")).unwrap();
+        let find = |key, most| {
+            let mut matcher = Matcher::new(&base, pairs.clone(), key, most);
+            matcher.match_rows(&base, &hashes).unwrap()
+        };
+        let expected = find(None, INDEX_ROWS);
+        assert_eq!(expected[..3], [0, 7, 14]);
+        assert_eq!(expected[3000..], [NEW, 5]);
+        for key in [None, Some((0, 0))] {
+            assert_eq!(find(key, 100), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ mod keys;
 mod similar;
 
 pub(crate) use hashes::HashMatrix;
-pub(crate) use keys::{Matcher, column_pairs};
+pub(crate) use keys::{INDEX_ROWS, Matcher, column_pairs};
 pub(crate) use similar::match_similar;
 
 /// The reference of a row that is not from the base.
