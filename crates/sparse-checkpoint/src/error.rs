@@ -188,6 +188,9 @@ pub enum Error {
     /// A model that could not be had from the hub.
     #[error("{0}")]
     Hub(Box<HubError>),
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A request for bytes that a tensor or shard does not have.
     #[error(
         "{}: bytes {start}..{end} are not within {what} of {bytes} bytes",

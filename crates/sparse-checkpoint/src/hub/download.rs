@@ -10,7 +10,8 @@ use super::cache::{RepoCache, create_parents, is_commit};
 use super::client::{Answer, Client, Request, encode, header};
 use super::fetch::{Blob, fetch};
 use super::files::{is_weights, needed};
-use super::{HubConfig, HubError, Progress, RepoId};
+use super::watched::{Tell, watched};
+use super::{HubConfig, HubError, OnProgress, Progress, RepoId};
 use crate::{Error, MAX_HEADER_BYTES, RelPath};
 
 /// More than the longest list of files of any repository.
@@ -18,6 +19,9 @@ const MAX_LISTING_BYTES: u64 = 64 << 20;
 
 /// More than the largest tokenizer.
 const MAX_SMALL_BYTES: u64 = 512 << 20;
+
+/// Read between two reports.
+const PIECE_BYTES: u64 = 256 << 10;
 
 #[derive(Deserialize)]
 struct Listing {
@@ -27,88 +31,100 @@ struct Listing {
 
 #[derive(Deserialize)]
 struct Sibling {
-    rfilename: RelPath,
+    rfilename: String,
 }
 
 /// Fetches what the cache lacks of `repo` and returns its snapshot. The revision is noted last,
 /// so that an interrupted download is not mistaken for a whole one.
 pub(super) fn download(
-    repo: &RepoId,
-    cache: &RepoCache,
+    repo: RepoId,
+    cache: RepoCache,
     config: &HubConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: OnProgress<'_>,
 ) -> Result<PathBuf, Error> {
     let hub = Hub {
         client: Client::new(config)?,
         repo,
     };
-    let commit = hub.each_file(progress, &mut |commit, file, report| {
-        hub.get(cache, commit, file, report)
-    })?;
-    if repo.revision() != commit {
-        cache.set_ref(repo.revision(), &commit)?;
-    }
-    Ok(cache.snapshot(&commit))
+    watched(progress, move |tell| {
+        let commit = hub.each_file(tell, &mut |commit, file, report| {
+            hub.get(&cache, commit, file, report)
+        })?;
+        if hub.repo.revision() != commit {
+            cache.set_ref(hub.repo.revision(), &commit)?;
+        }
+        Ok(cache.snapshot(&commit))
+    })
 }
 
 /// Fetches into the folder `into` what is needed of `repo`, of weights their headers only: the rest
 /// of such a file is left empty.
 pub(super) fn download_headers(
-    repo: &RepoId,
+    repo: RepoId,
     into: &Path,
     config: &HubConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: OnProgress<'_>,
 ) -> Result<(), Error> {
     let hub = Hub {
         client: Client::new(config)?,
         repo,
     };
-    hub.each_file(progress, &mut |commit, file, report| {
-        hub.peek(into, commit, file, report)
-    })?;
-    Ok(())
+    let into = into.to_path_buf();
+    watched(progress, move |tell| {
+        hub.each_file(tell, &mut |commit, file, report| {
+            hub.peek(&into, commit, file, report)
+        })
+        .map(drop)
+    })
 }
 
-/// Gets bytes done and the size, where it is known.
-type Report<'a> = &'a mut dyn FnMut(u64, Option<u64>);
+/// Takes bytes done and the size, where it is known; an error tells to stop.
+pub(super) type Report<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> Result<(), Error>;
 
-struct Hub<'a> {
+struct Hub {
     client: Client,
-    repo: &'a RepoId,
+    repo: RepoId,
 }
 
-impl Hub<'_> {
+impl Hub {
     /// Calls `get` with the commit for every file that is needed; returns the commit.
     fn each_file(
         &self,
-        progress: &mut dyn FnMut(Progress<'_>),
+        tell: Tell<'_>,
         get: &mut dyn FnMut(&str, &RelPath, Report<'_>) -> Result<(), Error>,
     ) -> Result<String, Error> {
         let listing = self.listing()?;
-        let all: Vec<RelPath> = listing
+        let all: Vec<String> = listing
             .siblings
             .into_iter()
             .map(|file| file.rfilename)
             .collect();
         let files = needed(&all);
         if !files.iter().any(|file| is_weights(file)) {
-            let found = all.iter().take(10).map(RelPath::to_string).collect();
             return Err(HubError::NoSafetensors {
                 repo: self.repo.to_string(),
-                found,
+                found: all.into_iter().take(10).collect(),
             }
             .into());
         }
+        let files: Vec<RelPath> = files
+            .into_iter()
+            .map(RelPath::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|cause| HubError::FileName {
+                repo: self.repo.to_string(),
+                cause,
+            })?;
         for (position, file) in files.iter().enumerate() {
             let report = &mut |done, total| {
                 let (file, files) = (file.as_str(), files.len());
-                progress(Progress {
+                tell(Progress {
                     file,
                     done,
                     total,
                     position,
                     files,
-                });
+                })
             };
             get(&listing.sha, file, report)?;
         }
@@ -162,8 +178,7 @@ impl Hub<'_> {
         report: Report<'_>,
     ) -> Result<(), Error> {
         if let Ok(present) = file.join_to(&cache.snapshot(commit)).metadata() {
-            report(present.len(), Some(present.len())); // a commit never changes
-            return Ok(());
+            return report(present.len(), Some(present.len())); // a commit never changes
         }
         let url = self.url(commit, file);
         let answer = self.checked(&url, self.client.send(&url, Request::Head)?)?;
@@ -171,7 +186,7 @@ impl Hub<'_> {
         let target = cache.blob(&blob.etag);
         let _lock = cache.lock(&blob.etag)?;
         if let Ok(present) = target.metadata() {
-            report(present.len(), Some(present.len()));
+            report(present.len(), Some(present.len()))?;
         } else {
             fetch(&self.client, &url, &blob, &target, report)?;
         }
@@ -196,7 +211,7 @@ impl Hub<'_> {
         };
         let mut body = answer.body_mut().as_reader();
         let mut bytes = Vec::new();
-        let most = if is_weights(file) {
+        let most = if is_weights(file.as_str()) {
             let mut start = [0; 8];
             body.read_exact(&mut start).map_err(broken)?;
             bytes.extend(start);
@@ -204,11 +219,19 @@ impl Hub<'_> {
         } else {
             MAX_SMALL_BYTES
         };
-        body.take(most).read_to_end(&mut bytes).map_err(broken)?;
         // What follows a header is a hole. A file that ends before its header says is refused when
         // it is opened.
-        let size = length.filter(|_| is_weights(file));
-        report(bytes.len() as u64, Some(bytes.len() as u64));
+        let size = length.filter(|_| is_weights(file.as_str()));
+        let total = if is_weights(file.as_str()) { Some(8 + most) } else { length };
+        let mut body = body.take(most);
+        loop {
+            let piece = body.by_ref().take(PIECE_BYTES);
+            let read = { piece }.read_to_end(&mut bytes).map_err(broken)?;
+            report(bytes.len() as u64, total)?;
+            if read == 0 {
+                break;
+            }
+        }
         let path = file.join_to(into);
         create_parents(&path)?;
         let mut target = File::create_new(&path).map_err(Error::io("create", &path))?;

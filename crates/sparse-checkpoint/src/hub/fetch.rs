@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::HubError;
 use super::cache::create_parents;
 use super::client::{Answer, Client, Request, header};
+use super::download::Report;
 use crate::{Error, RelPath};
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -31,7 +32,7 @@ pub(super) fn fetch(
     url: &str,
     blob: &Blob,
     target: &Path,
-    report: &mut dyn FnMut(u64, Option<u64>),
+    report: Report<'_>,
 ) -> Result<(), Error> {
     create_parents(target)?;
     let mut incomplete = Incomplete::open(target, blob.size)?;
@@ -108,11 +109,11 @@ impl Incomplete {
         &mut self,
         client: &Client,
         url: &str,
-        report: &mut dyn FnMut(u64, Option<u64>),
+        report: Report<'_>,
     ) -> Result<(), Error> {
         let mut fruitless = 0;
-        report(self.len, self.size);
         while self.size != Some(self.len) || self.len == 0 {
+            report(self.len, self.size)?; // nobody may want another attempt any more
             let before = self.len;
             let answer = client.send(url, Request::GetFrom(self.len))?;
             let message = match self.take(url, answer, report)? {
@@ -134,7 +135,7 @@ impl Incomplete {
             client.pause(fruitless);
             fruitless += 1;
         }
-        Ok(())
+        report(self.len, self.size)
     }
 
     /// Appends the body of an answer, as far as it comes.
@@ -142,7 +143,7 @@ impl Incomplete {
         &mut self,
         url: &str,
         mut answer: Answer,
-        report: &mut dyn FnMut(u64, Option<u64>),
+        report: Report<'_>,
     ) -> Result<End, Error> {
         match answer.status().as_u16() {
             206 if range_start(&answer) == Some(self.len) => {}
@@ -181,7 +182,7 @@ impl Incomplete {
                 .write_all(&buffer[..read])
                 .map_err(Error::io("write", &self.path))?;
             self.len = found;
-            report(self.len, self.size);
+            report(self.len, self.size)?;
         }
         match self.size {
             Some(size) if self.len < size => Ok(End::Broken(format!(
