@@ -35,6 +35,12 @@ pub enum Error {
         /// The path as given.
         path: PathBuf,
     },
+    /// A file should be written where a folder is.
+    #[error("{} is a folder, a file is to be written", .path.display())]
+    IsADirectory {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// A checkpoint is a directory, and this is not.
     #[error("{} is not a directory", .path.display())]
     NotADirectory {
@@ -233,6 +239,7 @@ impl Error {
             Error::OutputExists { .. } => {
                 "pass --force to replace it, or choose another output with -o"
             }
+            Error::IsADirectory { .. } => "choose the name of a file with -o",
             Error::NotADirectory { .. } => "pass the folder that holds the model",
             Error::NoSafetensors {
                 other_weights: true,
@@ -246,7 +253,7 @@ impl Error {
             Error::Truncated { .. } | Error::MissingShard { .. } => {
                 "the download may be incomplete: fetch the file again"
             }
-            Error::Header { .. } | Error::MissingTensor { .. } => {
+            Error::Header { .. } | Error::MissingTensor { .. } | Error::Json { .. } => {
                 "the file may be damaged: fetch it again"
             }
             Error::LfsPointer { .. } => "run `git lfs pull` in the folder",
