@@ -1,6 +1,8 @@
 //! Checking that a checkpoint is the base a delta was made from.
 
-use sparse_checkpoint::{Checkpoint, TensorRef};
+use std::io::Read;
+
+use sparse_checkpoint::{Checkpoint, PlainFile, TensorRef};
 
 use crate::Error;
 use crate::artifact::Artifact;
@@ -59,10 +61,9 @@ pub(crate) fn check_base(
                 format!("{} bytes", file.size()),
             ));
         }
-        let bytes = file.read(crate::raw::MAX_DICTIONARY)?;
         digests
             .files
-            .insert(path.to_owned(), TensorDigest::of(&bytes));
+            .insert(path.to_owned(), hash_file(file, progress)?);
     }
     let found = digests.combine(index);
     if found != index.base_digest {
@@ -81,6 +82,22 @@ pub(crate) fn check_base(
         ));
     }
     Ok(())
+}
+
+/// BLAKE3 of a file, read a piece at a time: a copy may be of any size.
+fn hash_file(file: &PlainFile, progress: &dyn Progress) -> Result<TensorDigest, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut open = file.open()?.take(file.size());
+    let mut piece = Vec::new();
+    loop {
+        piece.clear();
+        let read = open.by_ref().take(RAW_CHUNK_BYTES).read_to_end(&mut piece);
+        if read.map_err(Error::io("read", file.full_path()))? == 0 {
+            return Ok(TensorDigest(*hasher.finalize().as_bytes()));
+        }
+        hasher.update(&piece);
+        step(progress, 0)?;
+    }
 }
 
 fn differs(base: &Checkpoint, what: String, expected: String, found: String) -> Error {
