@@ -56,11 +56,7 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>;
 /// # Errors
 /// If `spec` is neither, or the hub cannot provide it; [`Error::hint`] says what to do.
 /// [`Error::Interrupted`] if `progress` says so; what has arrived is kept for the next time.
-pub fn resolve(
-    spec: &str,
-    config: &HubConfig,
-    progress: OnProgress<'_>,
-) -> Result<PathBuf, Error> {
+pub fn resolve(spec: &str, config: &HubConfig, progress: OnProgress<'_>) -> Result<PathBuf, Error> {
     match locate(spec, config)? {
         Found::Here(path) => Ok(path),
         Found::OnHub(repo, cache) => fetch_from_hub(repo, cache, config, progress),

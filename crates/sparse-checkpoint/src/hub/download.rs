@@ -222,7 +222,11 @@ impl Hub {
         // What follows a header is a hole. A file that ends before its header says is refused when
         // it is opened.
         let size = length.filter(|_| is_weights(file.as_str()));
-        let total = if is_weights(file.as_str()) { Some(8 + most) } else { length };
+        let total = if is_weights(file.as_str()) {
+            Some(8 + most)
+        } else {
+            length
+        };
         let mut body = body.take(most);
         loop {
             let piece = body.by_ref().take(PIECE_BYTES);

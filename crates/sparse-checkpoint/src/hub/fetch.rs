@@ -105,12 +105,7 @@ impl Incomplete {
     }
 
     /// Requests what is missing until nothing is.
-    fn fill(
-        &mut self,
-        client: &Client,
-        url: &str,
-        report: Report<'_>,
-    ) -> Result<(), Error> {
+    fn fill(&mut self, client: &Client, url: &str, report: Report<'_>) -> Result<(), Error> {
         let mut fruitless = 0;
         while self.size != Some(self.len) || self.len == 0 {
             report(self.len, self.size)?; // nobody may want another attempt any more
@@ -139,12 +134,7 @@ impl Incomplete {
     }
 
     /// Appends the body of an answer, as far as it comes.
-    fn take(
-        &mut self,
-        url: &str,
-        mut answer: Answer,
-        report: Report<'_>,
-    ) -> Result<End, Error> {
+    fn take(&mut self, url: &str, mut answer: Answer, report: Report<'_>) -> Result<End, Error> {
         match answer.status().as_u16() {
             206 if range_start(&answer) == Some(self.len) => {}
             200 => self.truncate()?, // the server does not do ranges

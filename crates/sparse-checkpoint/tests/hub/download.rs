@@ -46,10 +46,7 @@ fn a_model_is_fetched_into_the_layout_that_others_read_and_then_found_there() {
         offline: true,
         ..setup.config.clone()
     };
-    assert_eq!(
-        resolve("o/n@main", &offline, &mut go_on).unwrap(),
-        snapshot
-    );
+    assert_eq!(resolve("o/n@main", &offline, &mut go_on).unwrap(), snapshot);
     assert_eq!(
         setup.server.hub.lock().unwrap().log.len(),
         requests,

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use server::{COMMIT, Hub, Served, Server};
 use sha2::{Digest, Sha256};
-use sparse_checkpoint::{Checkpoint, Error, HubConfig, HubError, Progress, resolve, resolve_headers};
+use sparse_checkpoint::{
+    Checkpoint, Error, HubConfig, HubError, Progress, resolve, resolve_headers,
+};
 use tempfile::TempDir;
 
 /// Weights of some size, as a valid file.

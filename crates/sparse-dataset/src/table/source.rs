@@ -25,9 +25,7 @@ fn open_regular(path: &Path) -> Result<File> {
     if std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
         return File::open(path).map_err(Error::io(path));
     }
-    Err(Error::io(path)(std::io::Error::other(
-        "not a regular file",
-    )))
+    Err(Error::io(path)(std::io::Error::other("not a regular file")))
 }
 
 /// A file opened for reads at any place; copies share it.
