@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{Checkpoint, Error};
 
+#[cfg(feature = "hub")]
+mod answers;
 mod cache;
 #[cfg(feature = "hub")]
 mod client;
@@ -24,6 +26,8 @@ pub use config::HubConfig;
 pub use error::HubError;
 pub use repo::RepoId;
 
+#[cfg(all(fuzzing, feature = "hub"))]
+pub(crate) use answers::fuzz as fuzz_answer;
 use cache::RepoCache;
 
 /// How far a download has come.

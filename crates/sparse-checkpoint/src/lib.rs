@@ -31,6 +31,9 @@
 mod checkpoint;
 mod dtype;
 mod error;
+#[cfg(all(fuzzing, feature = "hub"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod hub;
 mod index;

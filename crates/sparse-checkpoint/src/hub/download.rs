@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::cache::{RepoCache, create_parents, is_commit};
+use super::answers::{Blob, Listing};
+use super::cache::{RepoCache, create_parents};
 use super::client::{Answer, Client, Request, encode, header};
-use super::fetch::{Blob, fetch};
+use super::fetch::fetch;
 use super::files::{is_weights, needed};
 use super::watched::{Tell, watched};
 use super::{HubConfig, HubError, OnProgress, Progress, RepoId};
@@ -22,17 +21,6 @@ const MAX_SMALL_BYTES: u64 = 512 << 20;
 
 /// Read between two reports.
 const PIECE_BYTES: u64 = 256 << 10;
-
-#[derive(Deserialize)]
-struct Listing {
-    sha: String,
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-struct Sibling {
-    rfilename: String,
-}
 
 /// Fetches what the cache lacks of `repo` and returns its snapshot. The revision is noted last,
 /// so that an interrupted download is not mistaken for a whole one.
@@ -94,16 +82,11 @@ impl Hub {
         get: &mut dyn FnMut(&str, &RelPath, Report<'_>) -> Result<(), Error>,
     ) -> Result<String, Error> {
         let listing = self.listing()?;
-        let all: Vec<String> = listing
-            .siblings
-            .into_iter()
-            .map(|file| file.rfilename)
-            .collect();
-        let files = needed(&all);
+        let files = needed(&listing.files);
         if !files.iter().any(|file| is_weights(file)) {
             return Err(HubError::NoSafetensors {
                 repo: self.repo.to_string(),
-                found: all.into_iter().take(10).collect(),
+                found: listing.files.into_iter().take(10).collect(),
             }
             .into());
         }
@@ -126,9 +109,9 @@ impl Hub {
                     files,
                 })
             };
-            get(&listing.sha, file, report)?;
+            get(&listing.commit, file, report)?;
         }
-        Ok(listing.sha)
+        Ok(listing.commit)
     }
 
     /// The commit that the revision means, and its files.
@@ -161,12 +144,7 @@ impl Hub {
             url: url.clone(),
             message,
         };
-        let listing: Listing =
-            serde_json::from_slice(&text).map_err(|error| protocol(error.to_string()))?;
-        if !is_commit(&listing.sha) {
-            return Err(protocol(format!("{:.50?} is not a commit id", listing.sha)));
-        }
-        Ok(listing)
+        Listing::parse(&text).map_err(protocol)
     }
 
     /// Makes one file of the commit appear in the snapshot.
@@ -182,7 +160,10 @@ impl Hub {
         }
         let url = self.url(commit, file);
         let answer = self.checked(&url, self.client.send(&url, Request::Head)?)?;
-        let blob = describe(&url, &answer)?;
+        let blob = Blob::described(answer.headers()).ok_or_else(|| HubError::Protocol {
+            url: url.clone(),
+            message: "the answer has no usable ETag: this is not a Hugging Face hub".to_owned(),
+        })?;
         let target = cache.blob(&blob.etag);
         let _lock = cache.lock(&blob.etag)?;
         if let Ok(present) = target.metadata() {
@@ -279,35 +260,4 @@ impl Hub {
             }),
         }
     }
-}
-
-/// What the headers say about a file.
-fn describe(url: &str, answer: &Answer) -> Result<Blob, HubError> {
-    let headers = answer.headers();
-    let linked = header(headers, "x-linked-etag");
-    let etag = linked
-        .or_else(|| header(headers, "etag"))
-        .unwrap_or_default();
-    let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
-    // It becomes a file name, next to names that are derived from it.
-    let valid = (1..=128).contains(&etag.len())
-        && etag
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let name = RelPath::parse(etag)
-        .ok()
-        .filter(|_| valid)
-        .ok_or_else(|| HubError::Protocol {
-            url: url.to_owned(),
-            message: "the answer has no usable ETag: this is not a Hugging Face hub".to_owned(),
-        })?;
-    // Behind a redirect that names the file, Content-Length is that of the redirect.
-    let size = match linked {
-        Some(_) => header(headers, "x-linked-size"),
-        None => header(headers, "content-length"),
-    };
-    Ok(Blob {
-        etag: name,
-        size: size.and_then(|size| size.parse().ok()),
-    })
 }

@@ -7,20 +7,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::HubError;
+use super::answers::{Blob, range_start};
 use super::cache::create_parents;
-use super::client::{Answer, Client, Request, header};
+use super::client::{Answer, Client, Request};
 use super::download::Report;
-use crate::{Error, RelPath};
+use crate::Error;
 
 const BUFFER_BYTES: usize = 256 << 10;
-
-/// A file as the hub identifies it.
-pub(super) struct Blob {
-    /// The SHA-256 of a large file, the git object id of a small one.
-    pub etag: RelPath,
-    /// Its size, where the hub says.
-    pub size: Option<u64>,
-}
 
 /// Fetches `blob` from `url` to `target`, by way of `<target>.incomplete`. The caller holds the
 /// blob's lock.
@@ -136,7 +129,7 @@ impl Incomplete {
     /// Appends the body of an answer, as far as it comes.
     fn take(&mut self, url: &str, mut answer: Answer, report: Report<'_>) -> Result<End, Error> {
         match answer.status().as_u16() {
-            206 if range_start(&answer) == Some(self.len) => {}
+            206 if range_start(answer.headers()) == Some(self.len) => {}
             200 => self.truncate()?, // the server does not do ranges
             206 | 416 => {
                 self.truncate()?;
@@ -182,14 +175,6 @@ impl Incomplete {
             _ => Ok(End::Complete),
         }
     }
-}
-
-/// The first byte of a partial answer: `bytes 5-9/10` begins at 5.
-fn range_start(answer: &Answer) -> Option<u64> {
-    let range = header(answer.headers(), "content-range")?
-        .trim()
-        .strip_prefix("bytes")?;
-    range.trim_start().split('-').next()?.parse().ok()
 }
 
 /// Checks the digest, where the etag is one.
