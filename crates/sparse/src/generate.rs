@@ -240,7 +240,7 @@ impl Writer<'_> {
             let mut out = std::io::stdout().lock();
             let written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
             if written.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
-                std::process::exit(0); // the reader has seen enough of what has no other answer
+                std::process::exit(0); // the reader has seen enough
             }
         }
         self.text.push_str(&new);
