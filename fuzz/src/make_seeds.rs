@@ -25,6 +25,36 @@ fn main() -> Result<()> {
     )?;
     put("header", "empty", b"\0\0\0\0\0\0\0\0{}")?;
 
+    for (name, index) in [
+        (
+            "both",
+            r#"{"metadata":{"total_size":4},"weight_map":{"a":"1.safetensors","both":"2.safetensors","b":"2.safetensors"}}"#,
+        ),
+        ("missing", r#"{"weight_map":{"a":"3.safetensors"}}"#),
+        (
+            "twice",
+            r#"{"weight_map":{"a":"1.safetensors","a":"1.safetensors"}}"#,
+        ),
+    ] {
+        put("shard_index", name, index.as_bytes())?;
+    }
+    let commit = "0123456789abcdef".repeat(3)[..40].to_owned();
+    let listing = format!(
+        r#"{{"id":"o/n","sha":"{commit}","siblings":[{{"rfilename":"model.fp16.safetensors"}},{{"rfilename":"sub/model.safetensors"}},{{"rfilename":"a:b.png","size":1}}]}}"#
+    );
+    put("hub", "listing", listing.as_bytes())?;
+    put(
+        "hub",
+        "linked",
+        b"x-linked-etag:\"abc\"\nx-linked-size:7\netag:\"def\"\nlocation:/x",
+    )?;
+    put(
+        "hub",
+        "plain",
+        b"etag:W/\"0a1b\"\ncontent-length:12\ncontent-range:bytes 5-9/10",
+    )?;
+    put("hub", "repository", b"Qwen/Qwen2-0.5B@refs/pr/4")?;
+
     let (_dir, base) = base();
     for (name, fine) in [
         ("light", checkpoint(|i| u32::from(i % 3 == 0))),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::walk::{Found, walk};
+use crate::walk::{Found, open_regular, walk};
 use crate::{Error, RelPath, Shard, TensorRef, index};
 
 /// A directory with safetensors weights and whatever lies beside them.
@@ -193,9 +193,9 @@ impl PlainFile {
     /// Opens it for reading.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If the system refuses, or it has become something else than a file.
     pub fn open(&self) -> Result<File, Error> {
-        File::open(&self.full_path).map_err(Error::io("open", &self.full_path))
+        open_regular(&self.full_path)
     }
 
     /// Reads it whole.

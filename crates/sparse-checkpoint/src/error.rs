@@ -35,6 +35,12 @@ pub enum Error {
         /// The path as given.
         path: PathBuf,
     },
+    /// A file should be written where a folder is.
+    #[error("{} is a folder, a file is to be written", .path.display())]
+    IsADirectory {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// A checkpoint is a directory, and this is not.
     #[error("{} is not a directory", .path.display())]
     NotADirectory {
@@ -188,6 +194,9 @@ pub enum Error {
     /// A model that could not be had from the hub.
     #[error("{0}")]
     Hub(Box<HubError>),
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A request for bytes that a tensor or shard does not have.
     #[error(
         "{}: bytes {start}..{end} are not within {what} of {bytes} bytes",
@@ -230,6 +239,7 @@ impl Error {
             Error::OutputExists { .. } => {
                 "pass --force to replace it, or choose another output with -o"
             }
+            Error::IsADirectory { .. } => "choose the name of a file with -o",
             Error::NotADirectory { .. } => "pass the folder that holds the model",
             Error::NoSafetensors {
                 other_weights: true,
@@ -243,7 +253,7 @@ impl Error {
             Error::Truncated { .. } | Error::MissingShard { .. } => {
                 "the download may be incomplete: fetch the file again"
             }
-            Error::Header { .. } | Error::MissingTensor { .. } => {
+            Error::Header { .. } | Error::MissingTensor { .. } | Error::Json { .. } => {
                 "the file may be damaged: fetch it again"
             }
             Error::LfsPointer { .. } => "run `git lfs pull` in the folder",

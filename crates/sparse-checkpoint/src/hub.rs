@@ -1,9 +1,12 @@
 //! From what a user types to a folder: a path, the Hugging Face cache, or a download into it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::{Checkpoint, Error};
 
+#[cfg(feature = "hub")]
+mod answers;
 mod cache;
 #[cfg(feature = "hub")]
 mod client;
@@ -16,17 +19,22 @@ mod fetch;
 #[cfg(feature = "hub")]
 mod files;
 mod repo;
+#[cfg(feature = "hub")]
+mod watched;
 
 pub use config::HubConfig;
 pub use error::HubError;
 pub use repo::RepoId;
 
+#[cfg(all(fuzzing, feature = "hub"))]
+pub(crate) use answers::fuzz as fuzz_answer;
 use cache::RepoCache;
 
 /// How far a download has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// The file being fetched, relative to the repository.
+    /// The file being fetched, relative to the repository; empty until the hub has said which
+    /// there are.
     pub file: &'a str,
     /// Bytes of it that are on disk.
     pub done: u64,
@@ -38,24 +46,24 @@ pub struct Progress<'a> {
     pub files: usize,
 }
 
+/// Told how far a download has come, as bytes arrive and several times a second while none do;
+/// [`ControlFlow::Break`] ends the download at once.
+pub type OnProgress<'a> = &'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>;
+
 /// Finds the folder that `spec` means: a path if it exists, otherwise a hub id
 /// `owner/name[@revision]` in the Hugging Face cache, otherwise downloaded into that cache, where
 /// other tools find it too.
 ///
 /// A revision that is in the cache and whole is taken as it is, without asking the hub whether
-/// its branch has moved on. An interrupted download goes on where it stopped. `progress` is
-/// called as bytes arrive.
+/// its branch has moved on. An interrupted download goes on where it stopped.
 ///
 /// # Errors
 /// If `spec` is neither, or the hub cannot provide it; [`Error::hint`] says what to do.
-pub fn resolve(
-    spec: &str,
-    config: &HubConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<PathBuf, Error> {
+/// [`Error::Interrupted`] if `progress` says so; what has arrived is kept for the next time.
+pub fn resolve(spec: &str, config: &HubConfig, progress: OnProgress<'_>) -> Result<PathBuf, Error> {
     match locate(spec, config)? {
         Found::Here(path) => Ok(path),
-        Found::OnHub(repo, cache) => fetch_from_hub(&repo, &cache, config, progress),
+        Found::OnHub(repo, cache) => fetch_from_hub(repo, cache, config, progress),
     }
 }
 
@@ -70,12 +78,12 @@ pub fn resolve_headers(
     spec: &str,
     config: &HubConfig,
     into: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: OnProgress<'_>,
 ) -> Result<PathBuf, Error> {
     match locate(spec, config)? {
         Found::Here(path) => Ok(path),
         Found::OnHub(repo, _) => {
-            fetch_headers_from_hub(&repo, into, config, progress)?;
+            fetch_headers_from_hub(repo, into, config, progress)?;
             Ok(into.to_path_buf())
         }
     }
@@ -124,10 +132,10 @@ use download::{download as fetch_from_hub, download_headers as fetch_headers_fro
 
 #[cfg(not(feature = "hub"))]
 fn fetch_from_hub(
-    repo: &RepoId,
-    _: &RepoCache,
+    repo: RepoId,
+    _: RepoCache,
     _: &HubConfig,
-    _: &mut dyn FnMut(Progress<'_>),
+    _: OnProgress<'_>,
 ) -> Result<PathBuf, Error> {
     Err(HubError::NoDownloads {
         repo: repo.to_string(),
@@ -137,10 +145,10 @@ fn fetch_from_hub(
 
 #[cfg(not(feature = "hub"))]
 fn fetch_headers_from_hub(
-    repo: &RepoId,
+    repo: RepoId,
     _: &Path,
     _: &HubConfig,
-    _: &mut dyn FnMut(Progress<'_>),
+    _: OnProgress<'_>,
 ) -> Result<(), Error> {
     Err(HubError::NoDownloads {
         repo: repo.to_string(),
@@ -173,7 +181,9 @@ mod tests {
         }
     }
 
-    fn no_progress(_: Progress<'_>) {}
+    fn no_progress(_: Progress<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 
     #[test]
     fn what_exists_is_taken_as_a_path_even_if_it_is_a_valid_id() {

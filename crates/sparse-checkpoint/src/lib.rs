@@ -31,6 +31,9 @@
 mod checkpoint;
 mod dtype;
 mod error;
+#[cfg(all(fuzzing, feature = "hub"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod hub;
 mod index;
@@ -45,7 +48,7 @@ pub use checkpoint::{Checkpoint, PlainFile};
 pub use dtype::{Dtype, UnknownDtype};
 pub use error::Error;
 pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorInfo, header_len, parse_header};
-pub use hub::{HubConfig, HubError, Progress, RepoId, resolve, resolve_headers};
+pub use hub::{HubConfig, HubError, OnProgress, Progress, RepoId, resolve, resolve_headers};
 pub use memmap2::Mmap;
 pub use relpath::{RelPath, RelPathError};
 pub use shard::{Shard, read_exact_at};

@@ -12,6 +12,7 @@ use crate::RelPath;
 use crate::error::Error;
 use crate::header::{Header, HeaderError, TensorInfo, header_len, parse_header};
 use crate::tensor::TensorRef;
+use crate::walk::open_regular;
 
 /// A safetensors file whose header has been validated.
 ///
@@ -33,14 +34,8 @@ impl Shard {
     /// If the file cannot be read, is shorter than its header promises, or the header is invalid.
     pub fn open(root: &Path, path: RelPath) -> Result<Shard, Error> {
         let full_path = path.join_to(root);
-        let file = File::open(&full_path).map_err(Error::io("open", &full_path))?;
+        let file = open_regular(&full_path)?;
         let metadata = file.metadata().map_err(Error::io("read", &full_path))?;
-        if !metadata.is_file() {
-            return Err(Error::NotRegular {
-                path: full_path,
-                what: "a folder or special file",
-            });
-        }
         let size = metadata.len();
         let header = read_header(&file, &full_path, size)?;
         Ok(Shard {

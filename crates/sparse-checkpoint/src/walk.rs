@@ -1,6 +1,6 @@
-//! The files below a folder, in a fixed order.
+//! The files below a folder, in a fixed order, and opening them.
 
-use std::fs::{self, FileType, Metadata};
+use std::fs::{self, File, FileType, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,21 @@ pub(crate) fn walk(root: &Path) -> Result<Walk, Error> {
     walk.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     walk.skipped.sort_unstable();
     Ok(walk)
+}
+
+/// Opens a file, and nothing else: opening a named pipe waits for somebody to write to it.
+pub(crate) fn open_regular(path: &Path) -> Result<File, Error> {
+    let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
+    if metadata.is_file() {
+        return File::open(path).map_err(Error::io("open", path));
+    }
+    Err(Error::NotRegular {
+        path: path.to_path_buf(),
+        what: match metadata.is_dir() {
+            true => "a folder",
+            false => special(metadata.file_type()),
+        },
+    })
 }
 
 fn followed(path: &Path, kind: FileType) -> Result<Metadata, Error> {

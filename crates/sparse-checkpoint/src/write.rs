@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::header::{Header, measure, parse_header};
 use crate::{Dtype, Error, HeaderError};
 
+mod abandoned;
 mod atomic;
 mod folder;
 mod shards;

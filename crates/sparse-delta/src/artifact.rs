@@ -141,8 +141,13 @@ impl Artifact {
             Ok(meta) if meta.is_file() => return Err(not("it is a file, not a folder")),
             Ok(_) => {}
         }
-        if std::fs::metadata(&path).is_err() {
-            return Err(not("it has no delta.safetensors"));
+        // Links are followed: in a Hugging Face cache every file is one.
+        match std::fs::metadata(&path) {
+            Err(_) => return Err(not("it has no delta.safetensors")),
+            Ok(meta) if !meta.is_file() => {
+                return Err(not("its delta.safetensors is not a regular file"));
+            }
+            Ok(_) => {}
         }
         let name = RelPath::parse(FILE_NAME).map_err(|e| not(&e.to_string()))?;
         let shard = Shard::open(folder, name)?;

@@ -1,6 +1,10 @@
 //! Checking that a checkpoint is the base a delta was made from.
 
-use sparse_checkpoint::{Checkpoint, TensorRef};
+use std::io::Read;
+
+use sha2::Digest as _;
+
+use sparse_checkpoint::{Checkpoint, PlainFile, TensorRef};
 
 use crate::Error;
 use crate::artifact::Artifact;
@@ -34,13 +38,11 @@ pub(crate) fn check_base(
         threads,
         tensors.into_iter().map(Ok),
         || vec![0u8; RAW_CHUNK_BYTES as usize],
-        |buffer, (expected, tensor)| {
-            let digest = hash(&tensor, buffer, progress)?;
+        |buffer, (expected, tensor)| Ok((expected, hash(&tensor, buffer, progress)?)),
+        // Here they come in order, so that it is the first that is named, not the fastest.
+        |(expected, digest)| {
             check(base, expected, &digest)?;
-            Ok((expected.name.clone(), digest))
-        },
-        |(name, digest)| {
-            digests.tensors.insert(name, digest);
+            digests.tensors.insert(expected.name.clone(), digest);
             Ok::<_, Error>(())
         },
     )?;
@@ -59,16 +61,18 @@ pub(crate) fn check_base(
                 format!("{} bytes", file.size()),
             ));
         }
-        let bytes = file.read(crate::raw::MAX_DICTIONARY)?;
-        digests
-            .files
-            .insert(path.to_owned(), TensorDigest::of(&bytes));
+        let mut hasher = blake3::Hasher::new();
+        in_pieces(file, progress, |piece| {
+            hasher.update(piece);
+        })?;
+        let digest = TensorDigest(*hasher.finalize().as_bytes());
+        digests.files.insert(path.to_owned(), digest);
     }
     let found = digests.combine(index);
     if found != index.base_digest {
         // Each tensor's own check held, so it must be a file: they have none.
         let files: Vec<&str> = index.base_files().iter().map(|f| f.path.as_str()).collect();
-        if let Some(error) = changed_copy(artifact, base)? {
+        if let Some(error) = changed_copy(artifact, base, progress)? {
             return Err(error);
         }
         let what = match files[..] {
@@ -88,7 +92,11 @@ pub(crate) fn check_base(
 
 /// The first file of the base that the delta copies, and that has another digest than the copy is
 /// to have.
-fn changed_copy(artifact: &Artifact, base: &Checkpoint) -> Result<Option<Error>, Error> {
+fn changed_copy(
+    artifact: &Artifact,
+    base: &Checkpoint,
+    progress: &dyn Progress,
+) -> Result<Option<Error>, Error> {
     for file in &artifact.index().files {
         let Content::Blob(Blob {
             source: BlobSource::Copy(from),
@@ -100,7 +108,9 @@ fn changed_copy(artifact: &Artifact, base: &Checkpoint) -> Result<Option<Error>,
         let Some(found) = base.file(from.path.as_str()) else {
             continue;
         };
-        let found = FileDigest::of(&found.read(crate::raw::MAX_DICTIONARY)?);
+        let mut sha = sha2::Sha256::new();
+        in_pieces(found, progress, |piece| sha.update(piece))?;
+        let found = FileDigest(sha.finalize().into());
         if found != file.digest {
             return Ok(Some(differs(
                 base,
@@ -111,6 +121,25 @@ fn changed_copy(artifact: &Artifact, base: &Checkpoint) -> Result<Option<Error>,
         }
     }
     Ok(None)
+}
+
+/// Reads a file a piece at a time: a copy may be of any size.
+fn in_pieces(
+    file: &PlainFile,
+    progress: &dyn Progress,
+    mut visit: impl FnMut(&[u8]),
+) -> Result<(), Error> {
+    let mut open = file.open()?.take(file.size());
+    let mut piece = Vec::new();
+    loop {
+        piece.clear();
+        let read = open.by_ref().take(RAW_CHUNK_BYTES).read_to_end(&mut piece);
+        if read.map_err(Error::io("read", file.full_path()))? == 0 {
+            return Ok(());
+        }
+        visit(&piece);
+        step(progress, 0)?;
+    }
 }
 
 fn differs(base: &Checkpoint, what: String, expected: String, found: String) -> Error {

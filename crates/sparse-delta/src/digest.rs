@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use sha2::Digest as _;
-
 /// SHA-256 of a whole file, as the hub shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileDigest(pub(crate) [u8; 32]);
@@ -37,12 +35,6 @@ pub(crate) fn stored_check(hasher: &blake3::Hasher) -> [u8; 4] {
     let mut check = [0; 4];
     check.copy_from_slice(&hasher.finalize().as_bytes()[..4]);
     check
-}
-
-impl FileDigest {
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        Self(sha2::Sha256::digest(bytes).into())
-    }
 }
 
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {

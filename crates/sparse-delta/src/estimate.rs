@@ -4,12 +4,12 @@ mod sample;
 
 use std::time::Instant;
 
-use sparse_checkpoint::Checkpoint;
+use sparse_checkpoint::{Checkpoint, PlainFile};
 
 use crate::Error;
 use crate::artifact::artifact_bytes;
 use crate::basedigest::BaseDigests;
-use crate::compress::index;
+use crate::compress::{equal, index};
 use crate::digest::FileDigest;
 use crate::index::{BaseFile, Blob, BlobSource, Content, File, Shard};
 use crate::plan::{Effort, plan};
@@ -90,7 +90,7 @@ pub fn estimate(
     }
     for plain in fine.files() {
         step(progress, plain.size())?;
-        let blob = estimate_blob(plain, base)?;
+        let blob = estimate_blob(plain, base, progress)?;
         data += blob.stored;
         files.push(File {
             path: plain.path().clone(),
@@ -130,30 +130,36 @@ fn estimate_gaps(shard: &sparse_checkpoint::Shard) -> Result<u64, Error> {
     Ok((packed.len() as f64 * total as f64 / bytes.len() as f64) as u64)
 }
 
-fn estimate_blob(plain: &sparse_checkpoint::PlainFile, base: &Checkpoint) -> Result<Blob, Error> {
+fn estimate_blob(
+    plain: &PlainFile,
+    base: &Checkpoint,
+    progress: &dyn Progress,
+) -> Result<Blob, Error> {
+    let against = base
+        .file(plain.path().as_str())
+        .filter(|file| file.size() > 0);
+    let named = |file: &PlainFile| BaseFile {
+        path: file.path().clone(),
+        size: file.size(),
+    };
+    if let Some(file) = against
+        && equal(plain, file, progress)?.is_some()
+    {
+        return Ok(Blob {
+            source: BlobSource::Copy(named(file)),
+            stored: 0,
+        });
+    }
     // Large files are sampled from their start.
     let take = plain.size().min(SAMPLED_BYTES);
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(plain.open()?, take), &mut bytes)
         .map_err(Error::io("read", plain.full_path()))?;
-    let against = base
-        .file(plain.path().as_str())
-        .filter(|file| file.size() <= MAX_DICTIONARY && file.size() > 0);
     let mut dictionary = Vec::new();
     let mut source = BlobSource::Packed;
-    if let Some(file) = against {
+    if let Some(file) = against.filter(|file| file.size() <= MAX_DICTIONARY) {
         dictionary = file.read(MAX_DICTIONARY)?;
-        let base = BaseFile {
-            path: file.path().clone(),
-            size: file.size(),
-        };
-        if dictionary == bytes {
-            return Ok(Blob {
-                source: BlobSource::Copy(base),
-                stored: 0,
-            });
-        }
-        source = BlobSource::Against(base);
+        source = BlobSource::Against(named(file));
     }
     let mut packed = Vec::new();
     raw::pack(bytes.as_slice(), &dictionary, take, &mut packed)

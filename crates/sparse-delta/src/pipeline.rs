@@ -10,8 +10,8 @@ const MOST_THREADS: usize = 64;
 /// Runs `work` over `jobs` on `threads` threads and hands the results to `sink` in the order of
 /// the jobs. At most `4 * threads` jobs are under way at a time.
 ///
-/// Each thread has a state of its own, made by `state`. The first error, of a job, of the work or
-/// of the sink, stops everything and is returned.
+/// Each thread has a state of its own, made by `state`. The first error in the order of the jobs,
+/// of the work or of the sink, stops everything and is returned; one of a job as soon as it comes.
 pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
     threads: usize,
     jobs: impl IntoIterator<Item = Result<J, E>>,
@@ -70,9 +70,9 @@ pub(crate) fn ordered<J: Send, R: Send, S, E: Send>(
                 // A worker panicked; leaving the scope passes the panic on.
                 return Ok(());
             };
-            waiting.insert(number, result?);
+            waiting.insert(number, result);
             while let Some(result) = waiting.remove(&done) {
-                sink(result)?;
+                sink(result?)?;
                 done += 1;
             }
         }

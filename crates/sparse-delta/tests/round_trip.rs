@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{Made, Noise, checkpoint, model, put, round_trip, safetensors, tuned, write_weights};
+use common::{
+    Made, Noise, checkpoint, make_delta, model, put, rebuild, round_trip, safetensors, tree, tuned,
+    write_weights,
+};
 use proptest::prelude::*;
 use sparse_checkpoint::Dtype;
 
@@ -478,6 +481,42 @@ fn files_beside_the_weights_come_back() {
 }
 
 #[test]
+fn the_smallest_and_the_most_files_cost_what_is_promised() {
+    let one = [Made::new("w", Dtype::U8, &[1], vec![7])];
+    pair(&one, &one);
+    pair(&model(Dtype::BF16, 1), &one);
+    let (base, fine) = (checkpoint(&one, None), checkpoint(&one, None));
+    let noise = &mut Noise::new(26);
+    for number in 0..200 {
+        put(fine.path(), &format!("{number}"), &noise.bytes(500));
+    }
+    round_trip(base.path(), fine.path());
+}
+
+#[test]
+fn a_file_beyond_any_dictionary_is_a_copy_if_it_is_equal() {
+    let weights = model(Dtype::BF16, 27);
+    let (base, fine) = (checkpoint(&weights, None), checkpoint(&weights, None));
+    for dir in [&base, &fine] {
+        let file = std::fs::File::create(dir.path().join("large.bin")).unwrap();
+        file.set_len((64 << 20) + 1).unwrap(); // a hole
+    }
+    let work = tempfile::tempdir().unwrap();
+    let [delta, back] = ["delta", "back"].map(|name| work.path().join(name));
+    let made = make_delta(base.path(), fine.path(), &delta, 2);
+    assert!(made.delta_bytes < 1200, "{made:?}");
+    rebuild(base.path(), &delta, &back).unwrap();
+    assert!(tree(&back) == tree(fine.path()));
+
+    std::fs::write(base.path().join("large.bin"), "no more").unwrap();
+    let error = rebuild(base.path(), &delta, &work.path().join("no")).unwrap_err();
+    assert!(
+        error.to_string().contains("file large.bin differs"),
+        "{error}"
+    );
+}
+
+#[test]
 fn tensors_may_be_missing_on_either_side() {
     let base = model(Dtype::BF16, 22);
     let fine = tuned(&base, 1e-4, 23);
@@ -582,7 +621,7 @@ fn a_base_in_other_files_than_the_index_says_still_serves() {
     let fine = checkpoint(&tuned(&weights, 1e-4, 27), None);
     let work = tempfile::tempdir().unwrap();
     let (delta, out) = (work.path().join("d"), work.path().join("o"));
-    common::make_delta(base.path(), fine.path(), &delta, 2);
-    common::rebuild(resharded.path(), &delta, &out).unwrap();
-    assert!(common::tree(fine.path()) == common::tree(&out));
+    make_delta(base.path(), fine.path(), &delta, 2);
+    rebuild(resharded.path(), &delta, &out).unwrap();
+    assert!(tree(fine.path()) == tree(&out));
 }

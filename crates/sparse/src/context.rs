@@ -142,13 +142,15 @@ impl Context {
     }
 }
 
-/// Writes to stdout; a reader that has gone away ends the program quietly.
+/// Writes to stdout. A reader that has gone away is no error: the exit code still tells how it
+/// ended.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(anyhow::anyhow!("cannot write to standard output: {error}")),
-        Ok(()) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::anyhow!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -171,6 +173,9 @@ impl std::error::Error for Hinted {}
 
 fn is_interruption(error: &anyhow::Error) -> bool {
     matches!(
+        error.downcast_ref::<sparse_checkpoint::Error>(),
+        Some(sparse_checkpoint::Error::Interrupted)
+    ) || matches!(
         error.downcast_ref::<sparse_delta::Error>(),
         Some(sparse_delta::Error::Interrupted)
     ) || matches!(

@@ -6,8 +6,9 @@ use clap::Subcommand;
 use serde_json::json;
 use sparse_delta::{CompressOptions, Effort, ReconstructOptions};
 
-use crate::context::{Context, Hinted, Outcome};
+use crate::context::{Context, Outcome};
 use crate::machine::peak_memory_bytes;
+use crate::output::check_apart;
 use crate::{resolve, table};
 
 /// What to do with deltas.
@@ -114,31 +115,6 @@ pub fn run(command: DeltaCommand, context: &Context) -> anyhow::Result<Outcome> 
             effort,
         } => estimate(&base, &finetune, effort.into(), context),
     }
-}
-
-/// Refuses an output that is, or is inside, or holds, one of the inputs: replacing it would
-/// destroy what is read.
-fn check_apart(output: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
-    let absolute = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
-    let Ok(out) = absolute(output) else {
-        return Ok(());
-    };
-    for input in inputs {
-        if let Ok(path) = absolute(input)
-            && (out.starts_with(&path) || path.starts_with(&out))
-        {
-            return Err(Hinted {
-                message: format!(
-                    "the output {} overlaps {}",
-                    output.display(),
-                    input.display()
-                ),
-                hint: "choose another output with -o".to_owned(),
-            }
-            .into());
-        }
-    }
-    Ok(())
 }
 
 fn compress(

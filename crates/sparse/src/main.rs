@@ -10,6 +10,7 @@ mod eval;
 mod generate;
 mod machine;
 mod model;
+mod output;
 mod progress;
 mod quantize;
 mod resolve;

@@ -11,6 +11,7 @@ use sparse_quant::{
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
+use crate::output::check_apart;
 use crate::{resolve, table};
 
 /// What to quantize, and how.
@@ -149,7 +150,7 @@ fn quantize(
     let format = preset.format(args.format)?;
     context.check_output(output)?;
     let checkpoint = or_gguf(model, resolve::open(model, context))?;
-    check_apart(output, checkpoint.root())?;
+    check_apart(output, &[checkpoint.root()])?;
     let options = Options {
         calibration: calibration(args, preset.calibrated)?,
         ..options(args.max_shard_bytes, context)
@@ -331,11 +332,11 @@ pub fn dequantize(args: &DequantizeArgs, context: &Context) -> anyhow::Result<Ou
     let folder = Path::new(&args.model);
     let gguf = sparse_quant::gguf::find(folder);
     let layers = if let Some(file) = gguf {
-        check_apart(&args.output, folder)?;
+        check_apart(&args.output, &[folder])?;
         sparse_quant::dequantize_gguf(&file, &args.output, &options, &bar)?
     } else {
         let checkpoint = resolve::open(&args.model, context)?;
-        check_apart(&args.output, checkpoint.root())?;
+        check_apart(&args.output, &[checkpoint.root()])?;
         sparse_quant::dequantize(&checkpoint, &args.output, &options, &bar)?
     };
     drop(bar);
@@ -371,24 +372,4 @@ fn calibration(args: &QuantizeArgs, needed: bool) -> anyhow::Result<Option<Calib
         samples: args.samples as usize,
         seed: args.seed,
     }))
-}
-
-/// Refuses an output that overlaps the input: replacing it would destroy what is read.
-fn check_apart(output: &Path, input: &Path) -> anyhow::Result<()> {
-    let absolute = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
-    let (Ok(out), Ok(path)) = (absolute(output), absolute(input)) else {
-        return Ok(());
-    };
-    if !out.starts_with(&path) && !path.starts_with(&out) {
-        return Ok(());
-    }
-    Err(Hinted {
-        message: format!(
-            "the output {} overlaps {}",
-            output.display(),
-            input.display()
-        ),
-        hint: "choose another output with -o".to_owned(),
-    }
-    .into())
 }

@@ -1,8 +1,9 @@
 //! From what the user typed to an open checkpoint.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use sparse_checkpoint::{Checkpoint, Error, HubConfig, Progress};
+use sparse_checkpoint::{Checkpoint, Error, HubConfig, OnProgress};
 use sparse_delta::Progress as _;
 
 use crate::context::Context;
@@ -22,8 +23,6 @@ pub fn open_headers(spec: &str, scratch: &Path, context: &Context) -> anyhow::Re
     })
 }
 
-type OnProgress<'a> = &'a mut dyn FnMut(Progress<'_>);
-
 fn resolve(
     context: &Context,
     find: impl FnOnce(&HubConfig, OnProgress<'_>) -> Result<PathBuf, Error>,
@@ -39,6 +38,11 @@ fn resolve(
         }
         bar.advance(progress.done.saturating_sub(last));
         last = progress.done;
+        if context.interrupted() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     bar.clear();
     Ok(Checkpoint::open(&path)?)

@@ -232,6 +232,8 @@ fn broken_checkpoints() {
             index.as_bytes(),
         );
     }
+    desk.put("json/model.safetensors", &fine);
+    desk.put("json/model.safetensors.index.json", b"{\"weight_map\":{");
     let lines = [
         "short",
         "tiny",
@@ -242,6 +244,7 @@ fn broken_checkpoints() {
         "backwards",
         "shard",
         "tensor",
+        "json",
     ]
     .map(|name| format!("delta compress base {name} -o out"));
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

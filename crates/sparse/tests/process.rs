@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../../sparse-checkpoint/tests/hub/server.rs"]
+mod server;
 
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Desk, Run};
+use server::{Hub, Served, Server};
 use sparse::checkpoint::{Dtype, Error, TensorSpec, WriteOptions, write_shards};
 
 const SPARSE: &str = env!("CARGO_BIN_EXE_sparse");
@@ -150,26 +153,29 @@ fn a_reader_that_goes_away_is_no_panic() {
     let desk = Desk::new();
     let made = desk.run(&["delta", "compress", "base", "fine", "-o", "delta"]);
     assert_eq!(made.code, Some(0));
-    for line in [
-        "--help",
-        "--version",
-        "delta info delta",
-        "delta info delta --json",
-        "delta info x --json",
+    fs::create_dir(desk.path("damaged")).unwrap();
+    let mut bytes = fs::read(desk.path("delta/delta.safetensors")).unwrap();
+    bytes[300] ^= 4;
+    desk.put("damaged/delta.safetensors", &bytes);
+    // Nobody reads the answer, but the exit code is the answer too.
+    for (line, code) in [
+        ("--help", 0),
+        ("--version", 0),
+        ("delta info delta", 0),
+        ("delta info delta --json", 0),
+        ("delta verify delta", 0),
+        ("delta verify damaged", 1),
+        ("delta verify damaged --json", 1),
+        ("delta info x", 2),
+        ("delta info x --json", 2),
+        ("delta info --json", 2),
     ] {
-        let script = format!("{{ {SPARSE} {line}; echo code $? >&2; }} | head -c 0");
+        let script =
+            format!("{{ sleep 0.2; {SPARSE} {line}; echo code $? >&2; }} | head -c 0 >/dev/null");
         let run = Run::of(desk.command("sh", &["-c", &script]).output().unwrap());
         assert!(!run.stderr.contains("panicked"), "{line}: {}", run.stderr);
-        let code = if line.contains(" x ") {
-            ["code 2", "code 0"]
-        } else {
-            ["code 0", "code 0"]
-        };
-        assert!(
-            code.iter().any(|code| run.stderr.contains(code)),
-            "{line}: {}",
-            run.stderr
-        );
+        let expected = format!("code {code}\n");
+        assert!(run.stderr.ends_with(&expected), "{line}: {}", run.stderr);
     }
     // Closed from the beginning, and full.
     for target in [">&-", "> /dev/full"] {
@@ -177,6 +183,198 @@ fn a_reader_that_goes_away_is_no_panic() {
         let run = Run::of(desk.command("sh", &["-c", &script]).output().unwrap());
         assert!(!run.stderr.contains("panicked"), "{target}: {}", run.stderr);
     }
+}
+
+/// Runs a line that must not wait for anything.
+fn run_at_once(desk: &Desk, line: &str) -> Run {
+    let args: Vec<&str> = line.split(' ').collect();
+    let mut child = desk.command(SPARSE, &args).spawn().unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            panic!("{line} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Run::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_named_pipe_is_no_file() {
+    let desk = Desk::new();
+    let pipes = [
+        "pipe/delta.safetensors",
+        "pipe/dataset.delta",
+        "shards/model.safetensors",
+        "index/model.safetensors.index.json",
+        "rows.jsonl",
+        "rows.parquet",
+        "splits/train.csv",
+        "gguf/model.gguf",
+    ];
+    for pipe in pipes {
+        desk.put(&format!("{pipe}.x"), b"");
+        let path = desk.path(pipe);
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+    }
+    desk.put("plain.jsonl", b"{\"a\":1}\n");
+    fs::create_dir_all(desk.path("folder/delta.safetensors")).unwrap();
+    for line in [
+        "delta info pipe",
+        "delta verify pipe",
+        "delta verify pipe --base base",
+        "delta reconstruct base pipe -o out",
+        "delta reconstruct base pipe -o out --tensor transformer.ln_f.weight",
+        "delta info folder",
+        "delta compress base shards -o out",
+        "delta compress index fine -o out",
+        "delta estimate base index",
+        "quantize shards --preset bnb_nf4 -o out",
+        "dequantize gguf -o out",
+        "dataset info pipe",
+        "dataset verify pipe/dataset.delta",
+        "dataset compress rows.jsonl plain.jsonl -o out",
+        "dataset compress plain.jsonl rows.jsonl -o out",
+        "dataset compress plain.jsonl rows.parquet -o out",
+        "dataset estimate rows.parquet plain.jsonl",
+        "dataset compress splits plain.jsonl -o out",
+    ] {
+        let run = run_at_once(&desk, line);
+        assert_eq!(run.code, Some(2), "{line}: {}{}", run.stdout, run.stderr);
+        assert!(!desk.path("out").exists(), "{line}");
+    }
+}
+
+#[test]
+fn a_delta_may_be_a_link_as_in_a_hub_cache() {
+    let desk = Desk::new();
+    let made = desk.run(&["delta", "compress", "base", "fine", "-o", "delta"]);
+    assert_eq!(made.code, Some(0));
+    fs::create_dir_all(desk.path("snapshot")).unwrap();
+    fs::rename(desk.path("delta/delta.safetensors"), desk.path("blob")).unwrap();
+    let link = desk.path("snapshot/delta.safetensors");
+    std::os::unix::fs::symlink("../blob", &link).unwrap();
+    for line in [
+        "delta verify snapshot --base base",
+        "delta reconstruct base snapshot -o back",
+    ] {
+        let run = desk.run(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+    }
+    assert!(desk.same("fine", "back"));
+}
+
+#[test]
+fn an_output_below_a_link_to_an_input_is_refused() {
+    let desk = Desk::new();
+    std::os::unix::fs::symlink("base", desk.path("link")).unwrap();
+    for line in [
+        "delta compress base fine -o link/delta",
+        "delta compress base fine -o link/deep/delta",
+        "quantize base --preset bnb_nf4 -o link/out",
+    ] {
+        let run = desk.run(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, Some(2), "{line}");
+        assert!(run.stderr.contains("overlaps"), "{line}: {}", run.stderr);
+    }
+    assert_eq!(desk.list(), ["base", "fine", "link"]);
+    assert!(!desk.path("base/delta").exists() && !desk.path("base/deep").exists());
+}
+
+#[test]
+fn one_tensor_is_written_as_folders_are() {
+    let desk = Desk::new();
+    let made = desk.run(&["delta", "compress", "base", "fine", "-o", "delta"]);
+    assert_eq!(made.code, Some(0));
+    let tensor = ["--tensor", "transformer.wte.weight"];
+    let reconstruct = |output: &str, more: &[&str]| {
+        let start = ["delta", "reconstruct", "base", "delta", "-o", output];
+        desk.run(&[&start[..], &tensor, more].concat())
+    };
+    // What a killed run left of this output goes, what it left of another stays.
+    let (left, other) = ("new/.one.sparse-999999999-0.tmp", "new/.two.sparse-1-0.tmp");
+    desk.put(left, b"half");
+    desk.put(other, b"half");
+    for output in ["new/one", "no/such/folder/one"] {
+        let run = reconstruct(output, &[]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(desk.path(output).is_file());
+    }
+    assert!(!desk.path(left).exists() && desk.path(other).exists());
+    let run = reconstruct("base", &["--force"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("overlaps"), "{}", run.stderr);
+    let run = reconstruct("no/such", &["--force"]);
+    assert_eq!(run.code, Some(2));
+    assert_eq!(
+        run.stderr,
+        "error: no/such is a folder, a file is to be written\nhint: choose the name of a file with -o\n"
+    );
+}
+
+#[test]
+fn an_interrupted_download_ends_at_once_and_goes_on_later() {
+    let desk = Desk::new();
+    let mut hub = Hub::default();
+    for name in ["config.json", "model.safetensors"] {
+        let bytes = fs::read(desk.path("fine").join(name)).unwrap();
+        let served = Served {
+            etag: format!("etag-of-{}", bytes.len()),
+            bytes,
+            ..Served::default()
+        };
+        hub.files.insert(name.to_owned(), served);
+    }
+    let server = Server::start(hub);
+    let stall = |stalls: bool| {
+        let mut hub = server.hub.lock().unwrap();
+        let weights = hub.files.get_mut("model.safetensors").unwrap();
+        (weights.cut_after, weights.cuts) = (Some(20_000), usize::from(stalls));
+        weights.stalls = stalls;
+    };
+    let command = || {
+        let args = ["delta", "compress", "base", "o/n", "-o", "out"];
+        let mut command = desk.command(SPARSE, &args);
+        command
+            .env("HF_HUB_OFFLINE", "0")
+            .env("HF_ENDPOINT", &server.url);
+        command
+    };
+    let blobs = desk.path("home/hf/hub/models--o--n/blobs");
+    let incomplete = || {
+        let entries = fs::read_dir(&blobs).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.path().extension().is_some_and(|e| e == "incomplete"))
+            .find_map(|entry| Some(entry.metadata().ok()?.len()))
+    };
+    // Each run adds a piece before the server stalls.
+    for (signal, arrived) in [("-INT", 20_000), ("-TERM", 40_000)] {
+        stall(true);
+        let mut child = command().spawn().unwrap();
+        let started = Instant::now();
+        while incomplete().is_none_or(|len| len < arrived) {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            assert!(child.try_wait().unwrap().is_none(), "ended before it began");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let sent = Instant::now();
+        let pid = child.id().to_string();
+        let killed = Command::new("kill").args([signal, &pid]).status();
+        assert!(killed.unwrap().success());
+        let run = Run::of(child.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(130), "{signal}: {}", run.stderr);
+        assert_eq!(run.stderr, "error: interrupted\n");
+        assert!(sent.elapsed() < Duration::from_secs(10), "{signal}");
+        assert!(incomplete().is_some(), "kept for the next run");
+    }
+    stall(false);
+    let run = Run::of(command().output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let gets = server.requests("GET");
+    assert!(gets.last().unwrap().contains("bytes="), "{gets:?}");
+    assert_eq!(incomplete(), None);
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::cache::{RepoCache, create_parents, is_commit};
+use super::answers::{Blob, Listing};
+use super::cache::{RepoCache, create_parents};
 use super::client::{Answer, Client, Request, encode, header};
-use super::fetch::{Blob, fetch};
+use super::fetch::fetch;
 use super::files::{is_weights, needed};
-use super::{HubConfig, HubError, Progress, RepoId};
+use super::watched::{Tell, watched};
+use super::{HubConfig, HubError, OnProgress, Progress, RepoId};
 use crate::{Error, MAX_HEADER_BYTES, RelPath};
 
 /// More than the longest list of files of any repository.
@@ -19,100 +19,99 @@ const MAX_LISTING_BYTES: u64 = 64 << 20;
 /// More than the largest tokenizer.
 const MAX_SMALL_BYTES: u64 = 512 << 20;
 
-#[derive(Deserialize)]
-struct Listing {
-    sha: String,
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-struct Sibling {
-    rfilename: RelPath,
-}
+/// Read between two reports.
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// Fetches what the cache lacks of `repo` and returns its snapshot. The revision is noted last,
 /// so that an interrupted download is not mistaken for a whole one.
 pub(super) fn download(
-    repo: &RepoId,
-    cache: &RepoCache,
+    repo: RepoId,
+    cache: RepoCache,
     config: &HubConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: OnProgress<'_>,
 ) -> Result<PathBuf, Error> {
     let hub = Hub {
         client: Client::new(config)?,
         repo,
     };
-    let commit = hub.each_file(progress, &mut |commit, file, report| {
-        hub.get(cache, commit, file, report)
-    })?;
-    if repo.revision() != commit {
-        cache.set_ref(repo.revision(), &commit)?;
-    }
-    Ok(cache.snapshot(&commit))
+    watched(progress, move |tell| {
+        let commit = hub.each_file(tell, &mut |commit, file, report| {
+            hub.get(&cache, commit, file, report)
+        })?;
+        if hub.repo.revision() != commit {
+            cache.set_ref(hub.repo.revision(), &commit)?;
+        }
+        Ok(cache.snapshot(&commit))
+    })
 }
 
 /// Fetches into the folder `into` what is needed of `repo`, of weights their headers only: the rest
 /// of such a file is left empty.
 pub(super) fn download_headers(
-    repo: &RepoId,
+    repo: RepoId,
     into: &Path,
     config: &HubConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: OnProgress<'_>,
 ) -> Result<(), Error> {
     let hub = Hub {
         client: Client::new(config)?,
         repo,
     };
-    hub.each_file(progress, &mut |commit, file, report| {
-        hub.peek(into, commit, file, report)
-    })?;
-    Ok(())
+    let into = into.to_path_buf();
+    watched(progress, move |tell| {
+        hub.each_file(tell, &mut |commit, file, report| {
+            hub.peek(&into, commit, file, report)
+        })
+        .map(drop)
+    })
 }
 
-/// Gets bytes done and the size, where it is known.
-type Report<'a> = &'a mut dyn FnMut(u64, Option<u64>);
+/// Takes bytes done and the size, where it is known; an error tells to stop.
+pub(super) type Report<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> Result<(), Error>;
 
-struct Hub<'a> {
+struct Hub {
     client: Client,
-    repo: &'a RepoId,
+    repo: RepoId,
 }
 
-impl Hub<'_> {
+impl Hub {
     /// Calls `get` with the commit for every file that is needed; returns the commit.
     fn each_file(
         &self,
-        progress: &mut dyn FnMut(Progress<'_>),
+        tell: Tell<'_>,
         get: &mut dyn FnMut(&str, &RelPath, Report<'_>) -> Result<(), Error>,
     ) -> Result<String, Error> {
         let listing = self.listing()?;
-        let all: Vec<RelPath> = listing
-            .siblings
-            .into_iter()
-            .map(|file| file.rfilename)
-            .collect();
-        let files = needed(&all);
+        let files = needed(&listing.files);
         if !files.iter().any(|file| is_weights(file)) {
-            let found = all.iter().take(10).map(RelPath::to_string).collect();
             return Err(HubError::NoSafetensors {
                 repo: self.repo.to_string(),
-                found,
+                found: listing.files.into_iter().take(10).collect(),
             }
             .into());
         }
+        let files: Vec<RelPath> = files
+            .into_iter()
+            .map(RelPath::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|cause| HubError::FileName {
+                repo: self.repo.to_string(),
+                cause,
+            })?;
         for (position, file) in files.iter().enumerate() {
             let report = &mut |done, total| {
                 let (file, files) = (file.as_str(), files.len());
-                progress(Progress {
+                tell(Progress {
                     file,
                     done,
                     total,
                     position,
                     files,
-                });
+                })
             };
-            get(&listing.sha, file, report)?;
+            get(&listing.commit, file, report)?;
         }
-        Ok(listing.sha)
+        Ok(listing.commit)
     }
 
     /// The commit that the revision means, and its files.
@@ -145,12 +144,7 @@ impl Hub<'_> {
             url: url.clone(),
             message,
         };
-        let listing: Listing =
-            serde_json::from_slice(&text).map_err(|error| protocol(error.to_string()))?;
-        if !is_commit(&listing.sha) {
-            return Err(protocol(format!("{:.50?} is not a commit id", listing.sha)));
-        }
-        Ok(listing)
+        Listing::parse(&text).map_err(protocol)
     }
 
     /// Makes one file of the commit appear in the snapshot.
@@ -162,16 +156,18 @@ impl Hub<'_> {
         report: Report<'_>,
     ) -> Result<(), Error> {
         if let Ok(present) = file.join_to(&cache.snapshot(commit)).metadata() {
-            report(present.len(), Some(present.len())); // a commit never changes
-            return Ok(());
+            return report(present.len(), Some(present.len())); // a commit never changes
         }
         let url = self.url(commit, file);
         let answer = self.checked(&url, self.client.send(&url, Request::Head)?)?;
-        let blob = describe(&url, &answer)?;
+        let blob = Blob::described(answer.headers()).ok_or_else(|| HubError::Protocol {
+            url: url.clone(),
+            message: "the answer has no usable ETag: this is not a Hugging Face hub".to_owned(),
+        })?;
         let target = cache.blob(&blob.etag);
         let _lock = cache.lock(&blob.etag)?;
         if let Ok(present) = target.metadata() {
-            report(present.len(), Some(present.len()));
+            report(present.len(), Some(present.len()))?;
         } else {
             fetch(&self.client, &url, &blob, &target, report)?;
         }
@@ -196,7 +192,7 @@ impl Hub<'_> {
         };
         let mut body = answer.body_mut().as_reader();
         let mut bytes = Vec::new();
-        let most = if is_weights(file) {
+        let most = if is_weights(file.as_str()) {
             let mut start = [0; 8];
             body.read_exact(&mut start).map_err(broken)?;
             bytes.extend(start);
@@ -204,11 +200,23 @@ impl Hub<'_> {
         } else {
             MAX_SMALL_BYTES
         };
-        body.take(most).read_to_end(&mut bytes).map_err(broken)?;
         // What follows a header is a hole. A file that ends before its header says is refused when
         // it is opened.
-        let size = length.filter(|_| is_weights(file));
-        report(bytes.len() as u64, Some(bytes.len() as u64));
+        let size = length.filter(|_| is_weights(file.as_str()));
+        let total = if is_weights(file.as_str()) {
+            Some(8 + most)
+        } else {
+            length
+        };
+        let mut body = body.take(most);
+        loop {
+            let piece = body.by_ref().take(PIECE_BYTES);
+            let read = { piece }.read_to_end(&mut bytes).map_err(broken)?;
+            report(bytes.len() as u64, total)?;
+            if read == 0 {
+                break;
+            }
+        }
         let path = file.join_to(into);
         create_parents(&path)?;
         let mut target = File::create_new(&path).map_err(Error::io("create", &path))?;
@@ -252,35 +260,4 @@ impl Hub<'_> {
             }),
         }
     }
-}
-
-/// What the headers say about a file.
-fn describe(url: &str, answer: &Answer) -> Result<Blob, HubError> {
-    let headers = answer.headers();
-    let linked = header(headers, "x-linked-etag");
-    let etag = linked
-        .or_else(|| header(headers, "etag"))
-        .unwrap_or_default();
-    let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
-    // It becomes a file name, next to names that are derived from it.
-    let valid = (1..=128).contains(&etag.len())
-        && etag
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let name = RelPath::parse(etag)
-        .ok()
-        .filter(|_| valid)
-        .ok_or_else(|| HubError::Protocol {
-            url: url.to_owned(),
-            message: "the answer has no usable ETag: this is not a Hugging Face hub".to_owned(),
-        })?;
-    // Behind a redirect that names the file, Content-Length is that of the redirect.
-    let size = match linked {
-        Some(_) => header(headers, "x-linked-size"),
-        None => header(headers, "content-length"),
-    };
-    Ok(Blob {
-        etag: name,
-        size: size.and_then(|size| size.parse().ok()),
-    })
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::RelPathError;
+
 /// Why a hub id did not lead to a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +71,14 @@ pub enum HubError {
         repo: String,
         /// Some of the files that it does hold.
         found: Vec<String>,
+    },
+    /// A file that the checkpoint needs has a name that could not be stored everywhere.
+    #[error("{repo}: {cause}")]
+    FileName {
+        /// The repository.
+        repo: String,
+        /// What is wrong with the name.
+        cause: RelPathError,
     },
     /// The connection failed, again and again.
     #[error("{url}: {message}")]
@@ -157,6 +167,9 @@ impl HubError {
                 "accept the model's terms on its page, and check that HF_TOKEN may read it"
             }
             HubError::NoSafetensors { .. } => "convert the weights to safetensors first",
+            HubError::FileName { .. } => {
+                "the file must be renamed in the repository before the model can be used"
+            }
             HubError::Transport { .. } => {
                 "check the network and HF_ENDPOINT, then run again: the download goes on where it \
                  stopped"

@@ -7,19 +7,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::HubError;
+use super::answers::{Blob, range_start};
 use super::cache::create_parents;
-use super::client::{Answer, Client, Request, header};
-use crate::{Error, RelPath};
+use super::client::{Answer, Client, Request};
+use super::download::Report;
+use crate::Error;
 
 const BUFFER_BYTES: usize = 256 << 10;
-
-/// A file as the hub identifies it.
-pub(super) struct Blob {
-    /// The SHA-256 of a large file, the git object id of a small one.
-    pub etag: RelPath,
-    /// Its size, where the hub says.
-    pub size: Option<u64>,
-}
 
 /// Fetches `blob` from `url` to `target`, by way of `<target>.incomplete`. The caller holds the
 /// blob's lock.
@@ -31,7 +25,7 @@ pub(super) fn fetch(
     url: &str,
     blob: &Blob,
     target: &Path,
-    report: &mut dyn FnMut(u64, Option<u64>),
+    report: Report<'_>,
 ) -> Result<(), Error> {
     create_parents(target)?;
     let mut incomplete = Incomplete::open(target, blob.size)?;
@@ -104,15 +98,10 @@ impl Incomplete {
     }
 
     /// Requests what is missing until nothing is.
-    fn fill(
-        &mut self,
-        client: &Client,
-        url: &str,
-        report: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<(), Error> {
+    fn fill(&mut self, client: &Client, url: &str, report: Report<'_>) -> Result<(), Error> {
         let mut fruitless = 0;
-        report(self.len, self.size);
         while self.size != Some(self.len) || self.len == 0 {
+            report(self.len, self.size)?; // nobody may want another attempt any more
             let before = self.len;
             let answer = client.send(url, Request::GetFrom(self.len))?;
             let message = match self.take(url, answer, report)? {
@@ -134,18 +123,13 @@ impl Incomplete {
             client.pause(fruitless);
             fruitless += 1;
         }
-        Ok(())
+        report(self.len, self.size)
     }
 
     /// Appends the body of an answer, as far as it comes.
-    fn take(
-        &mut self,
-        url: &str,
-        mut answer: Answer,
-        report: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<End, Error> {
+    fn take(&mut self, url: &str, mut answer: Answer, report: Report<'_>) -> Result<End, Error> {
         match answer.status().as_u16() {
-            206 if range_start(&answer) == Some(self.len) => {}
+            206 if range_start(answer.headers()) == Some(self.len) => {}
             200 => self.truncate()?, // the server does not do ranges
             206 | 416 => {
                 self.truncate()?;
@@ -181,7 +165,7 @@ impl Incomplete {
                 .write_all(&buffer[..read])
                 .map_err(Error::io("write", &self.path))?;
             self.len = found;
-            report(self.len, self.size);
+            report(self.len, self.size)?;
         }
         match self.size {
             Some(size) if self.len < size => Ok(End::Broken(format!(
@@ -191,14 +175,6 @@ impl Incomplete {
             _ => Ok(End::Complete),
         }
     }
-}
-
-/// The first byte of a partial answer: `bytes 5-9/10` begins at 5.
-fn range_start(answer: &Answer) -> Option<u64> {
-    let range = header(answer.headers(), "content-range")?
-        .trim()
-        .strip_prefix("bytes")?;
-    range.trim_start().split('-').next()?.parse().ok()
 }
 
 /// Checks the digest, where the etag is one.

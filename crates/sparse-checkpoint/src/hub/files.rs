@@ -1,23 +1,28 @@
 //! Which files of a repository a checkpoint needs.
 
-use crate::RelPath;
-
 /// The needed files among `all`, in the order to fetch them: the weights last, so that a snapshot
 /// that has its weights has everything.
 ///
 /// Weights come as safetensors only, and once: no second layout (`consolidated*`), no
-/// reduced-precision variant beside the full one, nothing for other runtimes.
-pub(super) fn needed(all: &[RelPath]) -> Vec<&RelPath> {
-    let mut needed: Vec<&RelPath> = all.iter().filter(|file| is_needed(file, all)).collect();
-    needed.sort_by_key(|file| (is_weights(file), *file));
+/// reduced-precision variant beside the full one, nothing for other runtimes. The names are as the
+/// hub gave them: a repository may hold a picture whose name no checkpoint could have.
+pub(super) fn needed(all: &[String]) -> Vec<&str> {
+    let names = all.iter().map(String::as_str);
+    let mut needed: Vec<&str> = names.filter(|name| is_needed(name, all)).collect();
+    needed.sort_by_key(|name| (is_weights(name), *name));
     needed
 }
 
-pub(super) fn is_weights(file: &RelPath) -> bool {
-    file.as_str().ends_with(".safetensors")
+pub(super) fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors")
 }
 
-fn is_needed(file: &RelPath, all: &[RelPath]) -> bool {
+/// The folder with its slash, empty at the root, and the last component.
+fn split(name: &str) -> (&str, &str) {
+    name.split_at(name.rfind('/').map_or(0, |slash| slash + 1))
+}
+
+fn is_needed(name: &str, all: &[String]) -> bool {
     const FOLDERS: [&str; 7] = [
         "original", "onnx", "openvino", "coreml", "gguf", "flax", "runs",
     ];
@@ -30,42 +35,41 @@ fn is_needed(file: &RelPath, all: &[RelPath]) -> bool {
         ".jinja",
     ];
     const FOREIGN_INDEXES: [&str; 3] = [".bin.index.json", ".msgpack.index.json", ".h5.index.json"];
-    let folder = file.as_str().split('/').next().unwrap_or_default();
-    let name = file.as_str();
     let wanted = KINDS.iter().any(|kind| name.ends_with(kind));
-    let foreign = (file.depth() > 1 && FOLDERS.contains(&folder))
+    let foreign = name
+        .split_once('/')
+        .is_some_and(|(folder, _)| FOLDERS.contains(&folder))
         || FOREIGN_INDEXES.iter().any(|suffix| name.ends_with(suffix));
-    wanted && !foreign && !is_second_layout(file, all) && !is_variant(file, all)
+    wanted && !foreign && !is_second_layout(name, all) && !is_variant(name, all)
 }
 
 /// `consolidated*.safetensors` beside `model*.safetensors` are the same weights again.
-fn is_second_layout(file: &RelPath, all: &[RelPath]) -> bool {
-    let is_model = |other: &RelPath| {
-        other.parent() == file.parent()
-            && other.file_name().starts_with("model")
-            && is_weights(other)
+fn is_second_layout(name: &str, all: &[String]) -> bool {
+    let (folder, file) = split(name);
+    let is_model = |other: &String| {
+        let (other_folder, other_file) = split(other);
+        other_folder == folder && other_file.starts_with("model") && is_weights(other_file)
     };
-    file.file_name().starts_with("consolidated")
-        && (is_weights(file) || file.as_str().ends_with(".safetensors.index.json"))
+    file.starts_with("consolidated")
+        && (is_weights(file) || file.ends_with(".safetensors.index.json"))
         && all.iter().any(is_model)
 }
 
 /// `x.fp16.safetensors` beside `x.safetensors`.
-fn is_variant(file: &RelPath, all: &[RelPath]) -> bool {
+fn is_variant(name: &str, all: &[String]) -> bool {
+    let (folder, file) = split(name);
     ["fp16", "bf16", "fp32", "int8", "fp8", "non_ema"]
         .iter()
         .any(|variant| {
             let marker = format!(".{variant}");
-            let Some((start, end)) = file.file_name().split_once(&marker) else {
+            let Some((start, end)) = file.split_once(&marker) else {
                 return false;
             };
-            let plain = file.sibling(&format!("{start}{end}"));
             // The plain weights may be sharded where the variant is not.
-            let sharded = file.sibling(&format!("{start}{end}.index.json"));
-            [plain, sharded]
-                .into_iter()
-                .flatten()
-                .any(|plain| plain != *file && all.contains(&plain))
+            ["", ".index.json"]
+                .map(|index| format!("{folder}{start}{end}{index}"))
+                .iter()
+                .any(|plain| plain != name && all.contains(plain))
         })
 }
 
@@ -74,11 +78,8 @@ mod tests {
     use super::*;
 
     fn kept(all: &[&str]) -> Vec<String> {
-        let all: Vec<_> = all
-            .iter()
-            .map(|file| RelPath::parse(file).unwrap())
-            .collect();
-        needed(&all).into_iter().map(RelPath::to_string).collect()
+        let all: Vec<_> = all.iter().map(|&name| name.to_owned()).collect();
+        needed(&all).into_iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -98,6 +99,8 @@ mod tests {
             "onnx/config.json",
             "model-q4.gguf",
             "flax_model.msgpack",
+            "a:b.png",
+            "../x.bin",
         ];
         let expected = [
             "chat_template.jinja",

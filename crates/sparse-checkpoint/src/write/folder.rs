@@ -1,9 +1,9 @@
 //! An output folder that appears only when it is complete.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::abandoned::{Hidden, Kind};
 use crate::Error;
 
 /// What to do about something that is already where the output should go.
@@ -49,11 +49,9 @@ impl OutputDir {
         if let Some(parent) = target.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
-        let prefix = hidden_prefix(name);
-        remove_abandoned(target, &prefix);
-        let mut hidden = prefix;
-        hidden.push(format!("{}.tmp", std::process::id()));
-        let temporary = target.with_file_name(hidden);
+        let hidden = Hidden::of(name);
+        hidden.remove_abandoned(target, Kind::Folder);
+        let temporary = target.with_file_name(hidden.name(&[std::process::id().into()]));
         // Left by a killed process that had the same number, on a system without locks.
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir(&temporary).map_err(Error::io("create", &temporary))?;
@@ -110,46 +108,6 @@ impl OutputDir {
             };
         }
         Ok(())
-    }
-}
-
-/// How the hidden names of unfinished folders for `name` begin; the process follows.
-fn hidden_prefix(name: &OsStr) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".sparse-");
-    prefix
-}
-
-/// Removes what killed processes left of the same target.
-///
-/// Only folders that hold something and that nobody has locked: an empty one may belong to a
-/// process that has just made it and not locked it yet. Whatever goes wrong here does not matter to
-/// the new output.
-fn remove_abandoned(target: &Path, prefix: &OsStr) {
-    let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
-    let Ok(entries) = fs::read_dir(parent.unwrap_or(Path::new("."))) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let process = name
-            .as_encoded_bytes()
-            .strip_prefix(prefix.as_encoded_bytes())
-            .and_then(|rest| rest.strip_suffix(b".tmp"));
-        let is_ours = process.is_some_and(|p| !p.is_empty() && p.iter().all(u8::is_ascii_digit));
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if !is_ours || !is_folder {
-            continue;
-        }
-        let path = entry.path();
-        let Ok(folder) = File::open(&path) else {
-            continue;
-        };
-        let is_empty = fs::read_dir(&path).is_ok_and(|mut inside| inside.next().is_none());
-        if !is_empty && folder.try_lock().is_ok() {
-            let _ = fs::remove_dir_all(&path);
-        }
     }
 }
 

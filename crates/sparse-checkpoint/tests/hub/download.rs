@@ -8,6 +8,7 @@ fn a_model_is_fetched_into_the_layout_that_others_read_and_then_found_there() {
     let mut seen = Vec::new();
     let snapshot = resolve("o/n", &setup.config, &mut |at| {
         seen.push((at.file.to_owned(), at.done, at.total, at.position, at.files));
+        ControlFlow::Continue(())
     })
     .unwrap();
     assert_whole(&snapshot);
@@ -45,10 +46,7 @@ fn a_model_is_fetched_into_the_layout_that_others_read_and_then_found_there() {
         offline: true,
         ..setup.config.clone()
     };
-    assert_eq!(
-        resolve("o/n@main", &offline, &mut |_| {}).unwrap(),
-        snapshot
-    );
+    assert_eq!(resolve("o/n@main", &offline, &mut go_on).unwrap(), snapshot);
     assert_eq!(
         setup.server.hub.lock().unwrap().log.len(),
         requests,
@@ -103,6 +101,46 @@ fn a_later_run_goes_on_where_an_earlier_one_gave_up() {
         "the listing, and one file through a redirect: {gets:?}"
     );
     assert!(gets[2].ends_with("bytes=500000-"));
+}
+
+#[test]
+fn a_download_that_is_stopped_goes_on_later_where_it_was() {
+    let setup = setup(hub());
+    setup.edit("model.safetensors", |file| {
+        (file.cut_after, file.cuts, file.stalls) = (Some(300_000), 1, true);
+    });
+    let started = std::time::Instant::now();
+    let mut idle = 0;
+    // Stopped when nothing has come for a while: the server holds the connection open.
+    let error = resolve("o/n", &setup.config, &mut |at| {
+        idle += usize::from(at.file == "model.safetensors" && at.done == 300_000);
+        match idle {
+            0..3 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    })
+    .unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20), "not prompt");
+    assert!(!setup.repo().join("refs/main").exists());
+
+    setup.edit("model.safetensors", |file| file.stalls = false);
+    assert_whole(&setup.resolve("o/n").unwrap());
+    let gets = setup.server.requests("GET");
+    assert!(gets.last().unwrap().ends_with("bytes=300000-"), "{gets:?}");
+}
+
+#[test]
+fn a_download_is_stopped_at_any_file() {
+    let setup = setup(hub());
+    for stop_at in ["config.json", "model.safetensors"] {
+        let result = resolve("o/n", &setup.config, &mut |at| match at.file == stop_at {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        assert!(matches!(result, Err(Error::Interrupted)), "{stop_at}");
+    }
+    assert_whole(&setup.resolve("o/n").unwrap());
 }
 
 #[test]
@@ -161,7 +199,7 @@ fn two_processes_at_once_end_with_one_whole_copy() {
 fn headers_come_without_their_weights() {
     let setup = setup(hub());
     let into = tempfile::tempdir().unwrap();
-    let found = resolve_headers("o/n", &setup.config, into.path(), &mut |_| {}).unwrap();
+    let found = resolve_headers("o/n", &setup.config, into.path(), &mut go_on).unwrap();
     assert_eq!(found, into.path());
     let checkpoint = Checkpoint::open(&found).unwrap();
     assert_eq!(checkpoint.tensor("w").unwrap().elements(), 1_000_000);
@@ -175,7 +213,7 @@ fn headers_come_without_their_weights() {
     // What is in the cache is taken from there.
     let whole = setup.resolve("o/n").unwrap();
     let again = tempfile::tempdir().unwrap();
-    let found = resolve_headers("o/n", &setup.config, again.path(), &mut |_| {}).unwrap();
+    let found = resolve_headers("o/n", &setup.config, again.path(), &mut go_on).unwrap();
     assert_eq!(found, whole);
 }
 
@@ -186,6 +224,6 @@ fn a_header_that_breaks_off_is_an_error() {
         (file.cut_after, file.cuts) = (Some(5), 100);
     });
     let into = tempfile::tempdir().unwrap();
-    let result = resolve_headers("o/n", &setup.config, into.path(), &mut |_| {});
+    let result = resolve_headers("o/n", &setup.config, into.path(), &mut go_on);
     assert!(matches!(result, Err(Error::Hub(_))), "{result:?}");
 }

@@ -7,12 +7,15 @@ mod refusals;
 mod server;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use server::{COMMIT, Hub, Served, Server};
 use sha2::{Digest, Sha256};
-use sparse_checkpoint::{Checkpoint, Error, HubConfig, HubError, resolve, resolve_headers};
+use sparse_checkpoint::{
+    Checkpoint, Error, HubConfig, HubError, Progress, resolve, resolve_headers,
+};
 use tempfile::TempDir;
 
 /// Weights of some size, as a valid file.
@@ -64,6 +67,10 @@ fn hub() -> Hub {
     }
 }
 
+fn go_on(_: Progress<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 struct Setup {
     server: Server,
     cache: TempDir,
@@ -88,7 +95,7 @@ fn setup(hub: Hub) -> Setup {
 
 impl Setup {
     fn resolve(&self, spec: &str) -> Result<PathBuf, Error> {
-        resolve(spec, &self.config, &mut |_| {})
+        resolve(spec, &self.config, &mut go_on)
     }
 
     fn hub_error(&self, spec: &str) -> HubError {

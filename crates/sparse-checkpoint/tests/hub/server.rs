@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -21,6 +22,8 @@ pub struct Served {
     pub cut_after: Option<usize>,
     /// ...but at most so often.
     pub cuts: usize,
+    /// Where it would break, it stays open and nothing more comes, as long as this is set.
+    pub stalls: bool,
     /// Ranges are ignored.
     pub no_ranges: bool,
 }
@@ -134,9 +137,10 @@ impl Server {
             return write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n{headers}").ok();
         }
         let cut = file.cut_after.filter(|_| file.cuts > 0);
+        let stalls = file.stalls && cut.is_some();
         file.cuts = file.cuts.saturating_sub(1);
         let bytes = file.bytes.clone();
-        match start.filter(|_| !file.no_ranges) {
+        let done = match start.filter(|_| !file.no_ranges) {
             Some(start) if start >= bytes.len() => reply(&mut stream, 416, "", b"", None),
             Some(start) => {
                 let (last, all) = (bytes.len() - 1, bytes.len());
@@ -148,7 +152,12 @@ impl Server {
                 drop(hub);
                 reply(&mut stream, 200, &etag, &bytes, cut)
             }
+        };
+        let name = name.unwrap();
+        while stalls && self.hub.lock().unwrap().files[name].stalls {
+            thread::sleep(Duration::from_millis(5));
         }
+        done
     }
 }
 

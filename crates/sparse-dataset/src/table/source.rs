@@ -20,6 +20,14 @@ enum Held {
     File(Arc<File>),
 }
 
+/// Opens a file, and nothing else: opening a named pipe waits for somebody to write to it.
+fn open_regular(path: &Path) -> Result<File> {
+    if std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
+        return File::open(path).map_err(Error::io(path));
+    }
+    Err(Error::io(path)(std::io::Error::other("not a regular file")))
+}
+
 /// A file opened for reads at any place; copies share it.
 #[derive(Clone)]
 pub(crate) struct Source {
@@ -39,7 +47,7 @@ impl Source {
         memory: &mut Memory,
         mut digest: impl FnMut(&[u8]),
     ) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io(path))?;
+        let mut file = open_regular(path)?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let mut read = 0u64;
         let format = Format::of(path)?;
@@ -78,7 +86,7 @@ impl Source {
 
     /// Opens a file whose digest does not matter, to be read in place.
     pub(crate) fn unread(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_regular(path)?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         Ok(Self::from_file(path, file, len))
     }

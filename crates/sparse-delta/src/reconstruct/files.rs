@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use sha2::Digest as _;
-use sparse_checkpoint::OutputDir;
+use sparse_checkpoint::{OutputDir, PlainFile};
 use sparse_codec::Scratch;
 
 use super::decode::{Decoders, StoredChunk, TensorDecoder};
 use crate::Error;
 use crate::digest::FileDigest;
-use crate::index::{Blob, BlobSource, Content, File, RAW_CHUNK_BYTES, Shard};
+use crate::index::{BaseFile, Blob, BlobSource, Content, File, RAW_CHUNK_BYTES, Shard};
 use crate::progress::{Progress, step};
 use crate::raw::{self, MAX_DICTIONARY};
 use crate::words::Words;
@@ -207,23 +207,18 @@ fn rebuild_blob(
     blob: &Blob,
     put: &mut dyn FnMut(Words) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let find = |base: &BaseFile| {
+        let found = decoders.base().file(base.path.as_str());
+        found.ok_or_else(|| Error::BaseLacks {
+            path: decoders.base().root().to_owned(),
+            what: format!("file {}", base.path),
+        })
+    };
     let base = match &blob.source {
         BlobSource::Packed => Vec::new(),
-        BlobSource::Against(base) | BlobSource::Copy(base) => {
-            let found =
-                decoders
-                    .base()
-                    .file(base.path.as_str())
-                    .ok_or_else(|| Error::BaseLacks {
-                        path: decoders.base().root().to_owned(),
-                        what: format!("file {}", base.path),
-                    })?;
-            found.read(MAX_DICTIONARY)?
-        }
+        BlobSource::Against(base) => find(base)?.read(MAX_DICTIONARY)?,
+        BlobSource::Copy(base) => return copy(find(base)?, file.size, put),
     };
-    if let BlobSource::Copy(_) = blob.source {
-        return put(Words::W8(base));
-    }
     let artifact = decoders.artifact;
     let stored = artifact.stream(artifact.file_offset(number), blob.stored);
     let name = format!("file {}", file.path);
@@ -244,5 +239,25 @@ fn rebuild_blob(
             reason: format!("it unpacks to more than {} bytes", file.size),
         })?;
         put(Words::W8(buffer[..len].to_vec()))?;
+    }
+}
+
+/// Hands on what `base` holds, up to `size` bytes; the digest tells whether it is the right file.
+fn copy(
+    base: &PlainFile,
+    size: u64,
+    put: &mut dyn FnMut(Words) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut left = base.open()?.take(size);
+    loop {
+        let mut piece = Vec::new();
+        left.by_ref()
+            .take(RAW_CHUNK_BYTES)
+            .read_to_end(&mut piece)
+            .map_err(Error::io("read", base.full_path()))?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        put(Words::W8(piece))?;
     }
 }

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 /// Writes tensor `name` of `delta` to the safetensors file `output`; returns the file's size.
 ///
 /// Only the index, the tensor's own chunks and its base tensor are read; both tensors' digests
-/// are checked.
+/// are checked. The folders above `output` are made.
 ///
 /// # Errors
 /// As `reconstruct`, and [`Error::NoSuchTensor`].
@@ -33,6 +33,10 @@ pub fn reconstruct_tensor(
     if existing == Existing::Keep && std::fs::symlink_metadata(output).is_ok() {
         let path = output.to_owned();
         return Err(sparse_checkpoint::Error::OutputExists { path }.into());
+    }
+    if output.is_dir() {
+        let path = output.to_owned();
+        return Err(sparse_checkpoint::Error::IsADirectory { path }.into());
     }
     let Content::Shard(shard) = &artifact.index().files[file].content else {
         return Err(no_such_tensor(&artifact, name));
@@ -56,6 +60,9 @@ pub fn reconstruct_tensor(
     );
     while header.len() % 8 != 0 {
         header.push(' ');
+    }
+    if let Some(parent) = output.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     }
     let mut out = AtomicFile::create(output)?;
     let mut write = |bytes: &[u8]| {
