@@ -28,15 +28,33 @@ fn mean_square(row: &[f32]) -> f32 {
     sum / row.len() as f32
 }
 
-/// The number of largest magnitude, with its sign.
+/// The number of largest magnitude, with its sign; of several the first.
 fn extreme(x: &[f32]) -> f32 {
-    let (mut largest, mut signed) = (0.0f32, 0.0);
-    for &value in x {
-        if largest < value.abs() {
-            (largest, signed) = (value.abs(), value);
+    let largest = largest(x);
+    x.iter()
+        .copied()
+        .find(|value| value.abs() == largest)
+        .unwrap_or(0.0)
+}
+
+/// The largest magnitude, of many numbers at a time.
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (chunks, rest) = x.as_chunks::<8>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *lane < value.abs() {
+                value.abs()
+            } else {
+                *lane
+            };
         }
     }
-    signed
+    let all = lanes.iter().chain(rest);
+    all.fold(
+        0.0,
+        |max, value| if max < value.abs() { value.abs() } else { max },
+    )
 }
 
 fn inverse(scale: f32) -> f32 {
@@ -45,7 +63,17 @@ fn inverse(scale: f32) -> f32 {
 
 /// What a C cast to a signed byte and a bound make of a code.
 fn truncate(value: f32, largest: u8) -> u8 {
-    (value as i8 as u8).min(largest)
+    // The way over 32 bits is the one that the processor has for four at a time.
+    ((value as i32).clamp(-128, 127) as u8).min(largest)
+}
+
+/// To nearest, halves away from zero, as a signed byte: `round` without a call.
+fn rounded(value: f32) -> i8 {
+    let whole = value as i32 as f32;
+    let rest = value - whole;
+    let up = if rest >= 0.5 { 1.0 } else { 0.0 };
+    let down = if rest <= -0.5 { 1.0 } else { 0.0 };
+    ((whole + up - down) as i32).clamp(-128, 127) as i8
 }
 
 /// Blocks of a row with their bytes.
@@ -148,12 +176,11 @@ pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8
 
 pub(super) fn q8_0(row: &[f32], out: &mut [u8]) {
     for (_, x, out) in blocks(row, out, 34) {
-        let largest = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-        let scale = largest / 127.0;
+        let scale = largest(x) / 127.0;
         let inverse = inverse(scale);
         put_half(out, 0, scale);
         for (out, &x) in out[2..].iter_mut().zip(x) {
-            *out = (x * inverse).round() as i8 as u8;
+            *out = rounded(x * inverse) as u8;
         }
     }
 }
@@ -239,5 +266,34 @@ pub(super) fn from_q8_0(block: &[u8], out: &mut [f32]) {
     let scale = half(block, 0);
     for (out, &code) in out.iter_mut().zip(&block[2..]) {
         *out = f32::from(code as i8) * scale;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn casts_and_rounding_are_those_of_single_numbers() {
+        let around = |middle: f32| {
+            let bits = middle.to_bits();
+            [bits.wrapping_sub(1), bits, bits + 1].map(f32::from_bits)
+        };
+        let whole = (-300..300).flat_map(|i| around(i as f32 / 2.0));
+        let odd = [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e9, -3e9, -0.0];
+        for value in whole.chain(odd) {
+            assert_eq!(rounded(value), value.round() as i8, "{value}");
+            assert_eq!(truncate(value, 15), (value as i8 as u8).min(15), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_the_largest_numbers_gives_the_sign() {
+        let mut x = [0.0; 32];
+        assert_eq!(extreme(&x), 0.0);
+        (x[3], x[20], x[31]) = (-2.0, 2.0, 1.0);
+        assert_eq!(extreme(&x), -2.0);
+        x[31] = 2.5;
+        assert_eq!(extreme(&x), 2.5);
     }
 }
