@@ -258,6 +258,22 @@ mod tests {
     }
 
     #[test]
+    fn stripes_of_a_second_moment_make_a_symmetric_whole() {
+        let (count, width) = (9, 2 * STRIPE + 44);
+        let values = rows(count, width);
+        let mut gram = vec![1.0; width * width];
+        let mut room = Vec::new();
+        add_gram(Rows::new(&values, count, width), &mut room, &mut gram);
+        for i in 0..width {
+            for j in 0..width {
+                let pairs = values.chunks(width).map(|row| row[i] * row[j]);
+                // Multiples of 1/64: sums are exact.
+                assert_eq!(gram[i * width + j], 1.0 + pairs.sum::<f32>(), "{i} {j}");
+            }
+        }
+    }
+
+    #[test]
     fn moments_are_those_of_the_definition_over_several_batches() {
         let (count, width) = (41, 35);
         let values = rows(count, width);

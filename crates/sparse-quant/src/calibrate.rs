@@ -355,4 +355,29 @@ mod tests {
         assert!(of(3).iter().all(|&start| start + 256 <= 1000));
         assert_eq!(of(0).len(), DEFAULT_SAMPLES);
     }
+
+    #[test]
+    fn one_block_and_one_batch_are_in_memory() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/base");
+        let checkpoint = Checkpoint::open(base.as_ref()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let calibration = Calibration {
+            samples: 2 * BATCH + 1,
+            ..Calibration::default()
+        };
+        let mut calibrator = Calibrator::new(&checkpoint, &calibration, 2, dir.path()).unwrap();
+        assert_eq!(calibrator.rows.len(), 3);
+        let config = calibrator.model.config();
+        let batch = BATCH * WINDOW.min(config.context) * config.width;
+        let without = calibrator.model.bytes();
+        for block in 0..calibrator.blocks() {
+            calibrator.enter(block).unwrap();
+            assert!(calibrator.model.bytes() > without);
+            calibrator.observe_passing(block).unwrap();
+            assert_eq!(calibrator.model.bytes(), without);
+            assert!(calibrator.running.data().len() <= batch);
+        }
+        drop(calibrator);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+    }
 }
