@@ -323,7 +323,7 @@ mod tests {
     fn importance_is_the_expected_square_of_the_output() {
         let layer = Dense::from_f32(&[1.0, 2.0, 0.0, 3.0], 2);
         let mut statistics = LayerStatistics::new("a", 2, false);
-        statistics.add(Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2));
+        statistics.add(Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2), &mut Vec::new());
         // E[x²] = (1, 2); columns of the weights have squares (1, 13).
         assert_eq!(statistics.importance(&layer), 1.0 + 26.0);
     }
