@@ -2,6 +2,8 @@
 //!
 //! `golden/blocks.bin` comes from `conformance/golden_blocks.py`, which makes the same weights.
 
+#![allow(clippy::unwrap_used)]
+
 use sparse_quant::Matrix;
 use sparse_quant::method::ggml::{GgmlType, quantize};
 
