@@ -25,11 +25,22 @@ from process import Failed, run
 
 MODELS = ["gpt2-base-bf16", "llama-base-bf16"]
 GGUF = {"gguf_q4_0": "Q4_0", "gguf_q8_0": "Q8_0", "gguf_q4_k_m": "Q4_K_M", "gguf_q6_k": "Q6_K"}
-CALIBRATED = ["gptq_quality", "awq_quality"]
-LIBRARIES = ["hqq_4bit", "hqq_3bit", "bnb_nf4", "bnb_nf4_plain"]
+# Those that gptqmodel has, with their bits and group sizes.
+GPTQMODEL = {
+    "rtn_int4": (4, 128), "rtn_int8": (8, 128), "gptq_quality": (4, 128),
+    "gptq_balanced": (4, 256), "gptq_size": (4, 512), "awq_quality": (4, 128),
+    "awq_balanced": (4, 256),
+}
+LIBRARIES = {
+    "hqq_4bit": "hqq", "hqq_3bit": "hqq", "bnb_nf4": "bitsandbytes",
+    "bnb_nf4_plain": "bitsandbytes", "bnb_int8": "bitsandbytes",
+    "quanto_int8": "optimum-quanto", "quanto_int4": "optimum-quanto",
+}
 IMATRIX = [f"{name}+imatrix" for name in GGUF]
 # The slowest peer comes last: what was measured before it is kept.
-METHODS = ["gptq_quality", *LIBRARIES, *GGUF, *IMATRIX, "awq_quality"]
+METHODS = [*LIBRARIES, *GGUF, *IMATRIX, *GPTQMODEL]
+# Layers of GPT-2 are Conv1D, which these have no place for, whoever writes them.
+NOT_FOR_GPT2 = ("awq", "quanto")
 
 
 class Bench:
@@ -90,10 +101,11 @@ class Bench:
     def gptqmodel(self, preset, seed):
         out = self.work / "theirs"
         shutil.rmtree(out, ignore_errors=True)
+        bits, group_size = GPTQMODEL[preset]
         made = self.python(
             "peer_gptqmodel.py", self.original, out, "--method", preset.split("_")[0],
-            "--group-size", 128, "--text", self.calibration, "--samples", self.samples(preset),
-            "--seed", seed,
+            "--bits", bits, "--group-size", group_size, "--text", self.calibration,
+            "--samples", self.samples(preset), "--seed", seed or 0,
         )
         seconds = made["quantize_seconds"] + made["save_seconds"]
         return {"tool": "gptqmodel", "seconds": seconds, **made, **self.judged(out)}
@@ -102,8 +114,7 @@ class Bench:
         out = self.work / "theirs"
         shutil.rmtree(out, ignore_errors=True)
         made = self.python("peer_library.py", self.original, out, "--method", preset)
-        tool = "hqq" if preset.startswith("hqq") else "bitsandbytes"
-        return {"tool": tool, "seconds": made["quantize_seconds"], **made, **self.judged(out)}
+        return {"tool": LIBRARIES[preset], "seconds": made["quantize_seconds"], **made, **self.judged(out)}
 
     def llama_quantize(self, preset, imatrix):
         full, folder = self.work / "full.gguf", self.work / "theirs"
@@ -115,30 +126,32 @@ class Bench:
         if not full.exists():
             run([sys.executable, HERE.parent / "engine" / "to_gguf.py", self.original, full,
                  "--type", "bf16"])
-        binaries, seconds, arguments = self.args.llama_cpp, 0.0, []
+        binaries, seconds, peak, arguments = self.args.llama_cpp, 0.0, 0, []
         if imatrix:
             matrix = self.work / "imatrix.gguf"
             made = run([binaries / "llama-imatrix", "--model", full, "--file", self.calibration,
                         "--ctx-size", 256, "--chunks", self.args.samples, "--output-file", matrix,
                         "--threads", 2], merge=True)
-            seconds, arguments = made.seconds, ["--imatrix", matrix]
+            seconds, peak = made.seconds, made.peak_memory_bytes
+            arguments = ["--imatrix", matrix]
         made = run([binaries / "llama-quantize", *arguments, full, out, GGUF[preset], 2], merge=True)
         return {
             "tool": "llama.cpp",
             "seconds": seconds + made.seconds,
-            "peak_memory_bytes": made.peak_memory_bytes,
+            "peak_memory_bytes": max(peak, made.peak_memory_bytes),
+            "bits_per_weight": self.python("gguf_bits.py", out),
             "bytes": out.stat().st_size,
             **self.judged(folder),
         }
 
     def measure(self, method):
         preset, _, imatrix = method.partition("+")
-        seeds = range(self.args.seeds) if preset in CALIBRATED else [None]
+        calibrated = preset in GPTQMODEL and not preset.startswith("rtn")
+        seeds = range(self.args.seeds) if calibrated else [None]
         runs = {"sparse": [], "peer": []}
         for seed in seeds:
             pairs = [("sparse", lambda: self.ours(preset, seed, bool(imatrix)))]
-            if preset in CALIBRATED:
-                # gptqmodel has no AWQ for GPT-2's Conv1D that anything loads, nor have we.
+            if preset in GPTQMODEL:
                 pairs.append(("peer", lambda: self.gptqmodel(preset, seed)))
             elif preset in LIBRARIES:
                 pairs.append(("peer", lambda: self.library(preset)))
@@ -148,7 +161,8 @@ class Bench:
                 try:
                     runs[who].append(make())
                 except Failed as error:
-                    runs[who].append({"error": str(error)})
+                    tool = {"tool": "gptqmodel"} if who == "peer" and preset in GPTQMODEL else {}
+                    runs[who].append({**tool, "error": str(error)})
         return {
             "method": method, "samples": self.samples(preset), **runs,
             "commit": machine.commit(HERE), "date": machine.now(), "load": machine.load(),
@@ -174,6 +188,9 @@ def table(model, rows):
         for who in ("sparse", "peer"):
             runs = row[who]
             if not any("kl_mean" in one for one in runs):
+                tool, lines_of_error = runs[0].get("tool", who), runs[0]["error"].splitlines()
+                reason = lines_of_error[-1] if lines_of_error else "failed"
+                lines.append(f"| {row['method']} | {tool} | {reason[:160]} | | | | | |")
                 continue
             show = lambda key, form, scale=1: (
                 format(mean(runs, key) * scale, form) if any(key in one for one in runs) else "")
@@ -216,7 +233,7 @@ def main():
         bench, rows = Bench(args, model), []
         args.results.mkdir(parents=True, exist_ok=True)
         for method in args.methods.split(","):
-            if method.startswith("awq") and model.startswith("gpt2"):
+            if method.startswith(NOT_FOR_GPT2) and model.startswith("gpt2"):
                 continue
             rows.append(bench.measure(method))
             print(method, {who: [one.get("kl_mean", one.get("error")) for one in rows[-1][who]]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Quantizes a checkpoint's layers with hqq or bitsandbytes and writes what they stand for.
+"""Quantizes a checkpoint's layers with hqq, bitsandbytes or optimum-quanto and writes what they
+stand for.
 
-    peer_library.py MODEL OUT --method hqq_4bit|hqq_3bit|bnb_nf4|bnb_nf4_plain
+    peer_library.py MODEL OUT --method NAME    a key of METHODS
 
-OUT is a plain checkpoint of dequantized weights: both libraries keep codes in modules of their
+OUT is a plain checkpoint of dequantized weights: the libraries keep codes in modules of their
 own, and what counts here is what they stand for. Prints a line of JSON.
 """
 
@@ -12,11 +13,14 @@ import json
 import os
 import resource
 import shutil
+import sys
 import time
 from pathlib import Path
 
 started = time.perf_counter()
 os.environ.setdefault("DISABLE_CUDA", "1")
+# Optimum-quanto looks for ninja on the path.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 import safetensors.torch
 import torch
@@ -46,7 +50,31 @@ def nf4(weight, nested):
     return dequantize_4bit(codes, state), size
 
 
+def int8(weight):
+    """LLM.int8 as transformers has it: weights of outlier inputs are codes as well."""
+    from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant
+
+    codes, absmax, _ = int8_vectorwise_quant(weight.half())
+    return int8_vectorwise_dequant(codes, absmax), codes.numel() + 4 * absmax.numel()
+
+
+def quanto(weight, bits):
+    from optimum.quanto import QLinear, qint4, qint8
+
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+    linear.weight.data = weight
+    layer = QLinear.from_module(linear, weights={4: qint4, 8: qint8}[bits])
+    layer.freeze()
+    # A scale for each row, or a scale and a shift for each group.
+    scales = 2 * weight.numel() // layer.weight_group_size if bits == 4 else len(weight)
+    size = weight.numel() * bits // 8 + scales * weight.element_size()
+    return layer.weight.dequantize().detach(), size
+
+
 METHODS = {
+    "bnb_int8": int8,
+    "quanto_int8": lambda weight: quanto(weight, 8),
+    "quanto_int4": lambda weight: quanto(weight, 4),
     "hqq_4bit": lambda weight: hqq(weight, 4),
     "hqq_3bit": lambda weight: hqq(weight, 3),
     "bnb_nf4": lambda weight: nf4(weight, True),

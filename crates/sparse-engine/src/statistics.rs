@@ -40,6 +40,8 @@ pub struct Statistics {
     /// The rows that were seen last, by place and number, and their group.
     last: Option<(usize, usize, usize)>,
     wants_gram: Box<dyn Fn(&str) -> bool + Send>,
+    /// Room for a batch's rows, transposed.
+    transposed: Vec<f32>,
 }
 
 /// Inputs of one layer, or of several that read the same.
@@ -69,6 +71,7 @@ impl Statistics {
             layers: BTreeMap::new(),
             last: None,
             wants_gram: Box::new(wants_gram),
+            transposed: Vec::new(),
         }
     }
 
@@ -129,7 +132,7 @@ impl Tap for Statistics {
         self.last = Some((place.0, place.1, group));
         let group = &mut self.groups[group];
         if group.owner == layer {
-            group.add(rows);
+            group.add(rows, &mut self.transposed);
         }
         ControlFlow::Continue(())
     }
@@ -188,7 +191,7 @@ impl LayerStatistics {
         sum
     }
 
-    fn add(&mut self, rows: Rows<'_>) {
+    fn add(&mut self, rows: Rows<'_>, transposed: &mut Vec<f32>) {
         self.rows += rows.count() as u64;
         for row in 0..rows.count() {
             let sums = self
@@ -203,35 +206,45 @@ impl LayerStatistics {
             }
         }
         if let Some(gram) = &mut self.gram {
-            add_gram(rows, gram);
+            add_gram(rows, transposed, gram);
         }
     }
 }
 
+/// Columns of a second moment that are worked on together.
+const STRIPE: usize = 128;
+
 /// Adds Xᵀ X: the product of the transposed rows with the rows themselves, as a matrix whose
-/// inputs are rows and whose outputs are inputs.
-fn add_gram(rows: Rows<'_>, gram: &mut [f32]) {
+/// inputs are rows and whose outputs are inputs. It is symmetric to the last bit, so a stripe of
+/// columns is computed as far as the diagonal, and copied from there on.
+fn add_gram(rows: Rows<'_>, transposed: &mut Vec<f32>, gram: &mut [f32]) {
     let (count, width) = (rows.count(), rows.width());
-    let mut transposed = vec![0.0; width * count];
-    let mut panels = vec![0.0; width.next_multiple_of(WIDTH) * count];
+    transposed.resize(width * count, 0.0);
     for at in 0..count {
-        let row = rows.row(at);
-        for (k, &x) in row.iter().enumerate() {
+        for (k, &x) in rows.row(at).iter().enumerate() {
             transposed[k * count + at] = x;
         }
-        for (panel, values) in row.chunks(WIDTH).enumerate() {
-            panels[(panel * count + at) * WIDTH..][..values.len()].copy_from_slice(values);
+    }
+    for start in (0..width).step_by(STRIPE) {
+        let end = (start + STRIPE).min(width);
+        let mut panels = vec![0.0; (end - start).next_multiple_of(WIDTH) * count];
+        for at in 0..count {
+            let values = &rows.row(at)[start..end];
+            for (panel, values) in values.chunks(WIDTH).enumerate() {
+                panels[(panel * count + at) * WIDTH..][..values.len()].copy_from_slice(values);
+            }
+        }
+        let matrix = Dense::new(Values::F32(panels), count, end - start);
+        let above = Rows::new(&transposed[..end * count], end, count);
+        let target = Target::at(gram, width, start);
+        apply(&matrix, None, above, target, Finish::Add);
+        let (above, stripe) = gram.split_at_mut(start * width);
+        for (column, line) in (start..end).zip(stripe.chunks_exact_mut(width)) {
+            for (value, above) in line[..start].iter_mut().zip(above.chunks_exact(width)) {
+                *value = above[column];
+            }
         }
     }
-    let matrix = Dense::new(Values::F32(panels), count, width);
-    let transposed = Rows::new(&transposed, width, count);
-    apply(
-        &matrix,
-        None,
-        transposed,
-        Target::new(gram, width),
-        Finish::Add,
-    );
 }
 
 #[cfg(test)]
@@ -242,6 +255,22 @@ mod tests {
         (0..count * width)
             .map(|i| ((i * 7919) % 23) as f32 / 8.0 - 1.0)
             .collect()
+    }
+
+    #[test]
+    fn stripes_of_a_second_moment_make_a_symmetric_whole() {
+        let (count, width) = (9, 2 * STRIPE + 44);
+        let values = rows(count, width);
+        let mut gram = vec![1.0; width * width];
+        let mut room = Vec::new();
+        add_gram(Rows::new(&values, count, width), &mut room, &mut gram);
+        for i in 0..width {
+            for j in 0..width {
+                let pairs = values.chunks(width).map(|row| row[i] * row[j]);
+                // Multiples of 1/64: sums are exact.
+                assert_eq!(gram[i * width + j], 1.0 + pairs.sum::<f32>(), "{i} {j}");
+            }
+        }
     }
 
     #[test]
@@ -294,7 +323,7 @@ mod tests {
     fn importance_is_the_expected_square_of_the_output() {
         let layer = Dense::from_f32(&[1.0, 2.0, 0.0, 3.0], 2);
         let mut statistics = LayerStatistics::new("a", 2, false);
-        statistics.add(Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2));
+        statistics.add(Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2), &mut Vec::new());
         // E[x²] = (1, 2); columns of the weights have squares (1, 13).
         assert_eq!(statistics.importance(&layer), 1.0 + 26.0);
     }

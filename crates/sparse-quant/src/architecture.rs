@@ -163,7 +163,8 @@ impl Architecture {
     /// Names of modules beside the blocks that clients would quantize if they were not told not to.
     pub fn heads(self) -> &'static [&'static str] {
         match self {
-            Architecture::GptNeoX => &["embed_out"],
+            // The file's name for it, and the module's since transformers 5.
+            Architecture::GptNeoX => &["embed_out", "lm_head"],
             _ => &["lm_head"],
         }
     }
@@ -206,6 +207,7 @@ mod tests {
         assert_eq!(gpt2.layer("wte.weight"), None);
         assert_eq!(Architecture::Llama.layer("lm_head.weight"), None);
         assert!(Architecture::Llama.is_head("lm_head.weight"));
+        assert_eq!(Architecture::GptNeoX.heads(), ["embed_out", "lm_head"]);
     }
 
     #[test]

@@ -2,16 +2,20 @@
 //!
 //! Each block sees what the blocks before it make of the text after they were quantized, and where
 //! it is asked for each layer what the layers before it make of it, so that later layers make up for
-//! the errors of earlier ones. Only one block's statistics are in memory.
+//! the errors of earlier ones. Only one block's weights and statistics are in memory, and a few
+//! windows' rows; the other windows' rows are on disk.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use sparse_checkpoint::Checkpoint;
 use sparse_engine::{
-    Dense, Hidden, Model, ModelConfig, Plain, Rows, Statistics, Tap, Tokenizer, product,
+    Dense, Hidden, Model, ModelConfig, Rows, Statistics, Tap, Tokenizer, Workspace, product,
 };
 
+use crate::deferred::Deferred;
+use crate::rows::RowFile;
 use crate::{Error, Matrix};
 
 /// What to calibrate on.
@@ -53,21 +57,26 @@ const TRIED: usize = 4;
 const PIECE: usize = 1 << 16;
 
 /// A model and the text's rows between two of its blocks.
-pub(crate) struct Calibrator {
+pub(crate) struct Calibrator<'a> {
     model: Model,
-    batches: Vec<Hidden>,
+    source: Deferred<'a>,
+    rows: RowFile,
+    /// The rows of the batch that runs, and room for what blocks make of them.
+    running: Hidden,
+    workspace: Workspace,
 }
 
-impl Calibrator {
-    /// Loads the model and embeds the text.
+impl Calibrator<'_> {
+    /// Loads the model but for its blocks, and embeds the text; `scratch` is a folder for rows.
     ///
     /// # Errors
     /// If the model or its tokenizer cannot be loaded, or the text is shorter than a window.
-    pub(crate) fn new(
-        checkpoint: &Checkpoint,
+    pub(crate) fn new<'a>(
+        checkpoint: &'a Checkpoint,
         calibration: &Calibration,
         threads: usize,
-    ) -> Result<Calibrator, Error> {
+        scratch: &Path,
+    ) -> Result<Calibrator<'a>, Error> {
         let config = ModelConfig::read(checkpoint)?;
         let text = calibration.text.as_deref().unwrap_or(DEFAULT_TEXT);
         let tokens = encode(&Tokenizer::open(checkpoint)?, text)?;
@@ -78,24 +87,49 @@ impl Calibrator {
                 needed: 2 * window,
             });
         }
-        let model = Model::load(config, &Plain::open(checkpoint)?, threads, &|_, _| ())?;
-        let windows = windows(tokens.len(), window, calibration);
-        let batches = windows
-            .chunks(BATCH)
-            .map(|starts| {
-                let texts: Vec<&[u32]> = starts
-                    .iter()
-                    .map(|&start| &tokens[start..start + window])
-                    .collect();
-                Ok(model.embed(&texts)?)
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok(Calibrator { model, batches })
+        let width = config.width;
+        let source = Deferred::open(checkpoint)?;
+        let model = Model::load(config, &source, threads, &|_, _| ())?;
+        let mut rows = RowFile::create(scratch, window)?;
+        for starts in windows(tokens.len(), window, calibration).chunks(BATCH) {
+            let texts: Vec<&[u32]> = starts
+                .iter()
+                .map(|&start| &tokens[start..start + window])
+                .collect();
+            rows.push(texts.len(), &model.embed(&texts)?)?;
+        }
+        Ok(Calibrator {
+            model,
+            source,
+            rows,
+            running: Hidden::zeros(width, []),
+            workspace: Workspace::default(),
+        })
     }
 
     /// Number of blocks.
     pub(crate) fn blocks(&self) -> usize {
         self.model.config().layers.len()
+    }
+
+    /// Reads the weights of the block that comes next.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not finite.
+    pub(crate) fn enter(&mut self, block: usize) -> Result<(), Error> {
+        self.source.load(&mut self.model, block)
+    }
+
+    /// Runs a batch through a block; what becomes of its rows is in `running`.
+    fn run(&mut self, block: usize, batch: usize, tap: Option<&mut dyn Tap>) -> Result<(), Error> {
+        self.rows.read(batch, &mut self.running)?;
+        let Calibrator {
+            model,
+            running,
+            workspace,
+            ..
+        } = self;
+        Ok(model.run_block(block, running, workspace, tap)?)
     }
 
     /// What goes into the layers of a block, with full second moments.
@@ -104,10 +138,8 @@ impl Calibrator {
     /// If activations are not finite.
     pub(crate) fn observe(&mut self, block: usize) -> Result<Statistics, Error> {
         let mut statistics = Statistics::new(|_| true);
-        for batch in &self.batches {
-            let mut batch = batch.clone();
-            self.model
-                .run_block(block, &mut batch, Some(&mut statistics))?;
+        for batch in 0..self.rows.len() {
+            self.run(block, batch, Some(&mut statistics))?;
         }
         Ok(statistics)
     }
@@ -116,12 +148,10 @@ impl Calibrator {
     ///
     /// # Errors
     /// If activations are not finite.
-    pub(crate) fn groups(&self, block: usize) -> Result<Vec<Vec<String>>, Error> {
+    pub(crate) fn groups(&mut self, block: usize) -> Result<Vec<Vec<String>>, Error> {
         let mut statistics = Statistics::new(|_| false);
-        if let Some(batch) = self.batches.first() {
-            let mut batch = batch.clone();
-            self.model
-                .run_block(block, &mut batch, Some(&mut statistics))?;
+        if self.rows.len() > 0 {
+            self.run(block, 0, Some(&mut statistics))?;
         }
         let groups = statistics.groups().into_iter();
         Ok(groups
@@ -135,7 +165,7 @@ impl Calibrator {
     /// # Errors
     /// If activations are not finite.
     pub(crate) fn observe_group(
-        &self,
+        &mut self,
         block: usize,
         group: &[String],
     ) -> Result<Statistics, Error> {
@@ -143,9 +173,8 @@ impl Calibrator {
             group,
             statistics: Statistics::new(|_| true),
         };
-        for batch in &self.batches {
-            let mut batch = batch.clone();
-            self.model.run_block(block, &mut batch, Some(&mut until))?;
+        for batch in 0..self.rows.len() {
+            self.run(block, batch, Some(&mut until))?;
         }
         Ok(until.statistics)
     }
@@ -163,18 +192,22 @@ impl Calibrator {
         (through, weights): (&str, &Dense),
         variants: impl Iterator<Item = Vec<Matrix>>,
     ) -> Result<Vec<f64>, Error> {
-        let expected = self.outputs(block, through, weights)?;
+        let mut expected = Vec::new();
+        self.outputs(block, through, weights, |outputs| expected.push(outputs))?;
         let mut changes = Vec::new();
         for variant in variants {
             for (layer, weights) in layers.iter().zip(&variant) {
                 self.replace(layer, weights);
             }
-            let found = self.outputs(block, through, weights)?;
-            let squares = expected.iter().zip(&found).map(|(a, b)| {
-                let change = f64::from(a - b);
-                change * change
-            });
-            changes.push(squares.sum());
+            drop(variant);
+            let (mut batches, mut sum) = (expected.iter(), 0.0);
+            self.outputs(block, through, weights, |found| {
+                for (a, b) in batches.next().into_iter().flatten().zip(&found) {
+                    let change = f64::from(a - b);
+                    sum += change * change;
+                }
+            })?;
+            changes.push(sum);
         }
         for (layer, weights) in layers.iter().zip(originals) {
             self.replace(layer, weights);
@@ -182,19 +215,23 @@ impl Calibrator {
         Ok(changes)
     }
 
-    /// What weights make of what goes into a layer, for some of the windows.
-    fn outputs(&self, block: usize, layer: &str, weights: &Dense) -> Result<Vec<f32>, Error> {
+    /// Shows what weights make of what goes into a layer, for some of the windows, batch by batch.
+    fn outputs(
+        &mut self,
+        block: usize,
+        layer: &str,
+        weights: &Dense,
+        see: impl FnMut(Vec<f32>) + Send,
+    ) -> Result<(), Error> {
         let mut through = Through {
             layer,
             weights,
-            outputs: Vec::new(),
+            see,
         };
-        for batch in self.batches.iter().take(TRIED) {
-            let mut batch = batch.clone();
-            self.model
-                .run_block(block, &mut batch, Some(&mut through))?;
+        for batch in 0..self.rows.len().min(TRIED) {
+            self.run(block, batch, Some(&mut through))?;
         }
-        Ok(through.outputs)
+        Ok(())
     }
 
     /// Puts quantized weights, `[outputs, inputs]`, in the place of a layer's.
@@ -206,7 +243,7 @@ impl Calibrator {
     /// Runs the text through a block, as it is by now, and frees the block's weights.
     ///
     /// # Errors
-    /// If activations are not finite.
+    /// If activations are not finite, or rows cannot be set aside.
     pub(crate) fn advance(&mut self, block: usize) -> Result<(), Error> {
         self.pass(block, None)
     }
@@ -223,9 +260,10 @@ impl Calibrator {
     }
 
     fn pass(&mut self, block: usize, mut statistics: Option<&mut Statistics>) -> Result<(), Error> {
-        for batch in &mut self.batches {
+        for batch in 0..self.rows.len() {
             let tap = statistics.as_deref_mut().map(|tap| tap as &mut dyn Tap);
-            self.model.run_block(block, batch, tap)?;
+            self.run(block, batch, tap)?;
+            self.rows.write(batch, &self.running)?;
         }
         self.model.free_block(block);
         Ok(())
@@ -251,18 +289,18 @@ impl Tap for Until<'_> {
 }
 
 /// Runs a block as far as a layer, and multiplies what goes into it.
-struct Through<'a> {
+struct Through<'a, F> {
     layer: &'a str,
     weights: &'a Dense,
-    outputs: Vec<f32>,
+    see: F,
 }
 
-impl Tap for Through<'_> {
+impl<F: FnMut(Vec<f32>) + Send> Tap for Through<'_, F> {
     fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()> {
         if layer != self.layer {
             return ControlFlow::Continue(());
         }
-        self.outputs.extend(product(self.weights, rows));
+        (self.see)(product(self.weights, rows));
         ControlFlow::Break(())
     }
 }
@@ -316,5 +354,30 @@ mod tests {
         assert_ne!(of(1), of(2));
         assert!(of(3).iter().all(|&start| start + 256 <= 1000));
         assert_eq!(of(0).len(), DEFAULT_SAMPLES);
+    }
+
+    #[test]
+    fn one_block_and_one_batch_are_in_memory() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/base");
+        let checkpoint = Checkpoint::open(base.as_ref()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let calibration = Calibration {
+            samples: 2 * BATCH + 1,
+            ..Calibration::default()
+        };
+        let mut calibrator = Calibrator::new(&checkpoint, &calibration, 2, dir.path()).unwrap();
+        assert_eq!(calibrator.rows.len(), 3);
+        let config = calibrator.model.config();
+        let batch = BATCH * WINDOW.min(config.context) * config.width;
+        let without = calibrator.model.bytes();
+        for block in 0..calibrator.blocks() {
+            calibrator.enter(block).unwrap();
+            assert!(calibrator.model.bytes() > without);
+            calibrator.observe_passing(block).unwrap();
+            assert_eq!(calibrator.model.bytes(), without);
+            assert!(calibrator.running.data().len() <= batch);
+        }
+        drop(calibrator);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
     }
 }

@@ -105,7 +105,7 @@ impl Folding {
         plan: &Plan<'_>,
         checkpoint: &Checkpoint,
         (block, layers): (usize, &[&Layer<'_>]),
-        calibrator: &mut Calibrator,
+        calibrator: &mut Calibrator<'_>,
         statistics: &Statistics,
         spec: &AffineSpec,
     ) -> Result<Folding, Error> {
@@ -236,7 +236,7 @@ impl<'a> Tried<'a> {
         plan: &Plan<'_>,
         block: usize,
         through: &Layer<'_>,
-        calibrator: &mut Calibrator,
+        calibrator: &mut Calibrator<'_>,
     ) -> Result<Vec<f64>, Error> {
         let after = read_matrix(through.tensor, plan.architecture.transposed())?;
         let after = Dense::from_f32(after.data(), after.cols());

@@ -14,6 +14,7 @@ mod architecture;
 mod calibrate;
 mod carry;
 mod choose;
+mod deferred;
 mod dequantize;
 mod error;
 mod estimate;
@@ -29,7 +30,9 @@ mod pool;
 mod preset;
 mod progress;
 mod quantize;
+mod rows;
 mod scheme;
+mod scratch;
 mod spool;
 mod weights;
 

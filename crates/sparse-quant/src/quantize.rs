@@ -69,8 +69,9 @@ impl Report {
 
 /// Quantizes `checkpoint` into the folder `output`, which appears when it is complete.
 ///
-/// Memory holds one layer, whatever the model's size; methods that look at a text hold the model and
-/// the text's rows besides.
+/// Memory holds one layer, whatever the model's size; methods that look at a text hold the embedding,
+/// one block and what it makes of a few windows besides, and keep the text's rows in the output's
+/// folder until they are done.
 ///
 /// # Errors
 /// If the checkpoint is of no known architecture, quantized already or not finite, or the output
@@ -141,11 +142,11 @@ fn quantize_gguf(
             "{change} for {tensors} tensors whose rows are no whole blocks"
         ));
     }
+    let folder = OutputDir::create(output, options.existing)?;
     let importance = match &options.calibration {
-        Some(calibration) => importance(checkpoint, calibration, options, progress)?,
+        Some(calibration) => importance(checkpoint, calibration, folder.path(), options, progress)?,
         None => BTreeMap::new(),
     };
-    let folder = OutputDir::create(output, options.existing)?;
     let (mut done, total) = (0, plan.parameters());
     crate::pool::with_threads(options.threads, || {
         gguf::write(
@@ -186,10 +187,11 @@ fn quantize_gguf(
 fn importance(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
+    scratch: &Path,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<BTreeMap<String, Vec<f32>>, Error> {
-    let mut calibrator = Calibrator::new(checkpoint, calibration, options.threads)?;
+    let mut calibrator = Calibrator::new(checkpoint, calibration, options.threads, scratch)?;
     let mut importance = BTreeMap::new();
     let blocks = calibrator.blocks();
     for block in 0..blocks {
@@ -197,6 +199,7 @@ fn importance(
             return Err(Error::Interrupted);
         }
         progress.step("calibrate", block as u64, blocks as u64);
+        calibrator.enter(block)?;
         for (name, layer) in calibrator.observe_passing(block)?.layers() {
             let moments = layer
                 .second_moment()
@@ -225,6 +228,7 @@ fn write_folder(
             plan,
             spec,
             checkpoint,
+            folder,
             options,
             progress,
             &mut spool,
@@ -309,6 +313,7 @@ fn quantize_calibrated(
     plan: &Plan<'_>,
     spec: &QuantSpec,
     checkpoint: &Checkpoint,
+    scratch: &Path,
     options: &Options,
     progress: &dyn Progress,
     spool: &mut Spool,
@@ -318,7 +323,7 @@ fn quantize_calibrated(
     let (mut done, total) = (0, plan.parameters());
     step(progress, done, total)?;
     let calibration = options.calibration.clone().unwrap_or_default();
-    let mut calibrator = Calibrator::new(checkpoint, &calibration, options.threads)?;
+    let mut calibrator = Calibrator::new(checkpoint, &calibration, options.threads, scratch)?;
     let awq = spec.preset.method == Method::Awq;
     // AWQ looks for ranges itself, by what goes in: a search that takes all weights for equal would
     // clip the very ones that it scaled up.
@@ -340,6 +345,7 @@ fn quantize_calibrated(
                     .is_some_and(|(number, _)| number == block)
             })
             .collect();
+        calibrator.enter(block)?;
         // AWQ weighs the layers of a block against one another, so it sees them all at once; GPTQ
         // goes on from what the layers before have become.
         let (folding, whole, groups) = if awq {

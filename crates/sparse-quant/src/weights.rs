@@ -45,21 +45,59 @@ pub(crate) fn read_values(tensor: TensorRef<'_>) -> Result<Vec<f32>, Error> {
     let mut bytes = vec![0; tensor.byte_len() as usize]; // at most the file
     tensor.read_range(0..tensor.byte_len(), &mut bytes)?;
     let Some(values) = to_f32(tensor.dtype(), &bytes) else {
-        return Err(wrong(
-            &tensor,
-            "F16, BF16, F32 or F64",
-            tensor.dtype().to_string(),
-        ));
+        return Err(not_float(&tensor));
     };
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(at) => Err(Error::NotFinite {
-            path: tensor.shard().full_path().to_owned(),
-            tensor: tensor.name().to_owned(),
-            at,
-            value: values[at],
-        }),
-        None => Ok(values),
+    check_finite(tensor, 0, &values)?;
+    Ok(values)
+}
+
+/// Some values of a floating-point tensor, given their bytes, checked to be finite; `before` is
+/// how many values come before them.
+///
+/// # Errors
+/// If the tensor is not of a type with 16 to 64 bits, or a value is a NaN or an infinity.
+///
+/// # Panics
+/// If `values` is of another length than the bytes stand for.
+pub(crate) fn read_row(
+    tensor: TensorRef<'_>,
+    bytes: &[u8],
+    before: usize,
+    values: &mut [f32],
+) -> Result<(), Error> {
+    if tensor.dtype() == Dtype::BF16 {
+        let halves = bytes.as_chunks().0;
+        assert_eq!(halves.len(), values.len());
+        for (value, &half) in values.iter_mut().zip(halves) {
+            *value = widened(half);
+        }
+    } else {
+        let found = to_f32(tensor.dtype(), bytes).ok_or_else(|| not_float(&tensor))?;
+        values.copy_from_slice(&found);
     }
+    check_finite(tensor, before, values)
+}
+
+fn not_float(tensor: &TensorRef<'_>) -> Error {
+    wrong(tensor, "F16, BF16, F32 or F64", tensor.dtype().to_string())
+}
+
+fn check_finite(tensor: TensorRef<'_>, before: usize, values: &[f32]) -> Result<(), Error> {
+    // Without an early end it is many values at a time.
+    if values
+        .iter()
+        .fold(true, |all, value| all & value.is_finite())
+    {
+        return Ok(());
+    }
+    let at = values.iter().position(|value| !value.is_finite());
+    let at = at.unwrap_or_default();
+    Err(Error::NotFinite {
+        path: tensor.shard().full_path().to_owned(),
+        tensor: tensor.name().to_owned(),
+        at: before + at,
+        value: values[at],
+    })
 }
 
 fn wrong(tensor: &TensorRef<'_>, expected: &str, found: String) -> Error {
@@ -75,11 +113,16 @@ fn wrong(tensor: &TensorRef<'_>, expected: &str, found: String) -> Error {
 pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     Some(match dtype {
         Dtype::F16 => words(bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => words(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => words(bytes, widened),
         Dtype::F32 => words(bytes, f32::from_le_bytes),
         Dtype::F64 => words(bytes, |b| f64::from_le_bytes(b) as f32),
         _ => return None,
     })
+}
+
+/// A bfloat16 is the upper half of an f32.
+fn widened(half: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16)
 }
 
 fn words<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {

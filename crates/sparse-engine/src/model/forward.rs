@@ -20,6 +20,27 @@ pub struct Hidden {
 }
 
 impl Hidden {
+    /// Rows of zeros for texts of these lengths, to be filled with what another has left.
+    pub fn zeros(width: usize, lengths: impl IntoIterator<Item = usize>) -> Hidden {
+        let spans = Spans::fresh(lengths);
+        let rows: usize = spans.iter().map(|span| span.len).sum();
+        Hidden {
+            values: vec![0.0; rows * width],
+            width,
+            spans,
+        }
+    }
+
+    /// All values, row by row.
+    pub fn data(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All values, row by row.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
     /// Its rows, text after text.
     pub fn rows(&self) -> Rows<'_> {
         Rows::new(&self.values, self.values.len() / self.width, self.width)
@@ -64,10 +85,10 @@ impl Model {
     ) -> Result<Hidden, Error> {
         let mut hidden = self.embed(texts)?;
         let mut tap = tap;
-        let mut pass = Pass::default();
+        let mut workspace = Workspace::default();
         for block in 0..self.blocks.len() {
             let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
-            let flow = self.step(block, &mut hidden, wanted, &mut pass, &mut tap)?;
+            let flow = self.step(block, &mut hidden, wanted, &mut workspace, &mut tap)?;
             if flow.is_break() {
                 break;
             }
@@ -95,9 +116,10 @@ impl Model {
         &self,
         block: usize,
         hidden: &mut Hidden,
+        workspace: &mut Workspace,
         tap: Option<&mut dyn Tap>,
     ) -> Result<(), Error> {
-        self.step(block, hidden, None, &mut Pass::default(), &mut { tap })
+        self.step(block, hidden, None, workspace, &mut { tap })
             .map(drop)
     }
 
@@ -190,26 +212,21 @@ impl Model {
         block: usize,
         hidden: &mut Hidden,
         wanted: Option<&[usize]>,
-        pass: &mut Pass,
+        workspace: &mut Workspace,
         tap: &mut Option<&mut dyn Tap>,
     ) -> Result<ControlFlow<()>, Error> {
         let config = &self.config;
-        if pass.heads.is_empty() {
-            pass.heads = hidden
+        if workspace.spans.as_ref() != Some(&hidden.spans) {
+            workspace.heads = hidden
                 .spans
                 .iter()
                 .flat_map(|span| (0..config.kv_heads).map(move |_| span.len))
                 .map(|tokens| HeadCache::new(config.head_width, tokens))
                 .collect();
+            workspace.spans = Some(hidden.spans.clone());
         }
-        self.block(
-            block,
-            hidden,
-            wanted,
-            &mut pass.heads,
-            &mut pass.scratch,
-            tap,
-        )
+        let Workspace { heads, scratch, .. } = workspace;
+        self.block(block, hidden, wanted, heads, scratch, tap)
     }
 
     fn block(
@@ -243,9 +260,12 @@ impl Model {
     }
 }
 
-/// What the blocks of one run share.
-#[derive(Default)]
-struct Pass {
+/// Room for what the blocks of a model make on the way. It is kept from one run to the next, so
+/// that many runs take the memory of one.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    /// The texts that `heads` are for.
+    spans: Option<Spans>,
     heads: Vec<HeadCache>,
     scratch: Scratch,
 }

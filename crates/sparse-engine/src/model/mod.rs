@@ -21,7 +21,7 @@ use crate::source::Source;
 use block::{Block, Norm};
 use rotary::Rotations;
 
-pub use forward::Hidden;
+pub use forward::{Hidden, Workspace};
 
 /// A decoder-only transformer, ready to run.
 #[derive(Debug)]

@@ -12,12 +12,38 @@ pub(crate) fn nearest(value: f32) -> f32 {
 /// [`nearest`] as an integer.
 #[inline]
 pub(crate) fn nearest_integer(value: f32) -> i32 {
-    (value + ONES).to_bits() as i32 - ONES.to_bits() as i32
+    ((value + ONES).to_bits() as i32).wrapping_sub(ONES.to_bits() as i32)
+}
+
+/// The whole part of a number from 0 to 2²².
+#[inline]
+pub(crate) fn floor_integer(value: f32) -> i32 {
+    nearest_integer(value).wrapping_sub(i32::from(nearest(value) > value))
+}
+
+/// The nearest whole number, half away from zero, of one within 2²².
+#[inline]
+pub(crate) fn nearest_away_integer(value: f32) -> i32 {
+    let rest = value - nearest(value);
+    let up = i32::from(rest == 0.5 && value > 0.0);
+    let down = i32::from(rest == -0.5 && value < 0.0);
+    nearest_integer(value).wrapping_add(up - down)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_parts_and_halves_away_from_zero_are_those_of_the_library() {
+        let around = |middle: f32| [middle.next_down(), middle, middle.next_up()];
+        for value in (-600..600).flat_map(|i| around(i as f32 / 4.0)) {
+            assert_eq!(nearest_away_integer(value), value.round() as i32, "{value}");
+            if value >= 0.0 {
+                assert_eq!(floor_integer(value), value as i32, "{value}");
+            }
+        }
+    }
 
     #[test]
     fn half_goes_to_even() {

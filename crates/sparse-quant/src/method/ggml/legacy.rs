@@ -2,6 +2,7 @@
 
 use super::search::{Candidates, symmetric, with_minimum};
 use super::{half, put_half};
+use crate::method::round::{floor_integer, nearest_away_integer};
 
 const BLOCK: usize = 32;
 
@@ -28,24 +29,50 @@ fn mean_square(row: &[f32]) -> f32 {
     sum / row.len() as f32
 }
 
-/// The number of largest magnitude, with its sign.
-fn extreme(x: &[f32]) -> f32 {
-    let (mut largest, mut signed) = (0.0f32, 0.0);
-    for &value in x {
-        if largest < value.abs() {
-            (largest, signed) = (value.abs(), value);
+/// The least and the greatest number, of many at a time; neither is on its side of zero if no
+/// number is.
+fn range(x: &[f32]) -> (f32, f32) {
+    let lesser = |a: f32, b: f32| if b < a { b } else { a };
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    let (mut least, mut greatest) = ([0.0f32; 8], [0.0f32; 8]);
+    let (chunks, rest) = x.as_chunks::<8>();
+    for chunk in chunks {
+        for at in 0..8 {
+            least[at] = lesser(least[at], chunk[at]);
+            greatest[at] = greater(greatest[at], chunk[at]);
         }
     }
-    signed
+    let all = |lanes: [f32; 8]| lanes.into_iter().chain(rest.iter().copied());
+    (
+        all(least).fold(0.0, lesser),
+        all(greatest).fold(0.0, greater),
+    )
 }
 
+/// The number of largest magnitude, with its sign; of several the first.
+fn extreme(x: &[f32]) -> f32 {
+    let (least, greatest) = range(x);
+    if -least > greatest {
+        least
+    } else if greatest > -least {
+        greatest
+    } else {
+        // Zeros have no sign here.
+        let mut all = x.iter().copied();
+        all.find(|value| *value != 0.0 && value.abs() == greatest)
+            .unwrap_or(0.0)
+    }
+}
+
+/// One through a scale, or none where the scale is too small to be stored anyway.
 fn inverse(scale: f32) -> f32 {
-    if scale != 0.0 { 1.0 / scale } else { 0.0 }
+    let inverse = 1.0 / scale;
+    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
-/// What a C cast to a signed byte and a bound make of a code.
-fn truncate(value: f32, largest: u8) -> u8 {
-    (value as i8 as u8).min(largest)
+/// A code that is not negative, cut off.
+fn cut(value: f32, largest: i32) -> u8 {
+    floor_integer(value).min(largest) as u8
 }
 
 /// Blocks of a row with their bytes.
@@ -72,7 +99,7 @@ pub(super) fn q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
                 let scale = extreme(x) / -8.0;
                 let inverse = inverse(scale);
                 for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = truncate(x * inverse + 8.5, 15);
+                    *code = cut(x * inverse + 8.5, 15);
                 }
                 scale
             }
@@ -96,7 +123,7 @@ pub(super) fn q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
                 let scale = extreme(x) / -16.0;
                 let inverse = inverse(scale);
                 for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = truncate(x * inverse + 16.5, 31);
+                    *code = cut(x * inverse + 16.5, 31);
                 }
                 scale
             }
@@ -132,7 +159,7 @@ pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8
                 let scale = (max - min) / f32::from(largest);
                 let inverse = inverse(scale);
                 for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = (((x - min) * inverse + 0.5) as u8).min(largest);
+                    *code = cut((x - min) * inverse + 0.5, i32::from(largest));
                 }
                 (scale, min)
             }
@@ -148,12 +175,12 @@ pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8
 
 pub(super) fn q8_0(row: &[f32], out: &mut [u8]) {
     for (_, x, out) in blocks(row, out, 34) {
-        let largest = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-        let scale = largest / 127.0;
+        let (least, greatest) = range(x);
+        let scale = greatest.max(-least) / 127.0;
         let inverse = inverse(scale);
         put_half(out, 0, scale);
         for (out, &x) in out[2..].iter_mut().zip(x) {
-            *out = (x * inverse).round() as i8 as u8;
+            *out = nearest_away_integer(x * inverse) as u8;
         }
     }
 }
@@ -239,5 +266,20 @@ pub(super) fn from_q8_0(block: &[u8], out: &mut [f32]) {
     let scale = half(block, 0);
     for (out, &code) in out.iter_mut().zip(&block[2..]) {
         *out = f32::from(code as i8) * scale;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_the_largest_numbers_gives_the_sign() {
+        let mut x = [-0.0; 32];
+        assert!(extreme(&x).is_sign_positive());
+        (x[3], x[20], x[31]) = (-2.0, 2.0, 1.0);
+        assert_eq!(extreme(&x), -2.0);
+        x[31] = 2.5;
+        assert_eq!(extreme(&x), 2.5);
     }
 }

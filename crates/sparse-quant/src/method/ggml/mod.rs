@@ -119,7 +119,13 @@ pub fn quantize(weights: &Matrix, kind: GgmlType, importance: Option<&[f32]>) ->
     bytes
 }
 
-fn quantize_row(row: &[f32], kind: GgmlType, importance: Option<&[f32]>, out: &mut [u8]) {
+/// Quantizes one row; see [`quantize`].
+pub(crate) fn quantize_row(
+    row: &[f32],
+    kind: GgmlType,
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) {
     match kind {
         GgmlType::F32 => {
             for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
