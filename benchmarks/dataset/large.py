@@ -15,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "engine"))
+
+import machine
 
 
 def measured(*command):
@@ -59,7 +62,8 @@ def main():
     for name, run in (("compress", made), ("reconstruct", back)):
         print(f"| {name} | {run['seconds']:.1f} | {run['cpu_seconds']:.1f} | {size / run['cpu_seconds'] / 1e6:.0f} | {run['peak_bytes'] / 1e6:.0f} MB |")
     if args.json:
-        args.json.write_text(json.dumps({"base": base.stat().st_size, "derivative": size, "compress": made, "reconstruct": back}, indent=1) + "\n")
+        context = {"date": machine.now(), "commit": machine.commit(HERE), "machine": machine.describe()}
+        args.json.write_text(json.dumps({**context, "base": base.stat().st_size, "derivative": size, "compress": made, "reconstruct": back}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Measures how fast derivatives are compressed and rebuilt, beside zstd and xdelta3.
 
-usage: speed.py SPARSE WORK_FOLDER [--bytes N] [--repeat N] [--format jsonl|parquet ...] [--without-peers] [--json FILE]
+usage: speed.py SPARSE WORK_FOLDER [--bytes N] [--repeat N] [--format jsonl|parquet ...] [--peers none|quick|all] [--json FILE]
 
 Makes pairs with make_large.py: rows filtered, shuffled, edited, a column added,
 some new rows. A figure is bytes of the derivative for each CPU second (user and
 system, start of the command included), the best of the repetitions; peers run
-once. Ours checks the SHA-256 of base and output, which is in its time; every
-rebuilt file is compared with the original afterwards.
+once, and zstd -19, which takes a quarter of an hour, with --peers all only. Ours
+checks the digests of base and output, which is in its time; every rebuilt file is
+compared with the original afterwards.
 """
 
 import argparse
@@ -17,6 +18,10 @@ import sys
 from pathlib import Path
 
 from large import HERE, measured
+
+sys.path.insert(0, str(HERE.parent / "engine"))
+
+import machine
 
 
 def best(repeat, *command):
@@ -31,10 +36,10 @@ def tools(sparse, base, derivative, work, repeat, peers):
         back = (sparse, "dataset", "reconstruct", base, delta, "-o", again, "--force", "--json")
         made = best(repeat, *make)
         yield f"sparse, {effort}", delta / "dataset.delta", made, best(repeat, *back), made["answer"]["byte_exact"]
-    if not peers:
+    if peers == "none":
         return
     patch = work / "patch"
-    for level in ("-3", "-19"):
+    for level in ("-3", "-19") if peers == "all" else ("-3",):
         prefix = f"--patch-from={base}"
         made = measured("zstd", level, "--long=31", "--single-thread", prefix, derivative, "-o", patch, "-f", "-q")
         back = measured("zstd", "-d", "--long=31", prefix, patch, "-o", again, "-f", "-q")
@@ -46,6 +51,14 @@ def tools(sparse, base, derivative, work, repeat, peers):
         yield f"xdelta3 {level}", patch, made, back, True
 
 
+def versions():
+    found = {}
+    for tool, flag in (("zstd", "--version"), ("xdelta3", "-V")):
+        said = subprocess.run([tool, flag], capture_output=True, text=True, check=False)
+        found[tool] = (said.stdout + said.stderr).strip().splitlines()[0]
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("sparse", type=Path)
@@ -53,7 +66,7 @@ def main():
     parser.add_argument("--bytes", type=int, default=300_000_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--format", nargs="+", default=["jsonl", "parquet"])
-    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--peers", choices=["none", "quick", "all"], default="quick")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = []
@@ -64,7 +77,7 @@ def main():
             make = [sys.executable, HERE / "make_large.py", args.work, "--bytes", str(args.bytes), "--format", form]
             subprocess.run(make, check=True)
         size = derivative.stat().st_size
-        for name, artifact, made, back, exact in tools(args.sparse, base, derivative, args.work, args.repeat, not args.without_peers):
+        for name, artifact, made, back, exact in tools(args.sparse, base, derivative, args.work, args.repeat, args.peers):
             again = args.work / f"again.{form}"
             assert not exact or filecmp.cmp(derivative, again, shallow=False), f"{name}: rebuilt and original differ"
             row = {"pair": form, "derivative_bytes": size, "tool": name, "artifact_bytes": artifact.stat().st_size, "compress": made, "rebuild": back}
@@ -73,7 +86,8 @@ def main():
             peak = max(made["peak_bytes"], back["peak_bytes"]) / 1e6
             print("|", form, "|", name, "|", f"{row['artifact_bytes']:,} | {speeds[0]} | {speeds[1]} | {peak:.0f} MB |", flush=True)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        found = {"date": machine.now(), "commit": machine.commit(HERE), "machine": machine.describe(), "tools": versions(), "rows": rows}
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
