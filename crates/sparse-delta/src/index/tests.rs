@@ -358,8 +358,10 @@ fn chunks_must_make_up_their_tensor() {
     }
     let error = rebuild(index(vec![one_tensor(raw(&[9]))]), &[0; 9], &base);
     assert!(
-        matches!(error, Error::Mismatch { .. }),
-        "zeros have another digest: {error}"
+        error
+            .to_string()
+            .contains("stored bytes have another digest"),
+        "what decodes all the same is named: {error}"
     );
     let error = rebuild(index(vec![one_tensor(raw(&[9]))]), &[8; 9], &base);
     assert!(
