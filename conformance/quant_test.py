@@ -24,7 +24,6 @@ class Bitsandbytes(Models):
             for preset in ("bnb_nf4", "bnb_nf4_plain"):
                 out, report, plain = self.make(model, preset)
                 loaded = load(out)
-                self.assertRuns(loaded)
                 weights = {}
                 for layer in self.layers(model, report):
                     weight = loaded.get_submodule(layer).weight
@@ -33,6 +32,8 @@ class Bitsandbytes(Models):
                     )
                     ours = self.ours(model, plain, layer).to(theirs.dtype)
                     self.assertSame(theirs, ours, f"{preset} {layer}")
+                # Last: where the CPU has AVX-512 for bf16, running packs the codes otherwise.
+                self.assertRuns(loaded)
                 self.assertPerplexityOfWeights(model, out, weights)
 
     def test_nf4_codes_are_the_librarys(self):
