@@ -218,7 +218,7 @@ impl Activations {
         match level {
             Level::Scalar => round(row, panels.block, codes, scales),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => super::coded_avx2::round(row, panels.block, codes, scales),
+            Level::Avx2 | Level::Vnni => super::coded_avx2::round(row, panels.block, codes, scales),
         }
         if matches!(panels.offsets, Offsets::None) {
             return;
@@ -273,7 +273,7 @@ pub(crate) fn widen(
     match level {
         Level::Scalar => widen_panel(panels, panel, table, out),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => super::coded_avx2::widen(panels, panel, table, out),
+        Level::Avx2 | Level::Vnni => super::coded_avx2::widen(panels, panel, table, out),
     }
 }
 
@@ -342,7 +342,7 @@ impl PanelNumbers {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level says that the processor has AVX2 and F16C; the panel is whole, and
             // there is room for its groups.
-            Level::Avx2 => unsafe {
+            Level::Avx2 | Level::Vnni => unsafe {
                 super::coded_avx2::numbers(panels, panel, &mut self.values);
             },
         }
@@ -392,6 +392,11 @@ pub(crate) fn multiply(
         // was just asserted.
         Level::Avx2 => unsafe {
             super::coded_avx2::multiply(x, first, panels, panel, numbers, out);
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, with AVX-512's dot products.
+        Level::Vnni => unsafe {
+            super::coded_avx2::multiply_vnni(x, first, panels, panel, numbers, out);
         },
     }
 }

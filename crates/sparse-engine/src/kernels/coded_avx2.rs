@@ -1,4 +1,5 @@
-//! The products of [`super::coded`] with AVX2, FMA and F16C.
+//! The products of [`super::coded`] with AVX2, FMA and F16C, and with the 8-bit dot products of
+//! AVX-512 where the processor has them.
 
 use std::arch::x86_64::*;
 
@@ -11,7 +12,7 @@ pub(super) fn round(row: &[f32], block: usize, codes: &mut [i8], scales: &mut [f
     fn with_avx2(row: &[f32], block: usize, codes: &mut [i8], scales: &mut [f32]) {
         super::coded::round(row, block, codes, scales);
     }
-    // SAFETY: called only where `Level::Avx2` was detected.
+    // SAFETY: called only where `Level::Avx2` or a better one was detected.
     unsafe { with_avx2(row, block, codes, scales) }
 }
 
@@ -22,7 +23,7 @@ pub(super) fn widen(panels: &Panels, panel: usize, table: Option<&[f32; 16]>, ou
     fn with_avx2(panels: &Panels, panel: usize, table: Option<&[f32; 16]>, out: &mut [f32]) {
         super::coded::widen_panel(panels, panel, table, out);
     }
-    // SAFETY: called only where `Level::Avx2` was detected.
+    // SAFETY: called only where `Level::Avx2` or a better one was detected.
     unsafe { with_avx2(panels, panel, table, out) }
 }
 
@@ -87,255 +88,305 @@ unsafe fn per_group(values: &PerGroup, groups: usize, panel: usize, group: usize
     }
 }
 
-/// See `super::coded::multiply_scalar`.
-///
-/// # Safety
-/// The processor has AVX2 and FMA; `x` has the rows, `panels` the panel, `numbers` its numbers.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn multiply(
-    x: &Activations,
-    first: usize,
-    panels: &Panels,
-    panel: usize,
-    numbers: &PanelNumbers,
-    out: &mut [[f32; WIDTH]],
-) {
-    let (kind, table) = match &panels.codes {
-        Codes::Nibbles(_) => (NIBBLES, [0; 16]),
-        Codes::Bytes(_) => (BYTES, [0; 16]),
-        Codes::Table(_, table) => (TABLE, *table),
-    };
-    let run = Run {
-        x,
-        first,
-        panels,
-        panel,
-        numbers: numbers.values(),
-        // SAFETY: sixteen bytes.
-        table: unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) },
-    };
-    // SAFETY: by contract.
-    unsafe {
-        match (kind, panels.block) {
-            (NIBBLES, 32) => run.rows_of::<NIBBLES, 8>(out),
-            (NIBBLES, _) => run.rows_of::<NIBBLES, 4>(out),
-            (BYTES, 32) => run.rows_of::<BYTES, 8>(out),
-            (BYTES, _) => run.rows_of::<BYTES, 4>(out),
-            (_, 32) => run.rows_of::<TABLE, 8>(out),
-            _ => run.rows_of::<TABLE, 4>(out),
-        }
-    }
-}
-
 /// Eight outputs, and the eight after them.
 type Pair<T> = [T; 2];
 
-struct Run<'a> {
-    x: &'a Activations,
-    first: usize,
-    panels: &'a Panels,
-    panel: usize,
-    numbers: &'a [f32],
-    /// Both halves the same.
-    table: __m256i,
+/// The products for one set of instructions: a function of one is not inlined into that of another.
+/// `$add` adds the products of four inputs of eight outputs to their sums, `$finish` ends the sums of
+/// a block.
+macro_rules! products {
+    ($multiply:ident, $run:ident, $features:literal, $add:ident, $finish:ident) => {
+        /// See `super::coded::multiply_scalar`.
+        ///
+        /// # Safety
+        /// The processor has what the name says; `x` has the rows, `panels` the panel, `numbers` its numbers.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $multiply(
+            x: &Activations,
+            first: usize,
+            panels: &Panels,
+            panel: usize,
+            numbers: &PanelNumbers,
+            out: &mut [[f32; WIDTH]],
+        ) {
+            let (kind, table) = match &panels.codes {
+                Codes::Nibbles(_) => (NIBBLES, [0; 16]),
+                Codes::Bytes(_) => (BYTES, [0; 16]),
+                Codes::Table(_, table) => (TABLE, *table),
+            };
+            let run = $run {
+                x,
+                first,
+                panels,
+                panel,
+                numbers: numbers.values(),
+                // SAFETY: sixteen bytes.
+                table: unsafe {
+                    _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()))
+                },
+            };
+            // SAFETY: by contract.
+            unsafe {
+                match (kind, panels.block) {
+                    (NIBBLES, 32) => run.rows_of::<NIBBLES, 8>(out),
+                    (NIBBLES, _) => run.rows_of::<NIBBLES, 4>(out),
+                    (BYTES, 32) => run.rows_of::<BYTES, 8>(out),
+                    (BYTES, _) => run.rows_of::<BYTES, 4>(out),
+                    (_, 32) => run.rows_of::<TABLE, 8>(out),
+                    _ => run.rows_of::<TABLE, 4>(out),
+                }
+            }
+        }
+
+        struct $run<'a> {
+            x: &'a Activations,
+            first: usize,
+            panels: &'a Panels,
+            panel: usize,
+            numbers: &'a [f32],
+            /// Both halves the same.
+            table: __m256i,
+        }
+
+        impl $run<'_> {
+            /// One row takes both halves of the panel at once, and so reads codes once; with a table,
+            /// looking up both at once pays too. Otherwise several rows take one half after the other:
+            /// their sums then fit the registers.
+            ///
+            /// # Safety
+            /// See [`multiply`].
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn rows_of<const KIND: u8, const STEPS: usize>(&self, out: &mut [[f32; WIDTH]]) {
+                // SAFETY: by contract.
+                unsafe {
+                    match (out.len(), self.panels.group_blocks) {
+                        (1, 1) => self.rows::<1, 2, KIND, STEPS, true>(0, out),
+                        (1, _) => self.rows::<1, 2, KIND, STEPS, false>(0, out),
+                        (2, 1) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, true>(0, out),
+                        (3, 1) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, true>(0, out),
+                        (_, 1) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, true>(0, out),
+                        (2, _) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, false>(0, out),
+                        (3, _) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, false>(0, out),
+                        (_, _) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, false>(0, out),
+                        (count, group_blocks) => {
+                            for half in 0..2 {
+                                match (count, group_blocks) {
+                                    (2, 1) => self.rows::<2, 1, KIND, STEPS, true>(half, out),
+                                    (3, 1) => self.rows::<3, 1, KIND, STEPS, true>(half, out),
+                                    (_, 1) => self.rows::<4, 1, KIND, STEPS, true>(half, out),
+                                    (2, _) => self.rows::<2, 1, KIND, STEPS, false>(half, out),
+                                    (3, _) => self.rows::<3, 1, KIND, STEPS, false>(half, out),
+                                    _ => self.rows::<4, 1, KIND, STEPS, false>(half, out),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// `N` rows times `H` halves from `half` on; `SINGLE` where a group is one block.
+            ///
+            /// # Safety
+            /// See [`multiply`]; `out` has `N` rows, and there are that many halves.
+            #[target_feature(enable = $features)]
+            unsafe fn rows<
+                const N: usize,
+                const H: usize,
+                const KIND: u8,
+                const STEPS: usize,
+                const SINGLE: bool,
+            >(
+                &self,
+                half: usize,
+                out: &mut [[f32; WIDTH]],
+            ) {
+                let (panels, blocks) = (self.panels, self.panels.blocks);
+                let (groups, width) = (panels.groups(), blocks * panels.block);
+                let block_bytes = panels.block_bytes();
+                let offsets = !matches!(panels.offsets, Offsets::None);
+                let mut sums = [[_mm256_setzero_ps(); H]; N];
+                // SAFETY: panel `panel` begins there; rows `first` to `first + N` of the activations are
+                // `width` codes, `blocks` scales and, where there are offsets, `groups` sums long.
+                unsafe {
+                    let start = self.panel * blocks * block_bytes;
+                    let mut codes = panels.codes.bytes().as_ptr().add(start);
+                    let mut x = self.x.codes.as_ptr().add(self.first * width);
+                    let mut scales = self.x.scales.as_ptr().add(self.first * blocks);
+                    let mut numbers = self.numbers.as_ptr().add(half * 8);
+                    for group in 0..groups {
+                        let begin = group * panels.group_blocks;
+                        let count = if SINGLE {
+                            1
+                        } else {
+                            panels.group_blocks.min(blocks - begin)
+                        };
+                        let mut parts = [[_mm256_setzero_ps(); H]; N];
+                        for _ in 0..count {
+                            let dots = self.dots::<N, H, KIND, STEPS>(codes, half, x, width);
+                            for (n, (parts, dots)) in parts.iter_mut().zip(dots).enumerate() {
+                                let own = _mm256_broadcast_ss(&*scales.add(n * blocks));
+                                for (part, dot) in parts.iter_mut().zip(dots) {
+                                    let dot = _mm256_cvtepi32_ps(dot);
+                                    *part = if SINGLE {
+                                        _mm256_mul_ps(dot, own)
+                                    } else {
+                                        _mm256_fmadd_ps(dot, own, *part)
+                                    };
+                                }
+                            }
+                            codes = codes.add(block_bytes);
+                            x = x.add(STEPS * STEP);
+                            scales = scales.add(1);
+                        }
+                        for (sums, parts) in sums.iter_mut().zip(parts) {
+                            for (h, (sum, part)) in sums.iter_mut().zip(parts).enumerate() {
+                                let scale = _mm256_loadu_ps(numbers.add(h * 8));
+                                *sum = _mm256_fmadd_ps(part, scale, *sum);
+                            }
+                        }
+                        if offsets {
+                            let at = self.x.sums.as_ptr().add(self.first * groups + group);
+                            for (n, sums) in sums.iter_mut().enumerate() {
+                                let own = _mm256_broadcast_ss(&*at.add(n * groups));
+                                for (h, sum) in sums.iter_mut().enumerate() {
+                                    let offset = _mm256_loadu_ps(numbers.add(WIDTH + h * 8));
+                                    *sum = _mm256_fmadd_ps(own, offset, *sum);
+                                }
+                            }
+                        }
+                        numbers = numbers.add(2 * WIDTH);
+                    }
+                }
+                for (out, sums) in out.iter_mut().zip(sums) {
+                    for (h, sum) in sums.into_iter().enumerate() {
+                        // SAFETY: eight values for each half.
+                        unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((half + h) * 8), sum) }
+                    }
+                }
+            }
+
+            /// The whole-number products of one block; rows of activations are `width` apart.
+            ///
+            /// # Safety
+            /// `codes` points to a block of a panel, `x` to as many activations of the first row.
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn dots<const N: usize, const H: usize, const KIND: u8, const STEPS: usize>(
+                &self,
+                codes: *const u8,
+                half: usize,
+                x: *const i8,
+                width: usize,
+            ) -> [[__m256i; H]; N] {
+                let mut sums = [[_mm256_setzero_si256(); H]; N];
+                for step in 0..STEPS {
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: four activations of row `n`.
+                        let four = unsafe {
+                            let four = x.add(n * width + step * STEP).cast::<i32>();
+                            _mm256_set1_epi32(four.read_unaligned())
+                        };
+                        for (h, sum) in sums.iter_mut().enumerate() {
+                            // SAFETY: step `step` of the block.
+                            let weight = unsafe { self.weights::<KIND>(codes, step, half + h) };
+                            *sum = $add::<KIND>(*sum, weight, four);
+                        }
+                    }
+                }
+                for sums in &mut sums {
+                    for sum in sums {
+                        *sum = $finish::<KIND>(*sum);
+                    }
+                }
+                sums
+            }
+
+            /// Four inputs of eight outputs.
+            ///
+            /// # Safety
+            /// Step `step` is within the codes.
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn weights<const KIND: u8>(
+                &self,
+                codes: *const u8,
+                step: usize,
+                half: usize,
+            ) -> __m256i {
+                // SAFETY: by contract; unaligned loads.
+                unsafe {
+                    if KIND == BYTES {
+                        return _mm256_loadu_si256(
+                            codes.add(step * STEP * WIDTH + half * 32).cast(),
+                        );
+                    }
+                    let both = _mm256_loadu_si256(codes.add(step * STEP * WIDTH / 2).cast());
+                    let moved = if half == 0 {
+                        both
+                    } else {
+                        _mm256_srli_epi16::<4>(both)
+                    };
+                    let code = _mm256_and_si256(moved, _mm256_set1_epi8(15));
+                    if KIND == NIBBLES {
+                        code
+                    } else {
+                        _mm256_shuffle_epi8(self.table, code)
+                    }
+                }
+            }
+        }
+    };
 }
 
-impl Run<'_> {
-    /// One row takes both halves of the panel at once, and so reads codes once; with a table,
-    /// looking up both at once pays too. Otherwise several rows take one half after the other:
-    /// their sums then fit the registers.
-    ///
-    /// # Safety
-    /// See [`multiply`].
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows_of<const KIND: u8, const STEPS: usize>(&self, out: &mut [[f32; WIDTH]]) {
-        // SAFETY: by contract.
-        unsafe {
-            match (out.len(), self.panels.group_blocks) {
-                (1, 1) => self.rows::<1, 2, KIND, STEPS, true>(0, out),
-                (1, _) => self.rows::<1, 2, KIND, STEPS, false>(0, out),
-                (2, 1) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, true>(0, out),
-                (3, 1) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, true>(0, out),
-                (_, 1) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, true>(0, out),
-                (2, _) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, false>(0, out),
-                (3, _) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, false>(0, out),
-                (_, _) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, false>(0, out),
-                (count, group_blocks) => {
-                    for half in 0..2 {
-                        match (count, group_blocks) {
-                            (2, 1) => self.rows::<2, 1, KIND, STEPS, true>(half, out),
-                            (3, 1) => self.rows::<3, 1, KIND, STEPS, true>(half, out),
-                            (_, 1) => self.rows::<4, 1, KIND, STEPS, true>(half, out),
-                            (2, _) => self.rows::<2, 1, KIND, STEPS, false>(half, out),
-                            (3, _) => self.rows::<3, 1, KIND, STEPS, false>(half, out),
-                            _ => self.rows::<4, 1, KIND, STEPS, false>(half, out),
-                        }
-                    }
-                }
-            }
-        }
-    }
+products!(multiply, Run, "avx2,fma", add_pairs, sum_pairs);
+products!(
+    multiply_vnni,
+    VnniRun,
+    "avx2,fma,avx512f,avx512vl,avx512vnni",
+    add_fours,
+    as_it_is
+);
 
-    /// `N` rows times `H` halves from `half` on; `SINGLE` where a group is one block.
-    ///
-    /// # Safety
-    /// See [`multiply`]; `out` has `N` rows, and there are that many halves.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows<
-        const N: usize,
-        const H: usize,
-        const KIND: u8,
-        const STEPS: usize,
-        const SINGLE: bool,
-    >(
-        &self,
-        half: usize,
-        out: &mut [[f32; WIDTH]],
-    ) {
-        let (panels, blocks) = (self.panels, self.panels.blocks);
-        let (groups, width) = (panels.groups(), blocks * panels.block);
-        let block_bytes = panels.block_bytes();
-        let offsets = !matches!(panels.offsets, Offsets::None);
-        let mut sums = [[_mm256_setzero_ps(); H]; N];
-        // SAFETY: panel `panel` begins there; rows `first` to `first + N` of the activations are
-        // `width` codes, `blocks` scales and, where there are offsets, `groups` sums long.
-        unsafe {
-            let start = self.panel * blocks * block_bytes;
-            let mut codes = panels.codes.bytes().as_ptr().add(start);
-            let mut x = self.x.codes.as_ptr().add(self.first * width);
-            let mut scales = self.x.scales.as_ptr().add(self.first * blocks);
-            let mut numbers = self.numbers.as_ptr().add(half * 8);
-            for group in 0..groups {
-                let begin = group * panels.group_blocks;
-                let count = if SINGLE {
-                    1
-                } else {
-                    panels.group_blocks.min(blocks - begin)
-                };
-                let mut parts = [[_mm256_setzero_ps(); H]; N];
-                for _ in 0..count {
-                    let dots = self.dots::<N, H, KIND, STEPS>(codes, half, x, width);
-                    for (n, (parts, dots)) in parts.iter_mut().zip(dots).enumerate() {
-                        let own = _mm256_broadcast_ss(&*scales.add(n * blocks));
-                        for (part, dot) in parts.iter_mut().zip(dots) {
-                            let dot = _mm256_cvtepi32_ps(dot);
-                            *part = if SINGLE {
-                                _mm256_mul_ps(dot, own)
-                            } else {
-                                _mm256_fmadd_ps(dot, own, *part)
-                            };
-                        }
-                    }
-                    codes = codes.add(block_bytes);
-                    x = x.add(STEPS * STEP);
-                    scales = scales.add(1);
-                }
-                for (sums, parts) in sums.iter_mut().zip(parts) {
-                    for (h, (sum, part)) in sums.iter_mut().zip(parts).enumerate() {
-                        let scale = _mm256_loadu_ps(numbers.add(h * 8));
-                        *sum = _mm256_fmadd_ps(part, scale, *sum);
-                    }
-                }
-                if offsets {
-                    let at = self.x.sums.as_ptr().add(self.first * groups + group);
-                    for (n, sums) in sums.iter_mut().enumerate() {
-                        let own = _mm256_broadcast_ss(&*at.add(n * groups));
-                        for (h, sum) in sums.iter_mut().enumerate() {
-                            let offset = _mm256_loadu_ps(numbers.add(WIDTH + h * 8));
-                            *sum = _mm256_fmadd_ps(own, offset, *sum);
-                        }
-                    }
-                }
-                numbers = numbers.add(2 * WIDTH);
-            }
-        }
-        for (out, sums) in out.iter_mut().zip(sums) {
-            for (h, sum) in sums.into_iter().enumerate() {
-                // SAFETY: eight values for each half.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((half + h) * 8), sum) }
-            }
-        }
+/// Sixteen sums of two products of nibbles, or eight of four of other codes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pairs<const KIND: u8>(sum: __m256i, weight: __m256i, four: __m256i) -> __m256i {
+    if KIND == NIBBLES {
+        // Two products of 15 and 127, eight times: below 32768.
+        return _mm256_add_epi16(sum, _mm256_maddubs_epi16(weight, four));
     }
+    // One factor has to be unsigned: the other takes its sign.
+    let signed = _mm256_sign_epi8(four, weight);
+    let products = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), signed);
+    _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
+}
 
-    /// The whole-number products of one block; rows of activations are `width` apart.
-    ///
-    /// # Safety
-    /// `codes` points to a block of a panel, `x` to as many activations of the first row.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn dots<const N: usize, const H: usize, const KIND: u8, const STEPS: usize>(
-        &self,
-        codes: *const u8,
-        half: usize,
-        x: *const i8,
-        width: usize,
-    ) -> [[__m256i; H]; N] {
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [[_mm256_setzero_si256(); H]; N];
-        for step in 0..STEPS {
-            for (n, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: four activations of row `n`.
-                let four = unsafe {
-                    let four = x.add(n * width + step * STEP).cast::<i32>();
-                    _mm256_set1_epi32(four.read_unaligned())
-                };
-                for (h, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: step `step` of the block.
-                    let weight = unsafe { self.weights::<KIND>(codes, step, half + h) };
-                    *sum = if KIND == NIBBLES {
-                        // Two products of 15 and 127, eight times: below 32768.
-                        _mm256_add_epi16(*sum, _mm256_maddubs_epi16(weight, four))
-                    } else {
-                        // One factor has to be unsigned: the other takes its sign.
-                        let signed = _mm256_sign_epi8(four, weight);
-                        let products = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), signed);
-                        _mm256_add_epi32(*sum, _mm256_madd_epi16(products, ones))
-                    };
-                }
-            }
-        }
-        if KIND == NIBBLES {
-            for sums in &mut sums {
-                for sum in sums {
-                    *sum = _mm256_madd_epi16(*sum, ones);
-                }
-            }
-        }
-        sums
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_pairs<const KIND: u8>(sum: __m256i) -> __m256i {
+    if KIND == NIBBLES {
+        _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+    } else {
+        sum
     }
+}
 
-    /// Four inputs of eight outputs.
-    ///
-    /// # Safety
-    /// Step `step` is within the codes.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn weights<const KIND: u8>(
-        &self,
-        codes: *const u8,
-        step: usize,
-        half: usize,
-    ) -> __m256i {
-        // SAFETY: by contract; unaligned loads.
-        unsafe {
-            if KIND == BYTES {
-                return _mm256_loadu_si256(codes.add(step * STEP * WIDTH + half * 32).cast());
-            }
-            let both = _mm256_loadu_si256(codes.add(step * STEP * WIDTH / 2).cast());
-            let moved = if half == 0 {
-                both
-            } else {
-                _mm256_srli_epi16::<4>(both)
-            };
-            let code = _mm256_and_si256(moved, _mm256_set1_epi8(15));
-            if KIND == NIBBLES {
-                code
-            } else {
-                _mm256_shuffle_epi8(self.table, code)
-            }
-        }
+/// Eight sums of four products.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512vl,avx512vnni")]
+fn add_fours<const KIND: u8>(sum: __m256i, weight: __m256i, four: __m256i) -> __m256i {
+    if KIND == NIBBLES {
+        return _mm256_dpbusd_epi32(sum, weight, four);
     }
+    let signed = _mm256_sign_epi8(four, weight);
+    _mm256_dpbusd_epi32(sum, _mm256_abs_epi8(weight), signed)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn as_it_is<const KIND: u8>(sum: __m256i) -> __m256i {
+    sum
 }
 
 /// # Safety

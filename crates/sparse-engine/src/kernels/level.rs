@@ -8,6 +8,10 @@ pub enum Level {
     /// AVX2 with FMA and F16C: x86-64 since 2013.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// The dot products of bytes of AVX-512 besides: servers since 2019, Zen since 2022. Kernels
+    /// without them are those of [`Level::Avx2`].
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
 }
 
 impl Level {
@@ -18,7 +22,10 @@ impl Level {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
         {
-            return Level::Avx2;
+            let dots = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            return if dots { Level::Vnni } else { Level::Avx2 };
         }
         Level::Scalar
     }
@@ -26,11 +33,12 @@ impl Level {
     /// Every level that this processor has, the plainest first.
     #[cfg(test)]
     pub fn available() -> Vec<Level> {
-        let best = Level::detect();
-        if best == Level::Scalar {
-            vec![Level::Scalar]
-        } else {
-            vec![Level::Scalar, best]
+        match Level::detect() {
+            Level::Scalar => vec![Level::Scalar],
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => vec![Level::Scalar, Level::Avx2],
+            #[cfg(target_arch = "x86_64")]
+            Level::Vnni => vec![Level::Scalar, Level::Avx2, Level::Vnni],
         }
     }
 }

@@ -123,7 +123,9 @@ fn multiply_one(
         match level {
             Level::Scalar => scalar::one_row(x, weights, groups, panel, now),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => super::matmul_avx2::one_row(x, weights, groups, panel, now),
+            Level::Avx2 | Level::Vnni => {
+                super::matmul_avx2::one_row(x, weights, groups, panel, now)
+            }
         }
         rest = later;
         panel += together;
@@ -175,7 +177,7 @@ fn multiply_many(
                         match level {
                             Level::Scalar => scalar::tile(tile),
                             #[cfg(target_arch = "x86_64")]
-                            Level::Avx2 => super::matmul_avx2::tile(tile),
+                            Level::Avx2 | Level::Vnni => super::matmul_avx2::tile(tile),
                         }
                     }
                 }

@@ -91,7 +91,7 @@ fn widen_bf16(level: Level, values: &[u16], out: &mut [f32]) {
         Level::Scalar => widen_bf16_scalar(values, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level says that the processor has AVX2.
-        Level::Avx2 => unsafe { widen_bf16_avx2(values, out) },
+        Level::Avx2 | Level::Vnni => unsafe { widen_bf16_avx2(values, out) },
     }
 }
 
@@ -129,7 +129,7 @@ fn widen_f16(level: Level, values: &[u16], out: &mut [f32]) {
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level says that the processor has AVX2 and F16C.
-        Level::Avx2 => unsafe { widen_f16_avx2(values, out) },
+        Level::Avx2 | Level::Vnni => unsafe { widen_f16_avx2(values, out) },
     }
 }
 

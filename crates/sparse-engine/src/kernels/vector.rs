@@ -19,7 +19,7 @@ macro_rules! per_level {
                 Level::Scalar => $body($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level says that the processor has AVX2 and FMA.
-                Level::Avx2 => unsafe { avx2($($arg),*) },
+                Level::Avx2 | Level::Vnni => unsafe { avx2($($arg),*) },
             }
         }
     };
