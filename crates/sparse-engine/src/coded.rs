@@ -305,7 +305,7 @@ impl Linear for Coded {
         }
         let mut numbers = PanelNumbers::default();
         for panel in outputs.start / WIDTH..outputs.end.div_ceil(WIDTH) {
-            numbers.fill(self.level, &self.panels, panel);
+            numbers.fill(self.level, &self.panels, panel, rows.count());
             let begin = panel * WIDTH - outputs.start;
             let lanes = WIDTH.min(width - begin);
             for first in (0..rows.count()).step_by(ROWS) {

@@ -333,9 +333,12 @@ pub(crate) struct PanelNumbers {
 }
 
 impl PanelNumbers {
-    /// Those of panel `panel`.
-    pub fn fill(&mut self, level: Level, panels: &Panels, panel: usize) {
+    /// Those of panel `panel`, for so many rows: one row alone takes them as they are stored.
+    pub fn fill(&mut self, level: Level, panels: &Panels, panel: usize, rows: usize) {
         panels.assert_whole(panel);
+        if rows == 1 && level != Level::Scalar {
+            return;
+        }
         self.values.resize(panels.groups() * 2 * WIDTH, 0.0);
         match level {
             Level::Scalar => numbers(panels, panel, &mut self.values),
@@ -383,7 +386,9 @@ pub(crate) fn multiply(
     assert!(x.scales.len() >= rows * panels.blocks);
     assert!(matches!(panels.offsets, Offsets::None) || x.sums.len() >= rows * panels.groups());
     assert!(panels.codes.bytes().len() >= (panel + 1) * panels.blocks * panels.block_bytes());
-    assert!(numbers.values.len() == panels.groups() * 2 * WIDTH);
+    let filled = numbers.values.len() == panels.groups() * 2 * WIDTH;
+    assert!(filled || out.len() == 1 && level != Level::Scalar);
+    panels.assert_whole(panel);
     assert!(matches!(panels.block, 16 | 32));
     match level {
         Level::Scalar => multiply_scalar(x, first, panels, panel, numbers, out),

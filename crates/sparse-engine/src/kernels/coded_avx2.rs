@@ -38,27 +38,41 @@ const TABLE: u8 = 2;
 /// for two times sixteen numbers for each group.
 #[target_feature(enable = "avx2,f16c")]
 pub(super) unsafe fn numbers(panels: &Panels, panel: usize, out: &mut [f32]) {
-    let groups = panels.groups();
-    let sign = _mm256_set1_ps(-0.0);
-    let negative = |a: Pair<__m256>, b: Pair<__m256>| {
-        std::array::from_fn(|half| _mm256_xor_ps(_mm256_mul_ps(a[half], b[half]), sign))
-    };
     for (group, out) in out.chunks_exact_mut(2 * WIDTH).enumerate() {
         // SAFETY: by contract.
         unsafe {
-            let scale = per_group(&panels.scales, groups, panel, group);
-            let offset = match &panels.offsets {
-                Offsets::None => [_mm256_setzero_ps(); 2],
-                Offsets::Zero(zero) => negative([_mm256_set1_ps(*zero); 2], scale),
-                Offsets::Zeros(zeros) => negative(per_group(zeros, groups, panel, group), scale),
-                Offsets::Values(values) => per_group(values, groups, panel, group),
-            };
+            let [scale, offset] = of_group(panels, panel, group);
             let out = out.as_mut_ptr();
             _mm256_storeu_ps(out, scale[0]);
             _mm256_storeu_ps(out.add(8), scale[1]);
             _mm256_storeu_ps(out.add(16), offset[0]);
             _mm256_storeu_ps(out.add(24), offset[1]);
         }
+    }
+}
+
+/// Scales and offsets of a group.
+///
+/// # Safety
+/// See [`numbers`].
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn of_group(panels: &Panels, panel: usize, group: usize) -> [Pair<__m256>; 2] {
+    let groups = panels.groups();
+    let sign = _mm256_set1_ps(-0.0);
+    let negative = |a: Pair<__m256>, b: Pair<__m256>| {
+        std::array::from_fn(|half| _mm256_xor_ps(_mm256_mul_ps(a[half], b[half]), sign))
+    };
+    // SAFETY: by contract.
+    unsafe {
+        let scale = per_group(&panels.scales, groups, panel, group);
+        let offset = match &panels.offsets {
+            Offsets::None => [_mm256_setzero_ps(); 2],
+            Offsets::Zero(zero) => negative([_mm256_set1_ps(*zero); 2], scale),
+            Offsets::Zeros(zeros) => negative(per_group(zeros, groups, panel, group), scale),
+            Offsets::Values(values) => per_group(values, groups, panel, group),
+        };
+        [scale, offset]
     }
 }
 
@@ -99,7 +113,8 @@ macro_rules! products {
         /// See `super::coded::multiply_scalar`.
         ///
         /// # Safety
-        /// The processor has what the name says; `x` has the rows, `panels` the panel, `numbers` its numbers.
+        /// The processor has what the name says; `x` has the rows, `panels` the panel,
+        /// and `numbers`, where there are several rows, its numbers.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $multiply(
             x: &Activations,
@@ -213,7 +228,6 @@ macro_rules! products {
                     let mut codes = panels.codes.bytes().as_ptr().add(start);
                     let mut x = self.x.codes.as_ptr().add(self.first * width);
                     let mut scales = self.x.scales.as_ptr().add(self.first * blocks);
-                    let mut numbers = self.numbers.as_ptr().add(half * 8);
                     for group in 0..groups {
                         let begin = group * panels.group_blocks;
                         let count = if SINGLE {
@@ -239,9 +253,22 @@ macro_rules! products {
                             x = x.add(STEPS * STEP);
                             scales = scales.add(1);
                         }
+                        let mut scale = [_mm256_setzero_ps(); H];
+                        let mut offset = scale;
+                        if N == 1 {
+                            // Used once, they are not worth a round through memory.
+                            let all = of_group(panels, self.panel, group);
+                            scale.copy_from_slice(&all[0][half..half + H]);
+                            offset.copy_from_slice(&all[1][half..half + H]);
+                        } else {
+                            let at = self.numbers.as_ptr().add(group * 2 * WIDTH + half * 8);
+                            for h in 0..H {
+                                scale[h] = _mm256_loadu_ps(at.add(h * 8));
+                                offset[h] = _mm256_loadu_ps(at.add(WIDTH + h * 8));
+                            }
+                        }
                         for (sums, parts) in sums.iter_mut().zip(parts) {
-                            for (h, (sum, part)) in sums.iter_mut().zip(parts).enumerate() {
-                                let scale = _mm256_loadu_ps(numbers.add(h * 8));
+                            for ((sum, part), scale) in sums.iter_mut().zip(parts).zip(scale) {
                                 *sum = _mm256_fmadd_ps(part, scale, *sum);
                             }
                         }
@@ -249,13 +276,11 @@ macro_rules! products {
                             let at = self.x.sums.as_ptr().add(self.first * groups + group);
                             for (n, sums) in sums.iter_mut().enumerate() {
                                 let own = _mm256_broadcast_ss(&*at.add(n * groups));
-                                for (h, sum) in sums.iter_mut().enumerate() {
-                                    let offset = _mm256_loadu_ps(numbers.add(WIDTH + h * 8));
+                                for (sum, offset) in sums.iter_mut().zip(offset) {
                                     *sum = _mm256_fmadd_ps(own, offset, *sum);
                                 }
                             }
                         }
-                        numbers = numbers.add(2 * WIDTH);
                     }
                 }
                 for (out, sums) in out.iter_mut().zip(sums) {
@@ -339,11 +364,11 @@ macro_rules! products {
     };
 }
 
-products!(multiply, Run, "avx2,fma", add_pairs, sum_pairs);
+products!(multiply, Run, "avx2,fma,f16c", add_pairs, sum_pairs);
 products!(
     multiply_vnni,
     VnniRun,
-    "avx2,fma,avx512f,avx512vl,avx512vnni",
+    "avx2,fma,f16c,avx512f,avx512vl,avx512vnni",
     add_fours,
     as_it_is
 );

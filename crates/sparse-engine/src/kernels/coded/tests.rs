@@ -109,7 +109,7 @@ fn every_level_gives_the_same_bits() {
                     let product = |level| {
                         let mut out = vec![[f32::NAN; WIDTH]; rows];
                         let mut numbers = PanelNumbers::default();
-                        numbers.fill(level, &panels, panel);
+                        numbers.fill(level, &panels, panel, rows);
                         multiply(level, &x, first, &panels, panel, &numbers, &mut out);
                         out
                     };
@@ -132,7 +132,7 @@ fn products_are_those_of_the_definition() {
         for panel in 0..2 {
             let mut out = [[0.0; WIDTH]];
             let mut numbers = PanelNumbers::default();
-            numbers.fill(Level::detect(), &panels, panel);
+            numbers.fill(Level::detect(), &panels, panel, 1);
             multiply(Level::detect(), &x, 0, &panels, panel, &numbers, &mut out);
             for (lane, &found) in out[0].iter().enumerate() {
                 let mut exact = 0.0;
