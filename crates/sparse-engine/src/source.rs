@@ -17,6 +17,16 @@ pub enum Order {
     InputsFirst,
 }
 
+impl Order {
+    /// The shape of a matrix in a file.
+    pub fn shape(self, outputs: usize, inputs: usize) -> [usize; 2] {
+        match self {
+            Order::OutputsFirst => [outputs, inputs],
+            Order::InputsFirst => [inputs, outputs],
+        }
+    }
+}
+
 /// Hands out weights by the names that they have in a checkpoint of full precision, so that a
 /// model can be loaded from whatever format they are stored in.
 pub trait Source: Send + Sync {
@@ -168,10 +178,7 @@ impl Source for Plain<'_> {
         inputs: usize,
         order: Order,
     ) -> Result<Arc<dyn Linear>, Error> {
-        let shape = match order {
-            Order::OutputsFirst => [outputs, inputs],
-            Order::InputsFirst => [inputs, outputs],
-        };
+        let shape = order.shape(outputs, inputs);
         let name = format!("{name}.weight");
         let tensor = self.tensor(&name, &shape)?;
         let panels = outputs.div_ceil(WIDTH);

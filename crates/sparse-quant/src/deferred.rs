@@ -72,10 +72,7 @@ impl Source for Deferred<'_> {
         inputs: usize,
         order: Order,
     ) -> Result<Arc<dyn Linear>, sparse_engine::Error> {
-        let shape = match order {
-            Order::OutputsFirst => [outputs, inputs],
-            Order::InputsFirst => [inputs, outputs],
-        };
+        let shape = order.shape(outputs, inputs);
         let tensor = self.checkpoint.tensor(&format!("{name}.weight"));
         let promised = tensor.is_some_and(|tensor| {
             let float = matches!(tensor.dtype(), Dtype::F32 | Dtype::BF16 | Dtype::F16);

@@ -27,7 +27,7 @@ pub(crate) struct Setup {
     pub(crate) model: Option<ModelSize>,
     /// Whether the template of a row goes by what its base row and the one before
     /// share: in nested files rows of one paragraph look alike. Writers before
-    /// [`crate::artifact::REQUIRED_TEMPLATES`] did so in all files.
+    /// [`crate::artifact::REQUIRED_QUICK`] did so in all files.
     pub(crate) paragraphs: bool,
     /// What makes the lines of whole rows of those of the base, in order of the
     /// templates. A decoder that has them hands out lines instead of cells.

@@ -385,11 +385,9 @@ pub(crate) fn multiply(
     assert!((1..=ROWS).contains(&out.len()) && x.codes.len() >= rows * width);
     assert!(x.scales.len() >= rows * panels.blocks);
     assert!(matches!(panels.offsets, Offsets::None) || x.sums.len() >= rows * panels.groups());
-    assert!(panels.codes.bytes().len() >= (panel + 1) * panels.blocks * panels.block_bytes());
     let filled = numbers.values.len() == panels.groups() * 2 * WIDTH;
     assert!(filled || out.len() == 1 && level != Level::Scalar);
     panels.assert_whole(panel);
-    assert!(matches!(panels.block, 16 | 32));
     match level {
         Level::Scalar => multiply_scalar(x, first, panels, panel, numbers, out),
         #[cfg(target_arch = "x86_64")]
