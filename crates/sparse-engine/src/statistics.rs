@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use rayon::prelude::*;
+
 use crate::kernels::panels::{Values, WIDTH};
 use crate::linear::{Dense, Finish, Linear, Rows, Target, apply};
 use crate::model::{Model, Tap};
@@ -193,18 +195,20 @@ impl LayerStatistics {
 
     fn add(&mut self, rows: Rows<'_>, transposed: &mut Vec<f32>) {
         self.rows += rows.count() as u64;
-        for row in 0..rows.count() {
-            let sums = self
-                .abs
-                .iter_mut()
-                .zip(&mut self.squares)
-                .zip(rows.row(row));
-            for ((abs, square), &x) in sums {
-                let x = f64::from(x);
-                *abs += x.abs();
-                *square += x * x;
+        let stripes = self
+            .abs
+            .par_chunks_mut(STRIPE)
+            .zip(self.squares.par_chunks_mut(STRIPE));
+        stripes.enumerate().for_each(|(stripe, (abs, squares))| {
+            for row in 0..rows.count() {
+                let values = &rows.row(row)[stripe * STRIPE..];
+                for ((abs, square), &x) in abs.iter_mut().zip(&mut *squares).zip(values) {
+                    let x = f64::from(x);
+                    *abs += x.abs();
+                    *square += x * x;
+                }
             }
-        }
+        });
         if let Some(gram) = &mut self.gram {
             add_gram(rows, transposed, gram);
         }
@@ -213,6 +217,8 @@ impl LayerStatistics {
 
 /// Columns of a second moment that are worked on together.
 const STRIPE: usize = 128;
+/// Rows and columns that are transposed at a time.
+const SQUARE: usize = 16;
 
 /// Adds Xᵀ X: the product of the transposed rows with the rows themselves, as a matrix whose
 /// inputs are rows and whose outputs are inputs. It is symmetric to the last bit, so a stripe of
@@ -220,29 +226,64 @@ const STRIPE: usize = 128;
 fn add_gram(rows: Rows<'_>, transposed: &mut Vec<f32>, gram: &mut [f32]) {
     let (count, width) = (rows.count(), rows.width());
     transposed.resize(width * count, 0.0);
-    for at in 0..count {
-        for (k, &x) in rows.row(at).iter().enumerate() {
-            transposed[k * count + at] = x;
-        }
-    }
+    transposed
+        .par_chunks_mut(SQUARE * count)
+        .enumerate()
+        .for_each(|(stripe, lines)| transpose(rows, stripe * SQUARE, lines));
     for start in (0..width).step_by(STRIPE) {
         let end = (start + STRIPE).min(width);
         let mut panels = vec![0.0; (end - start).next_multiple_of(WIDTH) * count];
-        for at in 0..count {
-            let values = &rows.row(at)[start..end];
-            for (panel, values) in values.chunks(WIDTH).enumerate() {
-                panels[(panel * count + at) * WIDTH..][..values.len()].copy_from_slice(values);
+        let of_panels = panels.par_chunks_exact_mut(WIDTH * count).enumerate();
+        of_panels.for_each(|(panel, panel_values)| {
+            let columns = start + panel * WIDTH..end.min(start + (panel + 1) * WIDTH);
+            for (at, values) in panel_values.chunks_exact_mut(WIDTH).enumerate() {
+                values[..columns.len()].copy_from_slice(&rows.row(at)[columns.clone()]);
             }
-        }
+        });
         let matrix = Dense::new(Values::F32(panels), count, end - start);
         let above = Rows::new(&transposed[..end * count], end, count);
         let target = Target::at(gram, width, start);
         apply(&matrix, None, above, target, Finish::Add);
         let (above, stripe) = gram.split_at_mut(start * width);
-        for (column, line) in (start..end).zip(stripe.chunks_exact_mut(width)) {
-            for (value, above) in line[..start].iter_mut().zip(above.chunks_exact(width)) {
-                *value = above[column];
+        let above = Rows::new(above, start, width);
+        stripe
+            .par_chunks_mut(SQUARE * width)
+            .take(STRIPE / SQUARE)
+            .enumerate()
+            .for_each(|(at, lines)| mirror(above, start + at * SQUARE, lines));
+    }
+}
+
+/// Writes the columns of `above` from `first` on to the beginnings of lines of `above.width()`
+/// values, square by square.
+fn mirror(above: Rows<'_>, first: usize, lines: &mut [f32]) {
+    let width = above.width();
+    for start in (0..above.count()).step_by(SQUARE) {
+        for at in start..above.count().min(start + SQUARE) {
+            let column = &above.row(at)[first..];
+            for (line, &value) in lines.chunks_exact_mut(width).zip(column) {
+                line[at] = value;
             }
+        }
+    }
+}
+
+/// Writes the columns from `first` on as lines of `rows.count()` values, at most [`SQUARE`] of them:
+/// square by square, as lines that begin a power of two apart share few places of the cache.
+fn transpose(rows: Rows<'_>, first: usize, lines: &mut [f32]) {
+    let count = rows.count();
+    let width = lines.len() / count;
+    for start in (0..count).step_by(SQUARE) {
+        let height = SQUARE.min(count - start);
+        let mut square = [[0.0; SQUARE]; SQUARE];
+        for (i, at) in (start..start + height).enumerate() {
+            let values = &rows.row(at)[first..first + width];
+            for (line, &value) in square.iter_mut().zip(values) {
+                line[i] = value;
+            }
+        }
+        for (line, values) in lines.chunks_exact_mut(count).zip(&square) {
+            line[start..start + height].copy_from_slice(&values[..height]);
         }
     }
 }

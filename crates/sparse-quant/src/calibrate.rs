@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sparse_checkpoint::Checkpoint;
 use sparse_engine::{
-    Dense, Hidden, Model, ModelConfig, Rows, Statistics, Tap, Tokenizer, Workspace, product,
+    Dense, Hidden, Model, ModelConfig, Part, Rows, Statistics, Tap, Tokenizer, Workspace, product,
 };
 
 use crate::deferred::Deferred;
@@ -56,11 +56,18 @@ const TRIED: usize = 4;
 /// some hundred bytes for each of them.
 const PIECE: usize = 1 << 16;
 
-/// A model and the text's rows between two of its blocks.
+/// A model and the text's rows between two of its blocks, or two parts of one.
 pub(crate) struct Calibrator<'a> {
     model: Model,
     source: Deferred<'a>,
+    /// Tokens of a window, and windows of each batch.
+    window: usize,
+    batches: Vec<usize>,
+    /// The residual stream.
     rows: RowFile,
+    /// What heads have attended to, and what was activated: what is left to be added to it.
+    attended: RowFile,
+    activated: RowFile,
     /// The rows of the batch that runs, and room for what blocks make of them.
     running: Hidden,
     workspace: Workspace,
@@ -90,18 +97,25 @@ impl Calibrator<'_> {
         let width = config.width;
         let source = Deferred::open(checkpoint)?;
         let model = Model::load(config, &source, threads, &|_, _| ())?;
-        let mut rows = RowFile::create(scratch, window)?;
+        let file = |name: &str| RowFile::create(scratch.join(name));
+        let mut rows = file(".rows.tmp")?;
+        let mut batches = Vec::new();
         for starts in windows(tokens.len(), window, calibration).chunks(BATCH) {
             let texts: Vec<&[u32]> = starts
                 .iter()
                 .map(|&start| &tokens[start..start + window])
                 .collect();
-            rows.push(texts.len(), &model.embed(&texts)?)?;
+            rows.write(batches.len(), model.embed(&texts)?.data())?;
+            batches.push(texts.len());
         }
         Ok(Calibrator {
             model,
             source,
+            window,
+            batches,
             rows,
+            attended: file(".attended.tmp")?,
+            activated: file(".activated.tmp")?,
             running: Hidden::zeros(width, []),
             workspace: Workspace::default(),
         })
@@ -120,9 +134,18 @@ impl Calibrator<'_> {
         self.source.load(&mut self.model, block)
     }
 
+    /// Reads a batch's rows into `running`.
+    fn resume(&mut self, batch: usize) -> Result<(), Error> {
+        let (windows, width) = (self.batches[batch], self.model.config().width);
+        if self.running.rows().count() != windows * self.window {
+            self.running = Hidden::zeros(width, (0..windows).map(|_| self.window));
+        }
+        self.rows.read(batch, self.running.data_mut())
+    }
+
     /// Runs a batch through a block; what becomes of its rows is in `running`.
     fn run(&mut self, block: usize, batch: usize, tap: Option<&mut dyn Tap>) -> Result<(), Error> {
-        self.rows.read(batch, &mut self.running)?;
+        self.resume(batch)?;
         let Calibrator {
             model,
             running,
@@ -138,45 +161,85 @@ impl Calibrator<'_> {
     /// If activations are not finite.
     pub(crate) fn observe(&mut self, block: usize) -> Result<Statistics, Error> {
         let mut statistics = Statistics::new(|_| true);
-        for batch in 0..self.rows.len() {
+        for batch in 0..self.batches.len() {
             self.run(block, batch, Some(&mut statistics))?;
         }
         Ok(statistics)
     }
 
-    /// The layers of a block in the order in which they run, those that read the same together.
-    ///
-    /// # Errors
-    /// If activations are not finite.
-    pub(crate) fn groups(&mut self, block: usize) -> Result<Vec<Vec<String>>, Error> {
-        let mut statistics = Statistics::new(|_| false);
-        if self.rows.len() > 0 {
-            self.run(block, 0, Some(&mut statistics))?;
-        }
-        let groups = statistics.groups().into_iter();
-        Ok(groups
-            .map(|group| group.into_iter().map(str::to_owned).collect())
-            .collect())
+    /// The layers of each part of a block, in the order in which parts run. Those of a part read the
+    /// same.
+    pub(crate) fn parts(&self, block: usize) -> Vec<Vec<String>> {
+        let parts = self.model.parts(block).into_iter();
+        let layers = parts.map(|part| self.model.part_layers(block, part));
+        layers
+            .map(|layers| layers.into_iter().map(str::to_owned).collect())
+            .collect()
     }
 
-    /// What goes into a group of layers, with full second moments, as the layers before them are by
-    /// now.
+    /// What goes into the layers of a block's part `at`, with full second moments where `gram` says
+    /// so, as the parts before it are by now. The last of those is run for that, once and for all:
+    /// parts are observed one after another.
     ///
     /// # Errors
-    /// If activations are not finite.
-    pub(crate) fn observe_group(
+    /// If activations are not finite, or rows cannot be set aside.
+    pub(crate) fn observe_part(
         &mut self,
         block: usize,
-        group: &[String],
+        at: usize,
+        gram: bool,
     ) -> Result<Statistics, Error> {
-        let mut until = Until {
-            group,
-            statistics: Statistics::new(|_| true),
+        let part = self.model.parts(block)[at];
+        let mut first = First {
+            layers: self.parts(block).swap_remove(at),
+            statistics: Statistics::new(move |_| gram),
         };
-        for batch in 0..self.rows.len() {
-            self.run(block, batch, Some(&mut until))?;
+        for batch in 0..self.batches.len() {
+            self.resume(batch)?;
+            if at > 0 {
+                self.run_part(block, at - 1, batch)?;
+            }
+            self.put_back(part, batch)?;
+            let Calibrator {
+                model,
+                running,
+                workspace,
+                ..
+            } = self;
+            model.run_part((block, part), running, workspace, Some(&mut first))?;
         }
-        Ok(until.statistics)
+        Ok(first.statistics)
+    }
+
+    /// Runs a batch, which is in `running`, through one part of a block and sets aside what becomes
+    /// of it.
+    fn run_part(&mut self, block: usize, at: usize, batch: usize) -> Result<(), Error> {
+        let part = self.model.parts(block)[at];
+        self.put_back(part, batch)?;
+        let Calibrator {
+            model,
+            running,
+            workspace,
+            ..
+        } = self;
+        model.run_part((block, part), running, workspace, None)?;
+        match part {
+            Part::Attend => self.attended.write(batch, workspace.inner(part)),
+            Part::Feed => self.activated.write(batch, workspace.inner(part)),
+            Part::AttendOutput | Part::FeedOutput => self.rows.write(batch, running.data()),
+        }
+    }
+
+    /// Puts what a part reads besides the rows where it looks for it.
+    fn put_back(&mut self, part: Part, batch: usize) -> Result<(), Error> {
+        let file = match part {
+            Part::Attend | Part::Feed => return Ok(()),
+            Part::AttendOutput => &mut self.attended,
+            Part::FeedOutput => &mut self.activated,
+        };
+        let inner = self.workspace.inner(part);
+        inner.resize(file.len_of(batch), 0.0);
+        file.read(batch, inner)
     }
 
     /// For each of `variants`, which give weights for `layers` of a block, by how much what `through`
@@ -228,7 +291,7 @@ impl Calibrator<'_> {
             weights,
             see,
         };
-        for batch in 0..self.rows.len().min(TRIED) {
+        for batch in 0..self.batches.len().min(TRIED) {
             self.run(block, batch, Some(&mut through))?;
         }
         Ok(())
@@ -248,6 +311,23 @@ impl Calibrator<'_> {
         self.pass(block, None)
     }
 
+    /// [`Calibrator::advance`] where all parts of the block but the last were observed one by one.
+    ///
+    /// # Errors
+    /// If activations are not finite, or rows cannot be set aside.
+    pub(crate) fn advance_last_part(&mut self, block: usize) -> Result<(), Error> {
+        let last = self.model.parts(block).len() - 1;
+        // Nothing reads what the last block makes.
+        if block + 1 < self.blocks() {
+            for batch in 0..self.batches.len() {
+                self.resume(batch)?;
+                self.run_part(block, last, batch)?;
+            }
+        }
+        self.model.free_block(block);
+        Ok(())
+    }
+
     /// [`Calibrator::observe`] and [`Calibrator::advance`] at once, for a block that stays as it
     /// is.
     ///
@@ -260,29 +340,26 @@ impl Calibrator<'_> {
     }
 
     fn pass(&mut self, block: usize, mut statistics: Option<&mut Statistics>) -> Result<(), Error> {
-        for batch in 0..self.rows.len() {
+        for batch in 0..self.batches.len() {
             let tap = statistics.as_deref_mut().map(|tap| tap as &mut dyn Tap);
             self.run(block, batch, tap)?;
-            self.rows.write(batch, &self.running)?;
+            self.rows.write(batch, self.running.data())?;
         }
         self.model.free_block(block);
         Ok(())
     }
 }
 
-/// Runs a block as far as a group of layers, and notes what those read.
-struct Until<'a> {
-    group: &'a [String],
+/// Notes what the layers of a part read, and ends it before the first of them.
+struct First {
+    layers: Vec<String>,
     statistics: Statistics,
 }
 
-impl Tap for Until<'_> {
-    fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()> {
-        if !self.group.iter().any(|name| name == layer) {
-            return ControlFlow::Continue(());
-        }
-        for name in self.group {
-            self.statistics.input(name, rows)?;
+impl Tap for First {
+    fn input(&mut self, _: &str, rows: Rows<'_>) -> ControlFlow<()> {
+        for layer in &self.layers {
+            self.statistics.input(layer, rows)?;
         }
         ControlFlow::Break(())
     }
@@ -366,7 +443,7 @@ mod tests {
             ..Calibration::default()
         };
         let mut calibrator = Calibrator::new(&checkpoint, &calibration, 2, dir.path()).unwrap();
-        assert_eq!(calibrator.rows.len(), 3);
+        assert_eq!(calibrator.batches.len(), 3);
         let config = calibrator.model.config();
         let batch = BATCH * WINDOW.min(config.context) * config.width;
         let without = calibrator.model.bytes();

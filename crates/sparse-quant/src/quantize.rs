@@ -348,7 +348,7 @@ fn quantize_calibrated(
         calibrator.enter(block)?;
         // AWQ weighs the layers of a block against one another, so it sees them all at once; GPTQ
         // goes on from what the layers before have become.
-        let (folding, whole, groups) = if awq {
+        let (folding, whole, parts) = if awq {
             let seen = calibrator.observe(block)?;
             let within = (block, &layers[..]);
             let folding =
@@ -356,21 +356,18 @@ fn quantize_calibrated(
             let all = layers.iter().map(|layer| layer.name.to_owned());
             (folding, Some(seen), vec![all.collect()])
         } else {
-            (Folding::default(), None, calibrator.groups(block)?)
+            (Folding::default(), None, calibrator.parts(block))
         };
-        for group in groups {
+        for (at, part) in parts.iter().enumerate() {
             let mut layers = layers
                 .iter()
-                .filter(|layer| group.iter().any(|name| name == layer.name))
+                .filter(|layer| part.iter().any(|name| name == layer.name))
                 .peekable();
-            if layers.peek().is_none() {
-                continue;
-            }
             let alone;
             let statistics = match &whole {
                 Some(whole) => whole,
                 None => {
-                    alone = calibrator.observe_group(block, &group)?;
+                    alone = calibrator.observe_part(block, at, layers.peek().is_some())?;
                     &alone
                 }
             };
@@ -403,7 +400,11 @@ fn quantize_calibrated(
             }
         }
         folded.extend(folding.vectors);
-        calibrator.advance(block)?;
+        if awq {
+            calibrator.advance(block)?;
+        } else {
+            calibrator.advance_last_part(block)?;
+        }
     }
     Ok(done)
 }

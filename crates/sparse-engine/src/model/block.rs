@@ -57,11 +57,6 @@ impl Norm {
             .zip(out.par_chunks_exact_mut(width));
         rows.with_min_len(16).for_each(one);
     }
-
-    fn apply_in_place(&self, values: &mut [f32], scratch: &mut [f32]) {
-        self.apply(values, scratch);
-        values.copy_from_slice(scratch);
-    }
 }
 
 /// What makes queries, keys and values: one projection for all of them or one for each.
@@ -95,14 +90,30 @@ pub(super) struct Block {
     pub layer: LayerConfig,
 }
 
+/// A part of a block. Between two of them, all that is to be remembered is the residual stream and
+/// what [`Workspace::inner`](super::Workspace::inner) names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Queries, keys and values, and what heads attend to.
+    Attend,
+    /// The layer that adds what heads have attended to to the residual stream.
+    AttendOutput,
+    /// The feed-forward half as far as its activation.
+    Feed,
+    /// The layer that adds what was activated to the residual stream.
+    FeedOutput,
+}
+
 /// Room for what a block makes on the way, used by one block after the other.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     normed: Vec<f32>,
     mlp_normed: Vec<f32>,
     qkv: Vec<f32>,
-    attended: Vec<f32>,
-    up: Vec<f32>,
+    /// What [`Part::Attend`] makes and [`Part::AttendOutput`] reads.
+    pub attended: Vec<f32>,
+    /// What [`Part::Feed`] makes and [`Part::FeedOutput`] reads.
+    pub up: Vec<f32>,
 }
 
 /// What is the same for all blocks of a run.
@@ -151,61 +162,87 @@ impl Block {
             + biases.map(|bias| bias.len() * 4).sum::<usize>()
     }
 
+    /// The parts of the block, in the order in which they run.
+    pub fn parts(&self) -> [Part; 4] {
+        match self.arrangement {
+            Arrangement::PreNorm | Arrangement::PostNorm => [
+                Part::Attend,
+                Part::AttendOutput,
+                Part::Feed,
+                Part::FeedOutput,
+            ],
+            // Both halves read what comes into the block.
+            Arrangement::Parallel => [
+                Part::Attend,
+                Part::Feed,
+                Part::AttendOutput,
+                Part::FeedOutput,
+            ],
+        }
+    }
+
+    /// The layers of a part, all of which read the same rows.
+    pub fn part_layers(&self, part: Part) -> Vec<&str> {
+        let (attention, mlp) = (&self.attention, &self.mlp);
+        let layers: Vec<&Projection> = match part {
+            Part::Attend => attention.inputs.iter().map(|(layer, _)| layer).collect(),
+            Part::AttendOutput => vec![&attention.output],
+            Part::Feed => mlp.gate.iter().chain([&mlp.up]).collect(),
+            Part::FeedOutput => vec![&mlp.down],
+        };
+        layers.iter().map(|layer| layer.name.as_str()).collect()
+    }
+
     /// Runs rows through the block; see [`Run::wanted`] for those that remain. A tap may end it
     /// early.
     pub fn run(
         &self,
         hidden: &mut Vec<f32>,
-        width: usize,
         run: Run<'_>,
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
     ) -> ControlFlow<()> {
-        let mut normed = std::mem::take(&mut scratch.normed);
-        normed.resize(hidden.len(), 0.0);
-        fn rows(values: &[f32], width: usize) -> Rows<'_> {
-            Rows::new(values, values.len() / width, width)
-        }
-        match self.arrangement {
-            Arrangement::PreNorm => {
-                self.attention_norm.apply(hidden, &mut normed);
-                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap)?;
-                normed.truncate(hidden.len());
-                self.mlp_norm.apply(hidden, &mut normed);
-                self.feed(rows(&normed, width), hidden, scratch, tap)?;
-            }
-            Arrangement::Parallel => {
-                let mut mlp_normed = std::mem::take(&mut scratch.mlp_normed);
-                mlp_normed.resize(hidden.len(), 0.0);
-                self.attention_norm.apply(hidden, &mut normed);
-                self.mlp_norm.apply(hidden, &mut mlp_normed);
-                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap)?;
-                if let Some(wanted) = run.wanted {
-                    keep_rows(&mut mlp_normed, width, wanted);
-                }
-                self.feed(rows(&mlp_normed, width), hidden, scratch, tap)?;
-                scratch.mlp_normed = mlp_normed;
-            }
-            Arrangement::PostNorm => {
-                normed.copy_from_slice(hidden);
-                self.attend(rows(&normed, width), hidden, run, heads, scratch, tap)?;
-                normed.truncate(hidden.len());
-                self.attention_norm.apply_in_place(hidden, &mut normed);
-                normed.copy_from_slice(hidden);
-                self.feed(rows(&normed, width), hidden, scratch, tap)?;
-                self.mlp_norm.apply_in_place(hidden, &mut normed);
-            }
-        }
-        scratch.normed = normed;
-        ControlFlow::Continue(())
+        let mut parts = self.parts().into_iter();
+        parts.try_for_each(|part| self.run_part(part, hidden, run, heads, scratch, tap))
     }
 
-    /// Adds to `hidden` what attention makes of `rows`, and keeps the rows that are wanted.
+    /// Runs rows through a part of the block; those before it have left `hidden` and `scratch`.
+    pub fn run_part(
+        &self,
+        part: Part,
+        hidden: &mut Vec<f32>,
+        run: Run<'_>,
+        heads: &mut [HeadCache],
+        scratch: &mut Scratch,
+        tap: &mut Option<&mut dyn Tap>,
+    ) -> ControlFlow<()> {
+        match part {
+            Part::Attend => self.attend(hidden, run, heads, scratch, tap),
+            Part::AttendOutput => {
+                let output = &self.attention.output;
+                let (width, attended) = (output.linear.outputs(), &mut scratch.attended);
+                if let Some(wanted) = run.wanted {
+                    keep_rows(attended, output.linear.inputs(), wanted);
+                    keep_rows(hidden, width, wanted);
+                }
+                add_product(output, attended, hidden, tap)?;
+                self.norm_after(&self.attention_norm, hidden, &mut scratch.normed);
+                ControlFlow::Continue(())
+            }
+            Part::Feed => self.feed(hidden, run, scratch, tap),
+            Part::FeedOutput => {
+                add_product(&self.mlp.down, &scratch.up, hidden, tap)?;
+                self.norm_after(&self.mlp_norm, hidden, &mut scratch.normed);
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    /// Attends to what the queries, keys and values of `hidden` say, into `scratch.attended`.
     fn attend(
         &self,
-        rows: Rows<'_>,
-        hidden: &mut Vec<f32>,
+        hidden: &[f32],
         run: Run<'_>,
         heads: &mut [HeadCache],
         scratch: &mut Scratch,
@@ -217,56 +254,43 @@ impl Block {
             qk_norm,
             output,
         } = &self.attention;
+        let Scratch {
+            normed,
+            qkv,
+            attended,
+            ..
+        } = scratch;
+        let rows = self.rows_before(&self.attention_norm, hidden, output.linear.outputs(), normed);
         let stride = layout.stride();
-        scratch.qkv.resize(rows.count() * stride, 0.0);
+        qkv.resize(rows.count() * stride, 0.0);
         for (projection, column) in inputs {
-            let target = Target::at(&mut scratch.qkv, stride, *column);
+            let target = Target::at(qkv, stride, *column);
             projection.apply(rows, target, Finish::Store, tap)?;
         }
         let rotations = run.rotations;
         let rotations = if self.layer.rotated { rotations } else { &[] };
-        attention::prepare(
-            &mut scratch.qkv,
-            *layout,
-            run.spans,
-            |text, position, query, head| {
-                if let Some((queries, keys, epsilon)) = qk_norm {
-                    let weight = if query { queries } else { keys };
-                    let mut normed = [0.0; MAX_HEAD_WIDTH];
-                    let normed = &mut normed[..head.len()];
-                    vector::rms_norm(Level::detect(), head, weight, *epsilon, normed);
-                    head.copy_from_slice(normed);
-                }
-                if let Some(table) = rotations.get(text) {
-                    table.turn(position, head);
-                }
-            },
-        );
-        let width = layout.query_width();
-        scratch.attended.resize(rows.count() * width, 0.0);
-        attention::attend(
-            &scratch.qkv,
-            *layout,
-            run,
-            &self.layer,
-            heads,
-            &mut scratch.attended,
-        );
-        let hidden_width = output.linear.outputs();
-        if let Some(wanted) = run.wanted {
-            keep_rows(&mut scratch.attended, width, wanted);
-            keep_rows(hidden, hidden_width, wanted);
-        }
-        let attended = Rows::new(&scratch.attended, hidden.len() / hidden_width, width);
-        let target = Target::new(hidden, hidden_width);
-        output.apply(attended, target, Finish::Add, tap)
+        attention::prepare(qkv, *layout, run.spans, |text, position, query, head| {
+            if let Some((queries, keys, epsilon)) = qk_norm {
+                let weight = if query { queries } else { keys };
+                let mut normed = [0.0; MAX_HEAD_WIDTH];
+                let normed = &mut normed[..head.len()];
+                vector::rms_norm(Level::detect(), head, weight, *epsilon, normed);
+                head.copy_from_slice(normed);
+            }
+            if let Some(table) = rotations.get(text) {
+                table.turn(position, head);
+            }
+        });
+        attended.resize(rows.count() * layout.query_width(), 0.0);
+        attention::attend(qkv, *layout, run, &self.layer, heads, attended);
+        ControlFlow::Continue(())
     }
 
-    /// Adds to `hidden` what the feed-forward part makes of `rows`.
+    /// The feed-forward part as far as its activation, into `scratch.up`.
     fn feed(
         &self,
-        rows: Rows<'_>,
-        hidden: &mut [f32],
+        hidden: &[f32],
+        run: Run<'_>,
         scratch: &mut Scratch,
         tap: &mut Option<&mut dyn Tap>,
     ) -> ControlFlow<()> {
@@ -276,6 +300,17 @@ impl Block {
             down,
             activation,
         } = &self.mlp;
+        let inputs = down.linear.outputs();
+        // Taps know layers that read the same rows by their place.
+        let normed = match self.arrangement {
+            Arrangement::Parallel => &mut scratch.mlp_normed,
+            Arrangement::PreNorm | Arrangement::PostNorm => &mut scratch.normed,
+        };
+        let mut rows = self.rows_before(&self.mlp_norm, hidden, inputs, normed);
+        if let (Arrangement::Parallel, Some(wanted)) = (self.arrangement, run.wanted) {
+            keep_rows(normed, inputs, wanted);
+            rows = Rows::new(normed, wanted.len(), inputs);
+        }
         let width = up.linear.outputs();
         scratch.up.resize(rows.count() * width, 0.0);
         let mut into_up = |projection: &Projection, finish| {
@@ -283,16 +318,52 @@ impl Block {
             projection.apply(rows, target, finish, tap)
         };
         match gate {
-            None => into_up(up, Finish::Activate(*activation))?,
+            None => into_up(up, Finish::Activate(*activation)),
             Some(gate) => {
                 into_up(gate, Finish::Activate(*activation))?;
-                into_up(up, Finish::Multiply)?;
+                into_up(up, Finish::Multiply)
             }
         }
-        let rows = Rows::new(&scratch.up, rows.count(), width);
-        let target = Target::new(hidden, down.linear.outputs());
-        down.apply(rows, target, Finish::Add, tap)
     }
+
+    /// What one half of the block reads of `hidden`: normalised, unless norms come after the sums.
+    fn rows_before<'a>(
+        &self,
+        norm: &Norm,
+        hidden: &'a [f32],
+        width: usize,
+        normed: &'a mut Vec<f32>,
+    ) -> Rows<'a> {
+        let values = if self.arrangement == Arrangement::PostNorm {
+            hidden
+        } else {
+            normed.resize(hidden.len(), 0.0);
+            norm.apply(hidden, normed);
+            normed
+        };
+        Rows::new(values, values.len() / width, width)
+    }
+
+    /// Normalises sums where norms come after them.
+    fn norm_after(&self, norm: &Norm, hidden: &mut [f32], normed: &mut Vec<f32>) {
+        if self.arrangement == Arrangement::PostNorm {
+            normed.resize(hidden.len(), 0.0);
+            norm.apply(hidden, normed);
+            hidden.copy_from_slice(normed);
+        }
+    }
+}
+
+/// Adds to `hidden` what a layer makes of the rows `values`.
+fn add_product(
+    layer: &Projection,
+    values: &[f32],
+    hidden: &mut [f32],
+    tap: &mut Option<&mut dyn Tap>,
+) -> ControlFlow<()> {
+    let (inputs, outputs) = (layer.linear.inputs(), layer.linear.outputs());
+    let rows = Rows::new(values, hidden.len() / outputs, inputs);
+    layer.apply(rows, Target::new(hidden, outputs), Finish::Add, tap)
 }
 
 impl Projection {

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use super::attention::Spans;
-use super::block::{Run, Scratch};
+use super::block::{Part, Run, Scratch};
 use super::{Model, Tap};
 use crate::Error;
 use crate::cache::{Cache, HeadCache};
@@ -88,7 +88,7 @@ impl Model {
         let mut workspace = Workspace::default();
         for block in 0..self.blocks.len() {
             let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
-            let flow = self.step(block, &mut hidden, wanted, &mut workspace, &mut tap)?;
+            let flow = self.step(block, None, &mut hidden, wanted, &mut workspace, &mut tap)?;
             if flow.is_break() {
                 break;
             }
@@ -119,8 +119,44 @@ impl Model {
         workspace: &mut Workspace,
         tap: Option<&mut dyn Tap>,
     ) -> Result<(), Error> {
-        self.step(block, hidden, None, workspace, &mut { tap })
+        self.step(block, None, hidden, None, workspace, &mut { tap })
             .map(drop)
+    }
+
+    /// Runs one part of a block over what the parts before it have left, in `hidden` and in
+    /// [`Workspace::inner`]. A tap that ends it where it begins has changed neither.
+    ///
+    /// # Errors
+    /// If activations are not finite.
+    ///
+    /// # Panics
+    /// If there is no such block, or what the parts before it leave is of other rows.
+    pub fn run_part(
+        &self,
+        (block, part): (usize, Part),
+        hidden: &mut Hidden,
+        workspace: &mut Workspace,
+        tap: Option<&mut dyn Tap>,
+    ) -> Result<(), Error> {
+        self.step(block, Some(part), hidden, None, workspace, &mut { tap })
+            .map(drop)
+    }
+
+    /// The parts of a block, in the order in which they run.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn parts(&self, block: usize) -> [Part; 4] {
+        self.blocks[block].parts()
+    }
+
+    /// The layers of a part of a block, by their names in the checkpoint. All of them read the same
+    /// rows.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn part_layers(&self, block: usize, part: Part) -> Vec<&str> {
+        self.blocks[block].part_layers(part)
     }
 
     /// Runs the tokens that come after those in `cache`, and adds them to it.
@@ -161,7 +197,7 @@ impl Model {
         let mut scratch = Scratch::default();
         for (block, heads) in cache.layers.iter_mut().enumerate() {
             let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
-            let _ = self.block(block, &mut hidden, wanted, heads, &mut scratch, &mut None)?;
+            let _ = self.block(block, None, &mut hidden, wanted, heads, &mut scratch, &mut None)?;
         }
         cache.len = length;
         Ok(hidden)
@@ -206,10 +242,12 @@ impl Model {
         })
     }
 
-    /// A block over texts without a memory: keys and values are needed within the block alone.
+    /// A block, or one part of it, over texts without a memory: keys and values are needed within
+    /// the block alone.
     fn step(
         &self,
         block: usize,
+        part: Option<Part>,
         hidden: &mut Hidden,
         wanted: Option<&[usize]>,
         workspace: &mut Workspace,
@@ -226,12 +264,14 @@ impl Model {
             workspace.spans = Some(hidden.spans.clone());
         }
         let Workspace { heads, scratch, .. } = workspace;
-        self.block(block, hidden, wanted, heads, scratch, tap)
+        self.block(block, part, hidden, wanted, heads, scratch, tap)
     }
 
+    #[allow(clippy::too_many_arguments)] // what a block reads, and what it leaves
     fn block(
         &self,
         block: usize,
+        part: Option<Part>,
         hidden: &mut Hidden,
         wanted: Option<&[usize]>,
         heads: &mut [HeadCache],
@@ -247,9 +287,10 @@ impl Model {
         };
         let values = &mut hidden.values;
         let of_block = &self.blocks[block];
-        let flow = self
-            .pool
-            .install(|| of_block.run(values, hidden.width, run, heads, scratch, tap));
+        let flow = self.pool.install(|| match part {
+            None => of_block.run(values, run, heads, scratch, tap),
+            Some(part) => of_block.run_part(part, values, run, heads, scratch, tap),
+        });
         if vector::all_finite(Level::detect(), values) {
             Ok(flow)
         } else {
@@ -268,4 +309,16 @@ pub struct Workspace {
     spans: Option<Spans>,
     heads: Vec<HeadCache>,
     scratch: Scratch,
+}
+
+impl Workspace {
+    /// The rows that [`Part::Attend`] leaves for [`Part::AttendOutput`], or [`Part::Feed`] for
+    /// [`Part::FeedOutput`], given any of them: to be set aside, and put back before the latter
+    /// runs.
+    pub fn inner(&mut self, part: Part) -> &mut Vec<f32> {
+        match part {
+            Part::Attend | Part::AttendOutput => &mut self.scratch.attended,
+            Part::Feed | Part::FeedOutput => &mut self.scratch.up,
+        }
+    }
 }

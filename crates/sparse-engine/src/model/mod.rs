@@ -19,6 +19,7 @@ use crate::linear::{Dense, Linear, Rows};
 use crate::source::Source;
 
 use block::{Block, Norm};
+pub use block::Part;
 use rotary::Rotations;
 
 pub use forward::{Hidden, Workspace};
