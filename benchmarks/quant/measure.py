@@ -107,7 +107,7 @@ class Bench:
             "--bits", bits, "--group-size", group_size, "--text", self.calibration,
             "--samples", self.samples(preset), "--seed", seed or 0,
         )
-        seconds = made["quantize_seconds"] + made["save_seconds"]
+        seconds = sum(made[f"{part}_seconds"] for part in ("load", "quantize", "save"))
         return {"tool": "gptqmodel", "seconds": seconds, **made, **self.judged(out)}
 
     def library(self, preset):

@@ -27,6 +27,8 @@ from gptqmodel.quantization.config import AWQConfig, GPTQConfig, RTNConfig
 
 from windows import windows
 
+imported = time.perf_counter()
+
 
 def bits_per_weight(folder, bits):
     """Of the quantized layers: codes, scales, zero points, and which input is in which group."""
@@ -79,7 +81,8 @@ def main():
     done = time.perf_counter()
     print()
     print(json.dumps({
-        "import_and_load_seconds": ready - started,
+        "import_seconds": imported - started,
+        "load_seconds": ready - imported,
         "quantize_seconds": quantized - ready,
         "save_seconds": done - quantized,
         "bits_per_weight": bits_per_weight(args.out, args.bits),

@@ -262,6 +262,18 @@ pub fn product(linear: &dyn Linear, rows: Rows<'_>) -> Vec<f32> {
     out
 }
 
+/// Adds four lines, each times its factor, to `values`; all are of one length.
+///
+/// ```
+/// let mut values = [1.0, 2.0];
+/// let lines: [&[f32]; 4] = [&[1.0, 0.0], &[0.0, 1.0], &[1.0, 1.0], &[0.0, 0.0]];
+/// sparse_engine::add_lines(&mut values, lines, [2.0, 3.0, 0.5, 9.0]);
+/// assert_eq!(values, [3.5, 5.5]);
+/// ```
+pub fn add_lines(values: &mut [f32], lines: [&[f32]; 4], factors: [f32; 4]) {
+    vector::add_lines(Level::detect(), values, lines, factors);
+}
+
 pub(crate) fn activate(level: Level, activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Gelu => vector::gelu_erf(level, values),

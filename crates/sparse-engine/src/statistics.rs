@@ -5,8 +5,10 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
+use crate::kernels::matmul::multiply;
 use crate::kernels::panels::{Values, WIDTH};
-use crate::linear::{Dense, Finish, Linear, Rows, Target, apply};
+use crate::kernels::{Level, vector};
+use crate::linear::{Linear, Rows};
 use crate::model::{Model, Tap};
 
 /// Inputs of every linear layer of a model, summed up as they pass by.
@@ -42,8 +44,14 @@ pub struct Statistics {
     /// The rows that were seen last, by place and number, and their group.
     last: Option<(usize, usize, usize)>,
     wants_gram: Box<dyn Fn(&str) -> bool + Send>,
-    /// Room for a batch's rows, transposed.
+    room: Room,
+}
+
+/// Room for a batch's rows: transposed, and in panels.
+#[derive(Default)]
+struct Room {
     transposed: Vec<f32>,
+    panels: Vec<f32>,
 }
 
 /// Inputs of one layer, or of several that read the same.
@@ -73,7 +81,7 @@ impl Statistics {
             layers: BTreeMap::new(),
             last: None,
             wants_gram: Box::new(wants_gram),
-            transposed: Vec::new(),
+            room: Room::default(),
         }
     }
 
@@ -134,7 +142,7 @@ impl Tap for Statistics {
         self.last = Some((place.0, place.1, group));
         let group = &mut self.groups[group];
         if group.owner == layer {
-            group.add(rows, &mut self.transposed);
+            group.add(rows, &mut self.room);
         }
         ControlFlow::Continue(())
     }
@@ -193,8 +201,9 @@ impl LayerStatistics {
         sum
     }
 
-    fn add(&mut self, rows: Rows<'_>, transposed: &mut Vec<f32>) {
+    fn add(&mut self, rows: Rows<'_>, room: &mut Room) {
         self.rows += rows.count() as u64;
+        let level = Level::detect();
         let stripes = self
             .abs
             .par_chunks_mut(STRIPE)
@@ -202,67 +211,92 @@ impl LayerStatistics {
         stripes.enumerate().for_each(|(stripe, (abs, squares))| {
             for row in 0..rows.count() {
                 let values = &rows.row(row)[stripe * STRIPE..];
-                for ((abs, square), &x) in abs.iter_mut().zip(&mut *squares).zip(values) {
-                    let x = f64::from(x);
-                    *abs += x.abs();
-                    *square += x * x;
-                }
+                vector::add_moments(level, abs, squares, &values[..abs.len()]);
             }
         });
         if let Some(gram) = &mut self.gram {
-            add_gram(rows, transposed, gram);
+            add_gram(rows, room, gram);
         }
     }
 }
 
-/// Columns of a second moment that are worked on together.
-const STRIPE: usize = 128;
+/// Inputs whose moments are worked on together: whole tiles of the product's rows.
+const STRIPE: usize = 48;
 /// Rows and columns that are transposed at a time.
 const SQUARE: usize = 16;
 
 /// Adds Xᵀ X: the product of the transposed rows with the rows themselves, as a matrix whose
 /// inputs are rows and whose outputs are inputs. It is symmetric to the last bit, so a stripe of
-/// columns is computed as far as the diagonal, and copied from there on.
-fn add_gram(rows: Rows<'_>, transposed: &mut Vec<f32>, gram: &mut [f32]) {
+/// lines is computed as far as the diagonal, and the rest is copied.
+fn add_gram(rows: Rows<'_>, room: &mut Room, gram: &mut [f32]) {
     let (count, width) = (rows.count(), rows.width());
+    let Room { transposed, panels } = room;
     transposed.resize(width * count, 0.0);
     transposed
         .par_chunks_mut(SQUARE * count)
         .enumerate()
         .for_each(|(stripe, lines)| transpose(rows, stripe * SQUARE, lines));
-    for start in (0..width).step_by(STRIPE) {
-        let end = (start + STRIPE).min(width);
-        let mut panels = vec![0.0; (end - start).next_multiple_of(WIDTH) * count];
-        let of_panels = panels.par_chunks_exact_mut(WIDTH * count).enumerate();
-        of_panels.for_each(|(panel, panel_values)| {
-            let columns = start + panel * WIDTH..end.min(start + (panel + 1) * WIDTH);
-            for (at, values) in panel_values.chunks_exact_mut(WIDTH).enumerate() {
-                values[..columns.len()].copy_from_slice(&rows.row(at)[columns.clone()]);
+    panels.resize(width.next_multiple_of(WIDTH) * count, 0.0);
+    panels
+        .par_chunks_exact_mut(WIDTH * count)
+        .enumerate()
+        .for_each(|(panel, panel_values)| {
+            let columns = panel * WIDTH..width.min((panel + 1) * WIDTH);
+            for (at, values) in panel_values
+                .as_chunks_mut::<WIDTH>()
+                .0
+                .iter_mut()
+                .enumerate()
+            {
+                let row = &rows.row(at)[columns.clone()];
+                match <&[f32; WIDTH]>::try_from(row) {
+                    Ok(row) => *values = *row,
+                    Err(_) => values[..row.len()].copy_from_slice(row),
+                }
             }
         });
-        let matrix = Dense::new(Values::F32(panels), count, end - start);
-        let above = Rows::new(&transposed[..end * count], end, count);
-        let target = Target::at(gram, width, start);
-        apply(&matrix, None, above, target, Finish::Add);
-        let (above, stripe) = gram.split_at_mut(start * width);
-        let above = Rows::new(above, start, width);
-        stripe
-            .par_chunks_mut(SQUARE * width)
-            .take(STRIPE / SQUARE)
-            .enumerate()
-            .for_each(|(at, lines)| mirror(above, start + at * SQUARE, lines));
+    let (level, matrix) = (Level::detect(), Values::F32(std::mem::take(panels)));
+    let transposed = Rows::new(transposed, width, count);
+    gram.par_chunks_mut(STRIPE * width)
+        .enumerate()
+        .for_each_init(Vec::new, |products, (stripe, lines)| {
+            let start = stripe * STRIPE;
+            let end = width.min(start + STRIPE);
+            let stride = end.next_multiple_of(WIDTH);
+            products.resize((end - start) * stride, 0.0);
+            let x = transposed.slice(start..end);
+            multiply(
+                level,
+                x,
+                &matrix,
+                count,
+                0..stride / WIDTH,
+                products,
+                stride,
+            );
+            let lines = lines.chunks_exact_mut(width);
+            for (line, products) in lines.zip(products.chunks_exact(stride)) {
+                vector::add(level, &mut line[..end], &products[..end]);
+            }
+        });
+    mirror(gram, width);
+    if let Values::F32(values) = matrix {
+        *panels = values;
     }
 }
 
-/// Writes the columns of `above` from `first` on to the beginnings of lines of `above.width()`
-/// values, square by square.
-fn mirror(above: Rows<'_>, first: usize, lines: &mut [f32]) {
-    let width = above.width();
-    for start in (0..above.count()).step_by(SQUARE) {
-        for at in start..above.count().min(start + SQUARE) {
-            let column = &above.row(at)[first..];
-            for (line, &value) in lines.chunks_exact_mut(width).zip(column) {
-                line[at] = value;
+/// Copies what is below the diagonal of a square matrix to above it.
+fn mirror(gram: &mut [f32], width: usize) {
+    for start in (0..width).step_by(SQUARE) {
+        let end = width.min(start + SQUARE);
+        let (lines, below) = gram.split_at_mut(end * width);
+        let below = Rows::new(below, width - end, width);
+        for at in (0..below.count()).step_by(SQUARE) {
+            let rows = below.slice(at..below.count().min(at + SQUARE));
+            let square = turned(rows, start, end - start);
+            let lines = lines[start * width..].chunks_exact_mut(width);
+            for (line, values) in lines.zip(&square) {
+                line[end + at..][..rows.count()].copy_from_slice(&values[..rows.count()]);
             }
         }
     }
@@ -272,25 +306,46 @@ fn mirror(above: Rows<'_>, first: usize, lines: &mut [f32]) {
 /// square by square, as lines that begin a power of two apart share few places of the cache.
 fn transpose(rows: Rows<'_>, first: usize, lines: &mut [f32]) {
     let count = rows.count();
-    let width = lines.len() / count;
+    let columns = lines.len() / count;
     for start in (0..count).step_by(SQUARE) {
-        let height = SQUARE.min(count - start);
-        let mut square = [[0.0; SQUARE]; SQUARE];
-        for (i, at) in (start..start + height).enumerate() {
-            let values = &rows.row(at)[first..first + width];
-            for (line, &value) in square.iter_mut().zip(values) {
-                line[i] = value;
-            }
-        }
+        let end = count.min(start + SQUARE);
+        let square = turned(rows.slice(start..end), first, columns);
         for (line, values) in lines.chunks_exact_mut(count).zip(&square) {
-            line[start..start + height].copy_from_slice(&values[..height]);
+            line[start..end].copy_from_slice(&values[..end - start]);
         }
     }
+}
+
+/// Some columns, from `first` on, of some rows, at most [`SQUARE`] of each, column by column.
+fn turned(rows: Rows<'_>, first: usize, columns: usize) -> [[f32; SQUARE]; SQUARE] {
+    let mut square = [[0.0; SQUARE]; SQUARE];
+    if rows.count() < SQUARE || columns < SQUARE {
+        for at in 0..rows.count() {
+            let values = &rows.row(at)[first..first + columns];
+            for (line, &value) in square.iter_mut().zip(values) {
+                line[at] = value;
+            }
+        }
+        return square;
+    }
+    // Four by four, which registers turn.
+    for at in (0..SQUARE).step_by(4) {
+        let four: [&[[f32; 4]]; 4] =
+            std::array::from_fn(|i| rows.row(at + i)[first..first + SQUARE].as_chunks().0);
+        for (lines, part) in square.chunks_exact_mut(4).zip(0..) {
+            for (column, line) in lines.iter_mut().enumerate() {
+                let values: [f32; 4] = std::array::from_fn(|i| four[i][part][column]);
+                line[at..at + 4].copy_from_slice(&values);
+            }
+        }
+    }
+    square
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linear::Dense;
 
     fn rows(count: usize, width: usize) -> Vec<f32> {
         (0..count * width)
@@ -303,7 +358,7 @@ mod tests {
         let (count, width) = (9, 2 * STRIPE + 44);
         let values = rows(count, width);
         let mut gram = vec![1.0; width * width];
-        let mut room = Vec::new();
+        let mut room = Room::default();
         add_gram(Rows::new(&values, count, width), &mut room, &mut gram);
         for i in 0..width {
             for j in 0..width {
@@ -364,7 +419,8 @@ mod tests {
     fn importance_is_the_expected_square_of_the_output() {
         let layer = Dense::from_f32(&[1.0, 2.0, 0.0, 3.0], 2);
         let mut statistics = LayerStatistics::new("a", 2, false);
-        statistics.add(Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2), &mut Vec::new());
+        let rows = Rows::new(&[1.0, 0.0, 1.0, 2.0], 2, 2);
+        statistics.add(rows, &mut Room::default());
         // E[x²] = (1, 2); columns of the weights have squares (1, 13).
         assert_eq!(statistics.importance(&layer), 1.0 + 26.0);
     }

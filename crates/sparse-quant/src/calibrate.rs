@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use sparse_checkpoint::Checkpoint;
 use sparse_engine::{
     Dense, Hidden, Model, ModelConfig, Part, Rows, Statistics, Tap, Tokenizer, Workspace, product,
@@ -86,7 +87,14 @@ impl Calibrator<'_> {
     ) -> Result<Calibrator<'a>, Error> {
         let config = ModelConfig::read(checkpoint)?;
         let text = calibration.text.as_deref().unwrap_or(DEFAULT_TEXT);
-        let tokens = encode(&Tokenizer::open(checkpoint)?, text)?;
+        let width = config.width;
+        let source = Deferred::open(checkpoint)?;
+        let model = Model::load(config, &source, threads, &|_, _| ())?;
+        let config = model.config();
+        let tokens = {
+            let tokenizer = Tokenizer::open(checkpoint)?;
+            model.install(|| encode(&tokenizer, text))?
+        };
         let window = WINDOW.min(config.context);
         if tokens.len() < 2 * window {
             return Err(Error::ShortText {
@@ -94,9 +102,6 @@ impl Calibrator<'_> {
                 needed: 2 * window,
             });
         }
-        let width = config.width;
-        let source = Deferred::open(checkpoint)?;
-        let model = Model::load(config, &source, threads, &|_, _| ())?;
         let file = |name: &str| RowFile::create(scratch.join(name));
         let mut rows = file(".rows.tmp")?;
         let mut batches = Vec::new();
@@ -385,16 +390,20 @@ impl<F: FnMut(Vec<f32>) + Send> Tap for Through<'_, F> {
 /// The tokens of a text, piece by piece: whole lines, so that only tokens across the ends of some
 /// lines differ from those of the whole.
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
-    let mut tokens = Vec::new();
+    let mut pieces = Vec::new();
     let (mut start, mut end) = (0, 0);
     for line in text.split_inclusive('\n') {
         end += line.len();
         if end - start >= PIECE || end == text.len() {
-            tokens.extend(tokenizer.encode(&text[start..end])?);
+            pieces.push(&text[start..end]);
             start = end;
         }
     }
-    Ok(tokens)
+    let encoded: Result<Vec<_>, _> = pieces
+        .into_par_iter()
+        .map(|piece| tokenizer.encode(piece))
+        .collect();
+    Ok(encoded?.concat())
 }
 
 /// Where windows begin: drawn by a generator of their own, the same on every machine.

@@ -42,7 +42,7 @@ impl RowFile {
     }
 
     /// Reads a batch into `values`, which are as many as it has.
-    pub(crate) fn read(&mut self, batch: usize, values: &mut [f32]) -> Result<(), Error> {
+    pub(crate) fn read(&self, batch: usize, values: &mut [f32]) -> Result<(), Error> {
         let start = self.start(batch);
         self.file.read_at(start, bytemuck::cast_slice_mut(values))
     }

@@ -1,8 +1,11 @@
 //! Files that hold what memory should not, while a model is quantized.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
+
+use rayon::prelude::*;
+use sparse_checkpoint::read_exact_at;
 
 use crate::Error;
 
@@ -35,13 +38,16 @@ impl ScratchFile {
         written.map_err(Error::io("write", &self.path))
     }
 
-    /// Fills `bytes` with what was written from `start` on.
-    pub(crate) fn read_at(&mut self, start: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let read = self
-            .file
-            .seek(SeekFrom::Start(start))
-            .and_then(|_| self.file.read_exact(bytes));
-        read.map_err(Error::io("read", &self.path))
+    /// Fills `bytes` with what was written from `start` on, on all threads of the current pool.
+    pub(crate) fn read_at(&self, start: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        const PIECE: usize = 1 << 19;
+        bytes
+            .par_chunks_mut(PIECE)
+            .enumerate()
+            .try_for_each(|(at, piece)| {
+                read_exact_at(&self.file, piece, start + (at * PIECE) as u64)
+            })
+            .map_err(Error::io("read", &self.path))
     }
 }
 

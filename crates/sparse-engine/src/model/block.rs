@@ -260,7 +260,12 @@ impl Block {
             attended,
             ..
         } = scratch;
-        let rows = self.rows_before(&self.attention_norm, hidden, output.linear.outputs(), normed);
+        let rows = self.rows_before(
+            &self.attention_norm,
+            hidden,
+            output.linear.outputs(),
+            normed,
+        );
         let stride = layout.stride();
         qkv.resize(rows.count() * stride, 0.0);
         for (projection, column) in inputs {

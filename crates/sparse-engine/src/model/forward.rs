@@ -197,7 +197,15 @@ impl Model {
         let mut scratch = Scratch::default();
         for (block, heads) in cache.layers.iter_mut().enumerate() {
             let wanted = wanted.filter(|_| block + 1 == self.blocks.len());
-            let _ = self.block(block, None, &mut hidden, wanted, heads, &mut scratch, &mut None)?;
+            let _ = self.block(
+                block,
+                None,
+                &mut hidden,
+                wanted,
+                heads,
+                &mut scratch,
+                &mut None,
+            )?;
         }
         cache.len = length;
         Ok(hidden)
@@ -224,8 +232,7 @@ impl Model {
             let rows = Rows::new(&values, tokens.len(), embedded_width);
             let mut projected = vec![0.0; tokens.len() * width];
             let target = Target::new(&mut projected, width);
-            self.pool
-                .install(|| project.multiply(rows, target, Finish::Store));
+            self.install(|| project.multiply(rows, target, Finish::Store));
             values = projected;
         }
         if let Some(positions) = &self.positions {
@@ -287,7 +294,7 @@ impl Model {
         };
         let values = &mut hidden.values;
         let of_block = &self.blocks[block];
-        let flow = self.pool.install(|| match part {
+        let flow = self.install(|| match part {
             None => of_block.run(values, run, heads, scratch, tap),
             Some(part) => of_block.run_part(part, values, run, heads, scratch, tap),
         });

@@ -18,8 +18,8 @@ use crate::config::ModelConfig;
 use crate::linear::{Dense, Linear, Rows};
 use crate::source::Source;
 
-use block::{Block, Norm};
 pub use block::Part;
+use block::{Block, Norm};
 use rotary::Rotations;
 
 pub use forward::{Hidden, Workspace};
@@ -145,9 +145,15 @@ impl Model {
         }
     }
 
-    /// Runs `work` on the model's threads.
+    /// Runs `work` on the model's threads, or where it is if that is one of as many threads: two
+    /// pools would only wait for one another, and they do so at work.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+        let here = rayon::current_thread_index().map(|_| rayon::current_num_threads());
+        if here == Some(self.pool.current_num_threads()) {
+            work()
+        } else {
+            self.pool.install(work)
+        }
     }
 
     /// An empty memory for a text of up to `capacity` tokens.

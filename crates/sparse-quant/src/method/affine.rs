@@ -154,7 +154,9 @@ impl AffineSpec {
                         }
                     }
                     let rest = rest.iter().zip(weight_rest);
-                    sum += rest.map(|(&value, weight)| square(value) * weight).sum::<f32>();
+                    sum += rest
+                        .map(|(&value, weight)| square(value) * weight)
+                        .sum::<f32>();
                 }
             }
             sum += lanes.iter().sum::<f32>();

@@ -7,6 +7,7 @@
 //! H⁻¹, without inverting H.
 
 use rayon::prelude::*;
+use sparse_engine::add_lines;
 
 use super::affine::{Affine, AffineSpec};
 use crate::Matrix;
@@ -192,10 +193,8 @@ fn spread(rows: &mut [Row], factor: &[f32], cols: usize, block: std::ops::Range<
             let mut at = block.start;
             while at + 4 <= block.end {
                 let e = [0, 1, 2, 3].map(|i| row.errors[at + i]);
-                let [a, b, c, d] = [0, 1, 2, 3].map(|i| &factor[(at + i) * cols..][tile.clone()]);
-                for ((((carried, a), b), c), d) in carried.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    *carried += e[0] * a + e[1] * b + e[2] * c + e[3] * d;
-                }
+                let lines = [0, 1, 2, 3].map(|i| &factor[(at + i) * cols..][tile.clone()]);
+                add_lines(carried, lines, e);
                 at += 4;
             }
             for at in at..block.end {
