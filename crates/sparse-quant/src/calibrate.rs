@@ -55,7 +55,7 @@ const BATCH: usize = 4;
 const TRIED: usize = 4;
 /// Bytes of text that are cut into tokens at a time, but for the rest of a line: a tokenizer takes
 /// some hundred bytes for each of them.
-const PIECE: usize = 1 << 16;
+const PIECE: usize = 1 << 13;
 
 /// A model and the text's rows between two of its blocks, or two parts of one.
 pub(crate) struct Calibrator<'a> {
@@ -93,7 +93,7 @@ impl Calibrator<'_> {
         let config = model.config();
         let tokens = {
             let tokenizer = Tokenizer::open(checkpoint)?;
-            model.install(|| encode(&tokenizer, text))?
+            model.install(|| encode(&tokenizer, text, PIECE))?
         };
         let window = WINDOW.min(config.context);
         if tokens.len() < 2 * window {
@@ -387,23 +387,31 @@ impl<F: FnMut(Vec<f32>) + Send> Tap for Through<'_, F> {
     }
 }
 
-/// The tokens of a text, piece by piece: whole lines, so that only tokens across the ends of some
-/// lines differ from those of the whole.
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
-    let mut pieces = Vec::new();
-    let (mut start, mut end) = (0, 0);
-    for line in text.split_inclusive('\n') {
-        end += line.len();
-        if end - start >= PIECE || end == text.len() {
-            pieces.push(&text[start..end]);
-            start = end;
-        }
-    }
-    let encoded: Result<Vec<_>, _> = pieces
+/// The tokens of a text, piece by piece: whole lines, which tokenizers do not reach across.
+fn encode(tokenizer: &Tokenizer, text: &str, piece: usize) -> Result<Vec<u32>, Error> {
+    let encoded: Result<Vec<_>, _> = pieces(text, piece)
         .into_par_iter()
         .map(|piece| tokenizer.encode(piece))
         .collect();
     Ok(encoded?.concat())
+}
+
+/// Pieces of at least `least` bytes, but for the last. White space across the ends of lines stays
+/// together, as tokenizers that cut a text into words keep it so; but a single space before a word
+/// is the word's.
+fn pieces(text: &str, least: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for (end, _) in text.match_indices('\n') {
+        let end = end + 1;
+        let next = text[end..].strip_prefix(' ').unwrap_or(&text[end..]);
+        if end - start >= least && next.starts_with(|first: char| !first.is_whitespace()) {
+            pieces.push(&text[start..end]);
+            start = end;
+        }
+    }
+    pieces.push(&text[start..]);
+    pieces
 }
 
 /// Where windows begin: drawn by a generator of their own, the same on every machine.
@@ -440,6 +448,24 @@ mod tests {
         assert_ne!(of(1), of(2));
         assert!(of(3).iter().all(|&start| start + 256 <= 1000));
         assert_eq!(of(0).len(), DEFAULT_SAMPLES);
+    }
+
+    #[test]
+    fn tokens_of_pieces_are_those_of_the_whole() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/base");
+        let checkpoint = Checkpoint::open(base.as_ref()).unwrap();
+        let tokenizer = Tokenizer::open(&checkpoint).unwrap();
+        let text = &DEFAULT_TEXT[..60_000];
+        let spaced = text.replace(".\n", ".\n \n\n   ").replace(",\n", ",\n ");
+        for text in [text, &spaced, "", "\n", "no end"] {
+            let whole = tokenizer.encode(text).unwrap();
+            for piece in [1, 500, 1 << 20] {
+                assert_eq!(encode(&tokenizer, text, piece).unwrap(), whole, "{piece}");
+            }
+            assert_eq!(pieces(text, 1).concat(), text);
+        }
+        assert!(pieces(text, 500).len() > 50);
+        assert!(pieces(&spaced, 500).len() > 20);
     }
 
     #[test]
