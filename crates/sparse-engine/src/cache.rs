@@ -2,6 +2,15 @@
 
 use crate::kernels::panels::{Values, WIDTH};
 
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// As they are.
+    Single,
+    /// As f16: half of what each further token of a long text reads.
+    Half,
+}
+
 /// Keys and values of one head: keys as outputs of `head_width` inputs, values as `head_width`
 /// outputs of one input per token.
 #[derive(Debug)]
@@ -13,13 +22,17 @@ pub(crate) struct HeadCache {
 }
 
 impl HeadCache {
-    /// With room for `capacity` tokens.
-    pub fn new(head_width: usize, capacity: usize) -> HeadCache {
+    /// With room for `capacity` tokens, stored in `precision`.
+    pub fn new(head_width: usize, capacity: usize, precision: Precision) -> HeadCache {
         let tokens = capacity.next_multiple_of(WIDTH);
         let outputs = head_width.next_multiple_of(WIDTH);
+        let zeros = |len| match precision {
+            Precision::Single => Values::F32(vec![0.0; len]),
+            Precision::Half => Values::F16(vec![0; len]),
+        };
         HeadCache {
-            keys: Values::F32(vec![0.0; tokens * head_width]),
-            values: Values::F32(vec![0.0; outputs * tokens]),
+            keys: zeros(tokens * head_width),
+            values: zeros(outputs * tokens),
             head_width,
             capacity: tokens,
         }
@@ -40,17 +53,29 @@ impl HeadCache {
 
     /// Stores the key and value of token `at`.
     pub fn store(&mut self, at: usize, key: &[f32], value: &[f32]) {
-        let (Values::F32(keys), Values::F32(values)) = (&mut self.keys, &mut self.values) else {
-            return; // both are made as f32 above
-        };
         let panel = at / WIDTH * self.head_width * WIDTH + at % WIDTH;
-        for (d, &key) in key.iter().enumerate() {
-            keys[panel + d * WIDTH] = key;
+        put(&mut self.keys, key, |d| panel + d * WIDTH);
+        let first = |d: usize| (d / WIDTH * self.capacity + at) * WIDTH + d % WIDTH;
+        put(&mut self.values, value, first);
+    }
+}
+
+/// Stores numbers where `place` says; those beyond half precision become its largest.
+fn put(into: &mut Values, numbers: &[f32], place: impl Fn(usize) -> usize) {
+    let places = (0..numbers.len()).map(place);
+    match into {
+        Values::F32(values) => {
+            for (at, &number) in places.zip(numbers) {
+                values[at] = number;
+            }
         }
-        for (panel, value) in value.chunks(WIDTH).enumerate() {
-            let group = (panel * self.capacity + at) * WIDTH;
-            values[group..group + value.len()].copy_from_slice(value);
+        Values::F16(values) => {
+            let most = half::f16::MAX.to_f32();
+            for (at, &number) in places.zip(numbers) {
+                values[at] = half::f16::from_f32(number.clamp(-most, most)).to_bits();
+            }
         }
+        Values::Bf16(_) => {} // no cache is made so
     }
 }
 

@@ -113,6 +113,9 @@ impl Coded {
         let size = panels.checked_mul(WIDTH)?.checked_mul(blocks * block)?;
         let (codes, table, unit) = match matrix.codes {
             CodedWeights::Unsigned4(_) => (coded::Codes::Nibbles(vec![0; size / 2]), None, 1.0),
+            CodedWeights::Signed8(codes) if six_bits(codes) => {
+                (coded::Codes::Sixes(vec![0; size / 4 * 3]), None, 1.0)
+            }
             CodedWeights::Signed8(_) => (coded::Codes::Bytes(vec![0; size]), None, 1.0),
             CodedWeights::Table4(_, table) => {
                 let (integers, unit) = whole_table(table);
@@ -137,6 +140,11 @@ impl Coded {
         match matrix.codes {
             CodedWeights::Unsigned4(codes) | CodedWeights::Table4(codes, _) => {
                 fill(&mut panels, codes, inputs, outputs, |code| code & 15)?;
+            }
+            CodedWeights::Signed8(codes) if matches!(panels.codes, coded::Codes::Sixes(_)) => {
+                fill(&mut panels, codes, inputs, outputs, |code| {
+                    (code + 32) as u8
+                })?;
             }
             CodedWeights::Signed8(codes) => {
                 fill(&mut panels, codes, inputs, outputs, |code| code as u8)?;
@@ -188,13 +196,10 @@ impl Coded {
 
     /// What a code is multiplied by the scale for.
     fn number(&self, output: usize, column: usize) -> f32 {
-        let (at, high) = self.panels.place(output / WIDTH, column, output % WIDTH);
-        let byte = self.panels.codes.bytes()[at];
-        let nibble = if high { byte >> 4 } else { byte & 15 };
-        match (&self.panels.codes, &self.table) {
-            (coded::Codes::Bytes(_), _) => f32::from(byte as i8),
-            (_, Some(table)) => table[usize::from(nibble)],
-            (_, None) => f32::from(nibble),
+        let (panel, lane) = (output / WIDTH, output % WIDTH);
+        match &self.table {
+            Some(table) => table[usize::from(self.panels.stored(panel, column, lane))],
+            None => self.panels.code(panel, column, lane) as f32,
         }
     }
 
@@ -259,6 +264,10 @@ impl Linear for Coded {
 
     fn bytes(&self) -> usize {
         self.panels.bytes() + self.order.as_ref().map_or(0, |order| 4 * order.len())
+    }
+
+    fn rounds(&self) -> bool {
+        self.activations == Activations::Int8
     }
 
     fn prepare(&self, rows: Rows<'_>, prepared: &mut Prepared) {
@@ -409,15 +418,33 @@ fn fill<T: Copy>(
     (codes.len() == outputs * inputs).then_some(())?;
     let step = panels.codes.step_bytes();
     for (output, row) in codes.chunks_exact(inputs).enumerate() {
-        let (first, high) = panels.place(output / WIDTH, 0, output % WIDTH);
-        let shift = if high { 4 } else { 0 };
+        let place = panels.place(output / WIDTH, 0, output % WIDTH);
         let bytes = panels.codes.bytes_mut();
         for (at, four) in row.chunks(STEP).enumerate() {
-            let place = &mut bytes[first + at * step..][..four.len()];
-            for (place, &code) in place.iter_mut().zip(four) {
-                *place |= byte(code) << shift;
+            let low = &mut bytes[place.byte + at * step..][..four.len()];
+            for (low, &code) in low.iter_mut().zip(four) {
+                // A code of more than four bits has the rest elsewhere, or is alone in its byte.
+                let code = byte(code);
+                let code = if place.above.is_some() {
+                    code & 15
+                } else {
+                    code
+                };
+                *low |= code << place.shift;
+            }
+            let Some((above, shift)) = place.above else {
+                continue;
+            };
+            let high = &mut bytes[above + at * step..][..four.len()];
+            for (high, &code) in high.iter_mut().zip(four) {
+                *high |= (byte(code) >> 4) << shift;
             }
         }
     }
     Some(())
+}
+
+/// Whether codes are few enough for six bits, as those of llama.cpp's types of five and six are.
+fn six_bits(codes: &[i8]) -> bool {
+    codes.iter().all(|code| (-32..32).contains(code))
 }

@@ -42,6 +42,11 @@ pub trait Linear: fmt::Debug + Send + Sync {
     /// unpacking weights for them counts for little, so few that threads share the work.
     fn tile_rows(&self) -> usize;
 
+    /// Whether activations are rounded before they meet the weights.
+    fn rounds(&self) -> bool {
+        false
+    }
+
     /// Whatever all tiles of the same rows need: activations in another type, say. `prepared` is
     /// empty; it comes with [`Linear::tile`] again.
     fn prepare(&self, _rows: Rows<'_>, _prepared: &mut Prepared) {}

@@ -6,7 +6,9 @@
 //!
 //! - 32 bytes of 4-bit codes: byte `4j + i` has input `i` of output `j` in its low nibble, of
 //!   output `j + 8` in its high one;
-//! - or 64 bytes of 8-bit codes: byte `4j + i` is input `i` of output `j`.
+//! - or 64 bytes of 8-bit codes: byte `4j + i` is input `i` of output `j`;
+//! - or 48 bytes of 6-bit codes: their low four bits as above, then 16 bytes whose byte `b` has the
+//!   high two bits of bytes `b` and `b + 16` of the low nibbles, then of the high ones.
 //!
 //! So a register holds eight outputs, and one product with four activations in every lane does all
 //! of them. Activations are rounded to 8 bits with a scale per block. Sums within a block are
@@ -27,6 +29,8 @@ pub(crate) enum Codes {
     Nibbles(Vec<u8>),
     /// -128 to 127, as bytes.
     Bytes(Vec<u8>),
+    /// -32 to 31, plus 32.
+    Sixes(Vec<u8>),
     /// 0 to 15, two in a byte, standing for the numbers of a table.
     Table(Vec<u8>, [i8; 16]),
 }
@@ -34,13 +38,19 @@ pub(crate) enum Codes {
 impl Codes {
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Codes::Nibbles(bytes) | Codes::Bytes(bytes) | Codes::Table(bytes, _) => bytes,
+            Codes::Nibbles(bytes)
+            | Codes::Bytes(bytes)
+            | Codes::Sixes(bytes)
+            | Codes::Table(bytes, _) => bytes,
         }
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Codes::Nibbles(bytes) | Codes::Bytes(bytes) | Codes::Table(bytes, _) => bytes,
+            Codes::Nibbles(bytes)
+            | Codes::Bytes(bytes)
+            | Codes::Sixes(bytes)
+            | Codes::Table(bytes, _) => bytes,
         }
     }
 
@@ -49,8 +59,17 @@ impl Codes {
         match self {
             Codes::Nibbles(_) | Codes::Table(..) => STEP * WIDTH / 2,
             Codes::Bytes(_) => STEP * WIDTH,
+            Codes::Sixes(_) => STEP * WIDTH / 4 * 3,
         }
     }
+}
+
+/// Where a code is in the bytes of a matrix: its low bits, and the two above them if it has six.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub byte: usize,
+    pub shift: u32,
+    pub above: Option<(usize, u32)>,
 }
 
 /// A number for each group of each output, in panels: value `j` of group `g` of panel `p` is at
@@ -159,25 +178,49 @@ impl Panels {
         }
     }
 
-    /// Where the code of an input is: the byte, and whether it is its high nibble.
-    pub fn place(&self, panel: usize, input: usize, lane: usize) -> (usize, bool) {
+    /// Where the code of an input is.
+    pub fn place(&self, panel: usize, input: usize, lane: usize) -> Place {
         let step =
             panel * self.blocks * self.block_bytes() + input / STEP * self.codes.step_bytes();
+        let (i, nibble) = (input % STEP, lane % 8 * STEP + input % STEP);
+        let high = lane as u32 / 8;
+        let mut place = Place {
+            byte: step + nibble,
+            shift: 4 * high,
+            above: None,
+        };
         match self.codes {
-            Codes::Bytes(_) => (step + lane * STEP + input % STEP, false),
-            _ => (step + lane % 8 * STEP + input % STEP, lane >= 8),
+            Codes::Nibbles(_) | Codes::Table(..) => {}
+            Codes::Bytes(_) => {
+                (place.byte, place.shift) = (step + lane * STEP + i, 0);
+            }
+            Codes::Sixes(_) => {
+                let byte = step + STEP * WIDTH / 2 + nibble % WIDTH;
+                place.above = Some((byte, 4 * high + 2 * (nibble / WIDTH) as u32));
+            }
+        }
+        place
+    }
+
+    /// The code of an input as it is stored.
+    pub fn stored(&self, panel: usize, input: usize, lane: usize) -> u8 {
+        let (place, bytes) = (self.place(panel, input, lane), self.codes.bytes());
+        let low = bytes[place.byte] >> place.shift;
+        match (&self.codes, place.above) {
+            (Codes::Bytes(_), _) => low,
+            (_, None) => low & 15,
+            (_, Some((byte, shift))) => low & 15 | (bytes[byte] >> shift & 3) << 4,
         }
     }
 
     /// A code as the number that the kernels multiply.
-    fn code(&self, panel: usize, input: usize, lane: usize) -> i32 {
-        let (at, high) = self.place(panel, input, lane);
-        let byte = self.codes.bytes()[at];
-        let nibble = if high { byte >> 4 } else { byte & 15 };
+    pub fn code(&self, panel: usize, input: usize, lane: usize) -> i32 {
+        let stored = self.stored(panel, input, lane);
         match &self.codes {
-            Codes::Nibbles(_) => i32::from(nibble),
-            Codes::Bytes(_) => i32::from(byte as i8),
-            Codes::Table(_, table) => i32::from(table[usize::from(nibble)]),
+            Codes::Nibbles(_) => i32::from(stored),
+            Codes::Bytes(_) => i32::from(stored as i8),
+            Codes::Sixes(_) => i32::from(stored) - 32,
+            Codes::Table(_, table) => i32::from(table[usize::from(stored)]),
         }
     }
 
@@ -305,6 +348,12 @@ pub(super) fn widen_panel(
                     (Codes::Bytes(_), _) => std::array::from_fn(|lane| {
                         let word = i32::from_le_bytes(words[lane]);
                         (word << (24 - 8 * i) >> 24) as f32
+                    }),
+                    (Codes::Sixes(_), _) => std::array::from_fn(|lane| {
+                        let low = i32::from_le_bytes(words[lane % 8]) >> (8 * i + lane / 8 * 4);
+                        let high = i32::from_le_bytes(words[8 + lane % 4])
+                            >> (8 * i + lane / 8 * 4 + lane % 8 / 4 * 2);
+                        ((low & 15 | (high & 3) << 4) - 32) as f32
                     }),
                     (_, None) => std::array::from_fn(|lane| {
                         let word = i32::from_le_bytes(words[lane % 8]);

@@ -30,6 +30,7 @@ pub(super) fn widen(panels: &Panels, panel: usize, table: Option<&[f32; 16]>, ou
 const NIBBLES: u8 = 0;
 const BYTES: u8 = 1;
 const TABLE: u8 = 2;
+const SIXES: u8 = 3;
 
 /// See `super::coded::numbers`.
 ///
@@ -51,11 +52,39 @@ pub(super) unsafe fn numbers(panels: &Panels, panel: usize, out: &mut [f32]) {
     }
 }
 
-/// Scales and offsets of a group.
+/// [`of_group`], without a call where numbers are simple: scales in half precision, and one zero
+/// point.
 ///
 /// # Safety
 /// See [`numbers`].
 #[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn of_group_here(panels: &Panels, panel: usize, group: usize) -> [Pair<__m256>; 2] {
+    // SAFETY: by contract.
+    unsafe {
+        match (&panels.scales, &panels.offsets) {
+            (PerGroup::F16(values), Offsets::None) => {
+                let at = (panel * panels.groups() + group) * WIDTH;
+                [halves(values.as_ptr().add(at)), [_mm256_setzero_ps(); 2]]
+            }
+            (PerGroup::F16(values), Offsets::Zero(zero)) => {
+                let at = (panel * panels.groups() + group) * WIDTH;
+                let scale = halves(values.as_ptr().add(at));
+                let zero = _mm256_set1_ps(*zero);
+                let sign = _mm256_set1_ps(-0.0);
+                let offset = scale.map(|scale| _mm256_xor_ps(_mm256_mul_ps(zero, scale), sign));
+                [scale, offset]
+            }
+            _ => of_group(panels, panel, group),
+        }
+    }
+}
+
+/// Scales and offsets of a group.
+///
+/// # Safety
+/// See [`numbers`].
+#[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn of_group(panels: &Panels, panel: usize, group: usize) -> [Pair<__m256>; 2] {
     let groups = panels.groups();
@@ -127,6 +156,7 @@ macro_rules! products {
             let (kind, table) = match &panels.codes {
                 Codes::Nibbles(_) => (NIBBLES, [0; 16]),
                 Codes::Bytes(_) => (BYTES, [0; 16]),
+                Codes::Sixes(_) => (SIXES, [0; 16]),
                 Codes::Table(_, table) => (TABLE, *table),
             };
             let run = $run {
@@ -147,6 +177,8 @@ macro_rules! products {
                     (NIBBLES, _) => run.rows_of::<NIBBLES, 4>(out),
                     (BYTES, 32) => run.rows_of::<BYTES, 8>(out),
                     (BYTES, _) => run.rows_of::<BYTES, 4>(out),
+                    (SIXES, 32) => run.rows_of::<SIXES, 8>(out),
+                    (SIXES, _) => run.rows_of::<SIXES, 4>(out),
                     (_, 32) => run.rows_of::<TABLE, 8>(out),
                     _ => run.rows_of::<TABLE, 4>(out),
                 }
@@ -164,8 +196,8 @@ macro_rules! products {
         }
 
         impl $run<'_> {
-            /// One row takes both halves of the panel at once, and so reads codes once; with a table,
-            /// looking up both at once pays too. Otherwise several rows take one half after the other:
+            /// One row takes both halves of the panel at once, and so reads codes once; where codes are
+            /// looked up in a table or put together, doing both at once pays too. Otherwise several rows take one half after the other:
             /// their sums then fit the registers.
             ///
             /// # Safety
@@ -178,12 +210,12 @@ macro_rules! products {
                     match (out.len(), self.panels.group_blocks) {
                         (1, 1) => self.rows::<1, 2, KIND, STEPS, true>(0, out),
                         (1, _) => self.rows::<1, 2, KIND, STEPS, false>(0, out),
-                        (2, 1) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, true>(0, out),
-                        (3, 1) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, true>(0, out),
-                        (_, 1) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, true>(0, out),
-                        (2, _) if KIND == TABLE => self.rows::<2, 2, KIND, STEPS, false>(0, out),
-                        (3, _) if KIND == TABLE => self.rows::<3, 2, KIND, STEPS, false>(0, out),
-                        (_, _) if KIND == TABLE => self.rows::<4, 2, KIND, STEPS, false>(0, out),
+                        (2, 1) if KIND >= TABLE => self.rows::<2, 2, KIND, STEPS, true>(0, out),
+                        (3, 1) if KIND >= TABLE => self.rows::<3, 2, KIND, STEPS, true>(0, out),
+                        (_, 1) if KIND >= TABLE => self.rows::<4, 2, KIND, STEPS, true>(0, out),
+                        (2, _) if KIND >= TABLE => self.rows::<2, 2, KIND, STEPS, false>(0, out),
+                        (3, _) if KIND >= TABLE => self.rows::<3, 2, KIND, STEPS, false>(0, out),
+                        (_, _) if KIND >= TABLE => self.rows::<4, 2, KIND, STEPS, false>(0, out),
                         (count, group_blocks) => {
                             for half in 0..2 {
                                 match (count, group_blocks) {
@@ -257,7 +289,7 @@ macro_rules! products {
                         let mut offset = scale;
                         if N == 1 {
                             // Used once, they are not worth a round through memory.
-                            let all = of_group(panels, self.panel, group);
+                            let all = of_group_here(panels, self.panel, group);
                             scale.copy_from_slice(&all[0][half..half + H]);
                             offset.copy_from_slice(&all[1][half..half + H]);
                         } else {
@@ -346,7 +378,8 @@ macro_rules! products {
                             codes.add(step * STEP * WIDTH + half * 32).cast(),
                         );
                     }
-                    let both = _mm256_loadu_si256(codes.add(step * STEP * WIDTH / 2).cast());
+                    let bytes = if KIND == SIXES { 48 } else { 32 };
+                    let both = _mm256_loadu_si256(codes.add(step * bytes).cast());
                     let moved = if half == 0 {
                         both
                     } else {
@@ -354,10 +387,21 @@ macro_rules! products {
                     };
                     let code = _mm256_and_si256(moved, _mm256_set1_epi8(15));
                     if KIND == NIBBLES {
-                        code
-                    } else {
-                        _mm256_shuffle_epi8(self.table, code)
+                        return code;
                     }
+                    if KIND == TABLE {
+                        return _mm256_shuffle_epi8(self.table, code);
+                    }
+                    let two = _mm_loadu_si128(codes.add(step * bytes + 32).cast());
+                    let two = _mm256_broadcastsi128_si256(two);
+                    let places = if half == 0 {
+                        _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2)
+                    } else {
+                        _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6)
+                    };
+                    let two = _mm256_srlv_epi32(two, places);
+                    let two = _mm256_slli_epi16::<4>(_mm256_and_si256(two, _mm256_set1_epi8(3)));
+                    _mm256_sub_epi8(_mm256_or_si256(code, two), _mm256_set1_epi8(32))
                 }
             }
         }

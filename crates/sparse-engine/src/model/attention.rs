@@ -168,14 +168,20 @@ pub(super) fn attend(
         })
     };
     let rows = |span: Span| &qkv[span.start * layout.stride()..][..span.len * layout.stride()];
-    heads.par_iter_mut().enumerate().for_each(|(at, cache)| {
+    let store = |(at, cache): (usize, &mut HeadCache)| {
         let (span, head) = (spans[at / layout.kv_heads], at % layout.kv_heads);
         for (row, values) in rows(span).chunks_exact(layout.stride()).enumerate() {
             let key = layout.part(values, layout.key(head));
             let value = layout.part(values, layout.value(head));
             cache.store(span.position + row, key, value);
         }
-    });
+    };
+    if qkv.len() == layout.stride() {
+        // One token is stored before another thread would have heard of it.
+        heads.iter_mut().enumerate().for_each(store);
+    } else {
+        heads.par_iter_mut().enumerate().for_each(store);
+    }
     // A task is a block of queries of one text: its rows of `out` are its own.
     let mut tasks = Vec::new();
     let mut rest = out;

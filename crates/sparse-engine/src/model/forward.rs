@@ -6,7 +6,7 @@ use super::attention::Spans;
 use super::block::{Part, Run, Scratch};
 use super::{Model, Tap};
 use crate::Error;
-use crate::cache::{Cache, HeadCache};
+use crate::cache::{Cache, HeadCache, Precision};
 use crate::kernels::{Level, vector};
 use crate::linear::{Finish, Rows, Target};
 
@@ -266,7 +266,7 @@ impl Model {
                 .spans
                 .iter()
                 .flat_map(|span| (0..config.kv_heads).map(move |_| span.len))
-                .map(|tokens| HeadCache::new(config.head_width, tokens))
+                .map(|tokens| HeadCache::new(config.head_width, tokens, Precision::Single))
                 .collect();
             workspace.spans = Some(hidden.spans.clone());
         }

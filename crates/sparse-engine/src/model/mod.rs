@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 
 use crate::Error;
-use crate::cache::{Cache, HeadCache};
+use crate::cache::{Cache, HeadCache, Precision};
 use crate::config::ModelConfig;
 use crate::linear::{Dense, Linear, Rows};
 use crate::source::Source;
@@ -156,14 +156,20 @@ impl Model {
         }
     }
 
-    /// An empty memory for a text of up to `capacity` tokens.
+    /// An empty memory for a text of up to `capacity` tokens. Keys and values are as precise as what
+    /// they are made of: f16 where activations are rounded to 8 bits, f32 otherwise.
     pub fn cache(&self, capacity: usize) -> Cache {
+        let precision = if self.layers().any(|(_, linear)| linear.rounds()) {
+            Precision::Half
+        } else {
+            Precision::Single
+        };
         let config = &self.config;
         let capacity = capacity.min(config.context);
         let layer = || {
             let heads = 0..config.kv_heads;
             heads
-                .map(|_| HeadCache::new(config.head_width, capacity))
+                .map(|_| HeadCache::new(config.head_width, capacity, precision))
                 .collect()
         };
         Cache {

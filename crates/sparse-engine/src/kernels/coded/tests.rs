@@ -35,7 +35,7 @@ fn per_group(kind: usize, panels: usize, groups: usize, seed: u32) -> PerGroup {
 fn every_kind() -> Vec<Panels> {
     let (panels, blocks) = (2, 7);
     let mut all = Vec::new();
-    for kind in 0..3 {
+    for kind in 0..4 {
         for (block, group_blocks) in [(16, 1), (16, 2), (32, 1), (32, 2)] {
             let groups = usize::div_ceil(blocks, group_blocks);
             for number in 0..3 {
@@ -43,6 +43,7 @@ fn every_kind() -> Vec<Panels> {
                 let codes = match kind {
                     0 => Codes::Nibbles(bytes(len / 2, 1)),
                     1 => Codes::Bytes(bytes(len, 2)),
+                    2 => Codes::Sixes(bytes(len / 4 * 3, 10)),
                     _ => {
                         let table: [u8; 16] = bytes(16, 3).try_into().unwrap();
                         Codes::Table(bytes(len / 2, 4), table.map(|byte| byte as i8))
@@ -69,6 +70,8 @@ fn every_kind() -> Vec<Panels> {
     for codes in [
         Codes::Nibbles(vec![0xff; 16 * 32]),
         Codes::Bytes(vec![0x80; 32 * 32]),
+        Codes::Sixes(vec![0; 24 * 32]),
+        Codes::Sixes(vec![0xff; 24 * 32]),
     ] {
         all.push(Panels {
             codes,
@@ -197,11 +200,8 @@ fn every_level_widens_to_the_same_bits() {
                 for (at, found) in out.iter().enumerate() {
                     let (column, lane) = (at / WIDTH, at % WIDTH);
                     let group = column / panels.block / panels.group_blocks;
-                    let (byte, high) = panels.place(panel, column, lane);
-                    let byte = panels.codes.bytes()[byte];
-                    let code = usize::from(if high { byte >> 4 } else { byte & 15 });
                     let number = match table {
-                        Some(table) => table[code],
+                        Some(table) => table[usize::from(panels.stored(panel, column, lane))],
                         None => panels.code(panel, column, lane) as f32,
                     };
                     let scale = panels.scales.at(groups, panel, group, lane);
