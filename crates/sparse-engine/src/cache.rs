@@ -1,5 +1,8 @@
 //! Keys and values of tokens that were seen, in the layout that products read.
 
+use half::slice::HalfFloatSliceExt;
+
+use crate::config::MAX_HEAD_WIDTH;
 use crate::kernels::panels::{Values, WIDTH};
 
 /// How keys and values are stored.
@@ -71,8 +74,15 @@ fn put(into: &mut Values, numbers: &[f32], place: impl Fn(usize) -> usize) {
         }
         Values::F16(values) => {
             let most = half::f16::MAX.to_f32();
-            for (at, &number) in places.zip(numbers) {
-                values[at] = half::f16::from_f32(number.clamp(-most, most)).to_bits();
+            let (mut held, mut halves) = ([0.0; MAX_HEAD_WIDTH], [half::f16::ZERO; MAX_HEAD_WIDTH]);
+            let (held, halves) = (&mut held[..numbers.len()], &mut halves[..numbers.len()]);
+            for (held, number) in held.iter_mut().zip(numbers) {
+                *held = number.clamp(-most, most);
+            }
+            // All at once: one by one, each would be a call.
+            halves.convert_from_f32_slice(held);
+            for (at, half) in places.zip(halves) {
+                values[at] = half.to_bits();
             }
         }
         Values::Bf16(_) => {} // no cache is made so

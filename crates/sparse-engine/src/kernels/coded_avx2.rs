@@ -52,28 +52,39 @@ pub(super) unsafe fn numbers(panels: &Panels, panel: usize, out: &mut [f32]) {
     }
 }
 
-/// [`of_group`], without a call where numbers are simple: scales in half precision, and one zero
-/// point.
+/// [`of_group`], without a call for what most formats have: a call would push every sum out of the
+/// registers.
 ///
 /// # Safety
 /// See [`numbers`].
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn of_group_here(panels: &Panels, panel: usize, group: usize) -> [Pair<__m256>; 2] {
+    let groups = panels.groups();
     // SAFETY: by contract.
     unsafe {
         match (&panels.scales, &panels.offsets) {
             (PerGroup::F16(values), Offsets::None) => {
-                let at = (panel * panels.groups() + group) * WIDTH;
+                let at = (panel * groups + group) * WIDTH;
                 [halves(values.as_ptr().add(at)), [_mm256_setzero_ps(); 2]]
             }
             (PerGroup::F16(values), Offsets::Zero(zero)) => {
-                let at = (panel * panels.groups() + group) * WIDTH;
+                let at = (panel * groups + group) * WIDTH;
                 let scale = halves(values.as_ptr().add(at));
                 let zero = _mm256_set1_ps(*zero);
                 let sign = _mm256_set1_ps(-0.0);
                 let offset = scale.map(|scale| _mm256_xor_ps(_mm256_mul_ps(zero, scale), sign));
                 [scale, offset]
+            }
+            (PerGroup::Nested { fine, coarse, span }, Offsets::None) if span.is_power_of_two() => {
+                // A division for each group would take as long as its products.
+                let shift = span.trailing_zeros();
+                let spans = (groups + span - 1) >> shift;
+                let fine = halves(fine.as_ptr().add((panel * groups + group) * WIDTH));
+                let at = (panel * spans + (group >> shift)) * WIDTH;
+                let coarse = singles(coarse.as_ptr().add(at));
+                let scale = std::array::from_fn(|half| _mm256_mul_ps(fine[half], coarse[half]));
+                [scale, [_mm256_setzero_ps(); 2]]
             }
             _ => of_group(panels, panel, group),
         }
