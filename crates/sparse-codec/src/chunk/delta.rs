@@ -1,5 +1,7 @@
 //! Encoding of DELTA and SPARSE chunks: the steps from the base, given how many are expected.
 
+use super::masks::{at_least, changed};
+use super::pack::{self, GROUP};
 use super::symbols::SymbolCoder;
 use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
 use crate::Word;
@@ -155,11 +157,9 @@ fn choose_row<W: Word>(
 
 /// The context below which changes are so rare that gaps cost less than symbols; 0 for none.
 fn choose_skip(model: &Model<'_>, scratch: &Scratch) -> u8 {
-    let mut seen = vec![[0u32; 2]; model.contexts().count()];
-    for (&context, &step) in scratch.contexts.iter().zip(&scratch.steps) {
-        seen[usize::from(context)][usize::from(step != 0)] += 1;
-    }
-    let total = scratch.contexts.len() as f64;
+    let seen = census(&scratch.contexts, &scratch.steps);
+    let seen = &seen[..model.contexts().count()];
+    let total = seen.iter().flatten().map(|&n| f64::from(n)).sum::<f64>();
     let (mut skipped, mut saved, mut weights) = (0f64, 0f64, 0f64);
     let mut choice = (0.0, 0);
     for (context, &[same, other]) in seen.iter().enumerate() {
@@ -179,19 +179,55 @@ fn choose_skip(model: &Model<'_>, scratch: &Scratch) -> u8 {
     choice.1
 }
 
+/// How often each context has a step of zero, and another, in all weights or, of many, in every
+/// fourth group: shares are what counts.
+fn census(contexts: &[u8], steps: &[i32]) -> [[u32; 2]; 256] {
+    let stride = if contexts.len() < 1 << 16 { 1 } else { 4 };
+    // Neighbours count into tables of their own: a count need not wait for the one before it.
+    let mut tables = [[[0u32; 2]; 256]; 2];
+    let groups = contexts.chunks(GROUP).zip(steps.chunks(GROUP));
+    for (contexts, steps) in groups.step_by(stride) {
+        let changed = changed(steps);
+        for (i, &context) in contexts.iter().enumerate() {
+            tables[i % 2][usize::from(context)][(changed >> i & 1) as usize] += 1;
+        }
+    }
+    std::array::from_fn(|context| {
+        let of = |changed: usize| tables.iter().map(|table| table[context][changed]).sum();
+        [of(0), of(1)]
+    })
+}
+
 /// Keeps only the weights whose context is at least `skip`; returns the other changes.
 fn keep_expected(skip: u8, scratch: &mut Scratch) -> Vec<(u32, i32)> {
     let mut exceptions = Vec::new();
+    let (level, len) = (crate::simd::level(), scratch.contexts.len());
     let mut kept = 0;
-    for i in 0..scratch.contexts.len() {
-        let (context, step) = (scratch.contexts[i], scratch.steps[i]);
-        if context >= skip {
-            scratch.contexts[kept] = context;
-            scratch.steps[kept] = step;
-            kept += 1;
-        } else if step != 0 {
-            exceptions.push((i as u32, step));
+    for start in (0..len).step_by(GROUP) {
+        let range = start..(start + GROUP).min(len);
+        // Copies, as what is kept is written to where others were.
+        let (mut contexts, mut steps) = ([0; GROUP], [0; GROUP]);
+        let (contexts, steps) = (&mut contexts[..range.len()], &mut steps[..range.len()]);
+        contexts.copy_from_slice(&scratch.contexts[range.clone()]);
+        for (bits, &step) in steps.iter_mut().zip(&scratch.steps[range.clone()]) {
+            *bits = step as u32;
         }
+        let all = u64::MAX >> (GROUP - range.len());
+        let expected = at_least(contexts, skip) & all;
+        let mut others = changed(&scratch.steps[range]) & !expected;
+        while others != 0 {
+            let i = others.trailing_zeros() as usize;
+            exceptions.push(((start + i) as u32, steps[i] as i32));
+            others &= others - 1;
+        }
+        pack::bytes(level, contexts, expected, &mut scratch.contexts[kept..]);
+        let mut packed = [0; GROUP];
+        let count = pack::words(level, steps, expected, &mut packed);
+        let places = &mut scratch.steps[kept..kept + count];
+        for (place, &bits) in places.iter_mut().zip(&packed) {
+            *place = bits as i32;
+        }
+        kept += count;
     }
     scratch.contexts.truncate(kept);
     scratch.steps.truncate(kept);

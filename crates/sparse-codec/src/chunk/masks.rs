@@ -20,6 +20,45 @@ vectorised! {
     }
 }
 
+/// Which of up to 64 numbers are not zero.
+pub(super) fn changed(steps: &[i32]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(steps) = steps.first_chunk::<64>()
+        && crate::simd::has_avx2()
+    {
+        // SAFETY: the features were just detected.
+        return unsafe { wide_changed(steps) };
+    }
+    plain_changed(steps)
+}
+
+fn plain_changed(steps: &[i32]) -> u64 {
+    let bits = steps.iter().enumerate();
+    bits.fold(0, |mask, (i, &step)| mask | u64::from(step != 0) << i)
+}
+
+/// As [`changed`].
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn wide_changed(steps: &[i32; 64]) -> u64 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_loadu_si256, _mm256_movemask_ps,
+        _mm256_setzero_si256,
+    };
+    let mut same = 0;
+    for (i, eight) in steps.as_chunks::<8>().0.iter().enumerate() {
+        // SAFETY: eight numbers are one register.
+        let eight = unsafe { _mm256_loadu_si256(eight.as_ptr().cast::<__m256i>()) };
+        let equal = _mm256_cmpeq_epi32(eight, _mm256_setzero_si256());
+        same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u32) << (8 * i);
+    }
+    !same
+}
+
 /// Which of 64 bytes are at least `least`.
 ///
 /// # Safety
@@ -51,6 +90,10 @@ mod tests {
         let bytes: [u8; 64] = std::array::from_fn(|i| (i * 37 % 256) as u8);
         for least in 0..=255 {
             assert_eq!(at_least(&bytes, least), plain(&bytes, least));
+        }
+        let steps: [i32; 64] = std::array::from_fn(|i| (i * 37 % 3) as i32 - 1);
+        for len in [0, 1, 63, 64] {
+            assert_eq!(changed(&steps[..len]), plain_changed(&steps[..len]));
         }
     }
 }

@@ -12,6 +12,7 @@ mod full;
 mod fused;
 mod gaps;
 mod masks;
+mod pack;
 mod rows;
 mod symbols;
 mod undelta;
@@ -126,7 +127,8 @@ pub struct Scratch {
     buckets: Vec<u8>,
     contexts: Vec<u8>,
     symbols: Vec<u8>,
-    positions: Vec<u32>,
+    masks: Vec<u64>,
+    places: Vec<u32>,
     tile: Vec<i8>,
     words: Vec<u16>,
     stream: Vec<u8>,

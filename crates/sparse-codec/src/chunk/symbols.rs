@@ -193,14 +193,10 @@ unsafe fn put_eights(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWrit
     }
 }
 
-/// About how long the symbols will be, from one in eight of them where there are many.
+/// About how long the symbols will be, from some thousands of them where there are more.
 fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
     let costs = model.tables.costs();
-    let step = if scratch.symbols.len() < 1 << 14 {
-        1
-    } else {
-        8
-    };
+    let step = (scratch.symbols.len() >> 13).max(1);
     let sampled = scratch.symbols.iter().zip(&scratch.contexts).step_by(step);
     let cost: usize = sampled
         .map(|(&symbol, &context)| usize::from(costs[usize::from(context)][usize::from(symbol)]))

@@ -2,6 +2,7 @@
 
 use super::apply::Rule;
 use super::masks::at_least;
+use super::pack::{self, GROUP};
 use super::{Model, Scratch, gaps, rows};
 use crate::bits::BitReader;
 use crate::bytes::unzigzag;
@@ -108,7 +109,7 @@ pub(super) fn decode<W: Word>(
             symbols,
             contexts,
             out,
-            &mut scratch.positions,
+            &mut scratch.places,
         )?;
     }
     decoder.finish()?;
@@ -129,36 +130,34 @@ pub(super) fn decode_sparse<W: Word>(
     if lanes > 0 {
         let mut sections = Sections::read(lanes, &mut reader)?;
         let rows = sections.rows(model, base)?;
-        gather_expected(model, skip, start, base, &rows, scratch);
+        let mut kept = vec![W::default(); base.len() + GROUP];
+        let count = gather_expected(model, skip, start, base, &rows, scratch, &mut kept);
         let rule = Rule::new(model.layout);
         let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
         let mut symbols = [0u8; BLOCK];
-        let (mut kept, mut moved) = ([W::default(); BLOCK], [W::default(); BLOCK]);
-        let mut places = Vec::new();
-        for (contexts, positions) in scratch
-            .contexts
+        let mut moved = [W::default(); BLOCK];
+        for (contexts, kept) in scratch.contexts[..count]
             .chunks(BLOCK)
-            .zip(scratch.positions.chunks(BLOCK))
+            .zip(kept[..count].chunks_mut(BLOCK))
         {
-            let len = contexts.len();
-            for (kept, &at) in kept.iter_mut().zip(positions) {
-                *kept = base[at as usize];
-            }
+            let moved = &mut moved[..kept.len()];
             sections.block(
                 &rule,
                 &mut decoder,
-                &kept[..len],
-                &mut symbols[..len],
+                kept,
+                &mut symbols[..kept.len()],
                 contexts,
-                &mut moved[..len],
-                &mut places,
+                moved,
+                &mut scratch.places,
             )?;
-            for (&moved, &at) in moved.iter().zip(positions) {
-                out[at as usize] = moved;
-            }
+            kept.copy_from_slice(moved);
         }
         decoder.finish()?;
         sections.finish()?;
+        let (level, mut done) = (crate::simd::level(), 0);
+        for (out, &mask) in out.chunks_mut(GROUP).zip(&scratch.masks) {
+            done += pack::spread(level, &kept[done..], mask, out);
+        }
     }
     let count = reader.length("number of changes", base.len())?;
     let bytes = reader.take(reader.remaining())?;
@@ -167,7 +166,8 @@ pub(super) fn decode_sparse<W: Word>(
     })
 }
 
-/// Leaves in `scratch` the contexts of at least `skip`, with their positions.
+/// Puts the contexts of at least `skip` side by side into `scratch`, and their words into `kept`,
+/// with masks that say which these are; returns how many.
 fn gather_expected<W: Word>(
     model: &Model<'_>,
     skip: u8,
@@ -175,22 +175,22 @@ fn gather_expected<W: Word>(
     base: &[W],
     rows: &[i32],
     scratch: &mut Scratch,
-) {
-    scratch.positions.clear();
-    scratch.contexts.clear();
+    kept: &mut [W],
+) -> usize {
+    scratch.masks.clear();
+    scratch.contexts.resize(base.len() + GROUP, 0);
     model.scales.tile(BLOCK, &mut scratch.tile);
     let mut contexts = [0u8; BLOCK];
+    let (level, mut count) = (crate::simd::level(), 0);
     for (i, base) in base.chunks(BLOCK).enumerate() {
         let contexts = &mut contexts[..base.len()];
         model.fill_block(&scratch.tile, start, i * BLOCK, base, rows, contexts);
-        for (j, some) in contexts.chunks(64).enumerate() {
-            let mut mask = at_least(some, skip);
-            while mask != 0 {
-                let k = mask.trailing_zeros() as usize;
-                scratch.contexts.push(some[k]);
-                scratch.positions.push((i * BLOCK + j * 64 + k) as u32);
-                mask &= mask - 1;
-            }
+        for (contexts, base) in contexts.chunks(GROUP).zip(base.chunks(GROUP)) {
+            let mask = at_least(contexts, skip) & (u64::MAX >> (GROUP - base.len()));
+            scratch.masks.push(mask);
+            pack::bytes(level, contexts, mask, &mut scratch.contexts[count..]);
+            count += pack::words(level, base, mask, &mut kept[count..]);
         }
     }
+    count
 }
