@@ -7,20 +7,20 @@ use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Field, Fields, SchemaRef};
 
 use super::leaves;
-use super::values::{Value, array};
+use super::values::{Values, array};
 use crate::table::{Kind, Record};
 
 /// Collects rows into a record batch.
 pub(crate) struct BatchBuilder {
     schema: SchemaRef,
-    columns: Vec<Vec<Value>>,
+    columns: Vec<Values>,
     /// Rows collected.
     pub(crate) rows: usize,
 }
 
 impl BatchBuilder {
     pub(crate) fn new(schema: SchemaRef) -> Self {
-        let columns = leaves(&schema).iter().map(|_| Vec::new()).collect();
+        let columns = leaves(&schema).iter().map(|_| Values::default()).collect();
         Self {
             schema,
             columns,
@@ -35,12 +35,9 @@ impl BatchBuilder {
         }
         for &cell in row.cells() {
             if cell.kind != Kind::Null
-                && let Some(value) = self
-                    .columns
-                    .get_mut(cell.column as usize)
-                    .and_then(|column| column.last_mut())
+                && let Some(column) = self.columns.get_mut(cell.column as usize)
             {
-                *value = Some(row.bytes(cell).to_vec());
+                column.set_last(row.bytes(cell));
             }
         }
         self.rows += 1;
@@ -50,7 +47,7 @@ impl BatchBuilder {
     /// type, which only a damaged delta can bring about.
     pub(crate) fn finish(&mut self) -> Option<RecordBatch> {
         let rows = std::mem::take(&mut self.rows);
-        let mut columns = self.columns.iter_mut().map(std::mem::take);
+        let mut columns = self.columns.iter_mut().map(Values::take);
         let arrays: Option<Vec<ArrayRef>> = self
             .schema
             .fields()
@@ -65,15 +62,14 @@ impl BatchBuilder {
 /// Builds a field from the next leaves.
 fn column_array(
     field: &Field,
-    columns: &mut impl Iterator<Item = Vec<Value>>,
+    columns: &mut impl Iterator<Item = Values>,
     rows: usize,
 ) -> Option<ArrayRef> {
     let DataType::Struct(fields) = field.data_type() else {
-        return array(field.data_type(), columns.next()?);
+        return array(field.data_type(), &columns.next()?);
     };
     let nulls = if field.is_nullable() {
-        let present: Vec<bool> = columns.next()?.iter().map(Option::is_some).collect();
-        Some(NullBuffer::from(present)).filter(|nulls| nulls.null_count() > 0)
+        columns.next()?.nulls()
     } else {
         None
     };

@@ -18,25 +18,44 @@ const PIECES_PER_ROW: usize = 48;
 /// Calls `visit` with the hashes of a record's pieces: those that start a
 /// word and whose hash is divisible by `one_in`.
 fn pieces(record: &Record, one_in: u32, mut visit: impl FnMut(u32)) {
-    let mut folded = Vec::new();
     for &cell in record.cells() {
         let bytes = record.bytes(cell);
         if cell.kind == Kind::Null || bytes.len() < PIECE {
             continue;
         }
-        folded.clear();
-        folded.extend(bytes.iter().map(u8::to_ascii_lowercase));
         let mut inside = false;
-        for window in folded.windows(PIECE) {
+        for window in bytes.array_windows::<PIECE>() {
             let letter = window[0].is_ascii_alphanumeric() || window[0] >= 128;
             if letter && !inside {
-                let hash = hash_bytes(window) as u32;
+                let hash = hash_bytes(&window.map(|byte| byte.to_ascii_lowercase())) as u32;
                 if hash.is_multiple_of(one_in) {
                     visit(hash);
                 }
             }
             inside = letter;
         }
+    }
+}
+
+/// Tells most hashes that are not among some from those that are, in a cache's room.
+struct Filter(Vec<u64>);
+
+impl Filter {
+    /// Bits, a power of two.
+    const BITS: u32 = 1 << 22;
+
+    fn of<'a>(hashes: impl Iterator<Item = &'a u32>) -> Filter {
+        let mut words = vec![0; Filter::BITS as usize / 64];
+        for hash in hashes {
+            let bit = hash % Filter::BITS;
+            words[bit as usize / 64] |= 1 << (bit % 64);
+        }
+        Filter(words)
+    }
+
+    fn may_have(&self, hash: u32) -> bool {
+        let bit = hash % Filter::BITS;
+        self.0[bit as usize / 64] >> (bit % 64) & 1 == 1
     }
 }
 
@@ -75,11 +94,12 @@ pub(crate) fn match_similar(
         return Ok(());
     }
     // First how common each piece is in the base, with the rows of the rare ones.
+    let filter = Filter::of(wanted.keys());
     let mut found: HashMap<u32, Vec<u32>> = HashMap::new();
     for row in 0..base.len() {
         base.read(row, &mut record)?;
         pieces(&record, one_in, |hash| {
-            if wanted.contains_key(&hash) {
+            if filter.may_have(hash) && wanted.contains_key(&hash) {
                 let rows = found.entry(hash).or_default();
                 if rows.last() != Some(&row) && rows.len() <= COMMON as usize {
                     rows.push(row);
