@@ -469,6 +469,44 @@ mod tests {
     }
 
     #[test]
+    fn parts_one_by_one_see_and_leave_what_the_whole_block_does() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/base");
+        let checkpoint = Checkpoint::open(base.as_ref()).unwrap();
+        let (left, right) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let calibration = Calibration {
+            samples: BATCH + 1,
+            ..Calibration::default()
+        };
+        let start = |dir: &Path| Calibrator::new(&checkpoint, &calibration, 2, dir).unwrap();
+        let (mut whole, mut parted) = (start(left.path()), start(right.path()));
+        for block in 0..whole.blocks() {
+            whole.enter(block).unwrap();
+            parted.enter(block).unwrap();
+            let expected = whole.observe(block).unwrap();
+            let mut seen = 0;
+            for (at, layers) in parted.parts(block).iter().enumerate() {
+                let found = parted.observe_part(block, at, true).unwrap();
+                for layer in layers {
+                    let (found, expected) = (found.layer(layer), expected.layer(layer));
+                    assert_eq!(found.unwrap().gram(), expected.unwrap().gram());
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, expected.layers().count());
+            whole.advance(block).unwrap();
+            parted.advance_last_part(block).unwrap();
+            if block + 1 == whole.blocks() {
+                break;
+            }
+            for batch in 0..2 {
+                whole.resume(batch).unwrap();
+                parted.resume(batch).unwrap();
+                assert_eq!(whole.running.data(), parted.running.data());
+            }
+        }
+    }
+
+    #[test]
     fn one_block_and_one_batch_are_in_memory() {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/base");
         let checkpoint = Checkpoint::open(base.as_ref()).unwrap();
