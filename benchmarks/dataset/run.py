@@ -68,7 +68,9 @@ def xdelta(base, derivative, work):
 def rows_of(path):
     """The rows as sparse-llm would get them from the datasets library."""
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # Not splitlines: a string may hold other line ends than a file of lines has.
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
     if path.suffix == ".csv":
         csv.field_size_limit(1 << 30)
         with path.open(encoding="utf-8", newline="") as file:
