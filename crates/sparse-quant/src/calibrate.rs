@@ -204,14 +204,7 @@ impl Calibrator<'_> {
             if at > 0 {
                 self.run_part(block, at - 1, batch)?;
             }
-            self.put_back(part, batch)?;
-            let Calibrator {
-                model,
-                running,
-                workspace,
-                ..
-            } = self;
-            model.run_part((block, part), running, workspace, Some(&mut first))?;
+            self.step((block, part), batch, Some(&mut first))?;
         }
         Ok(first.statistics)
     }
@@ -220,19 +213,29 @@ impl Calibrator<'_> {
     /// of it.
     fn run_part(&mut self, block: usize, at: usize, batch: usize) -> Result<(), Error> {
         let part = self.model.parts(block)[at];
-        self.put_back(part, batch)?;
+        self.step((block, part), batch, None)?;
+        match part {
+            Part::Attend => self.attended.write(batch, self.workspace.inner(part)),
+            Part::Feed => self.activated.write(batch, self.workspace.inner(part)),
+            Part::AttendOutput | Part::FeedOutput => self.rows.write(batch, self.running.data()),
+        }
+    }
+
+    /// Runs a part over `running` and what was set aside for it.
+    fn step(
+        &mut self,
+        at: (usize, Part),
+        batch: usize,
+        tap: Option<&mut dyn Tap>,
+    ) -> Result<(), Error> {
+        self.put_back(at.1, batch)?;
         let Calibrator {
             model,
             running,
             workspace,
             ..
         } = self;
-        model.run_part((block, part), running, workspace, None)?;
-        match part {
-            Part::Attend => self.attended.write(batch, workspace.inner(part)),
-            Part::Feed => self.activated.write(batch, workspace.inner(part)),
-            Part::AttendOutput | Part::FeedOutput => self.rows.write(batch, running.data()),
-        }
+        Ok(model.run_part(at, running, workspace, tap)?)
     }
 
     /// Puts what a part reads besides the rows where it looks for it.

@@ -1,5 +1,7 @@
 //! Up to 64 items of which a mask picks some: put side by side, and back to their places.
 
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))] // one level, nothing to choose
+
 use crate::Word;
 use crate::simd::Level;
 
@@ -9,12 +11,9 @@ pub(super) const GROUP: usize = 64;
 
 /// Writes the bytes whose bits are set to the beginning of `out`, and returns how many those are.
 pub(super) fn bytes(level: Level, from: &[u8], mask: u64, out: &mut [u8]) -> usize {
-    assert!(level <= crate::simd::level());
     #[cfg(target_arch = "x86_64")]
-    if let (Level::Avx512, Some(from), Some(out)) =
-        (level, from.first_chunk(), out.first_chunk_mut())
-    {
-        // SAFETY: the level was just compared with the CPU's.
+    if let Some((from, out)) = whole(level, from, out) {
+        // SAFETY: the CPU has AVX-512, or these would not be.
         return unsafe { wide::bytes(from, mask, out) };
     }
     plain(from, mask, out)
@@ -22,12 +21,9 @@ pub(super) fn bytes(level: Level, from: &[u8], mask: u64, out: &mut [u8]) -> usi
 
 /// Writes the words whose bits are set to the beginning of `out`, and returns how many those are.
 pub(super) fn words<W: Word>(level: Level, from: &[W], mask: u64, out: &mut [W]) -> usize {
-    assert!(level <= crate::simd::level());
     #[cfg(target_arch = "x86_64")]
-    if let (Level::Avx512, Some(from), Some(out)) =
-        (level, from.first_chunk(), out.first_chunk_mut())
-    {
-        // SAFETY: the level was just compared with the CPU's.
+    if let Some((from, out)) = whole(level, from, out) {
+        // SAFETY: the CPU has AVX-512, or these would not be.
         return unsafe { wide::words(from, mask, out) };
     }
     plain(from, mask, out)
@@ -35,15 +31,26 @@ pub(super) fn words<W: Word>(level: Level, from: &[W], mask: u64, out: &mut [W])
 
 /// Writes the first words of `packed` to where bits are set, and returns how many those are.
 pub(super) fn spread<W: Word>(level: Level, packed: &[W], mask: u64, out: &mut [W]) -> usize {
-    assert!(level <= crate::simd::level());
     #[cfg(target_arch = "x86_64")]
-    if let (Level::Avx512, Some(packed), Some(out)) =
-        (level, packed.first_chunk(), out.first_chunk_mut())
-    {
-        // SAFETY: the level was just compared with the CPU's.
+    if let Some((packed, out)) = whole(level, packed, out) {
+        // SAFETY: the CPU has AVX-512, or these would not be.
         return unsafe { wide::spread(packed, mask, out) };
     }
     each(mask, |at, i| out[i] = packed[at])
+}
+
+/// A whole group of each, where there is one and `level`, which the CPU must have, is AVX-512.
+#[cfg(target_arch = "x86_64")]
+fn whole<'a, T>(
+    level: Level,
+    from: &'a [T],
+    out: &'a mut [T],
+) -> Option<(&'a [T; GROUP], &'a mut [T; GROUP])> {
+    assert!(level <= crate::simd::level());
+    if level < Level::Avx512 {
+        return None;
+    }
+    Some((from.first_chunk()?, out.first_chunk_mut()?))
 }
 
 fn plain<T: Copy>(from: &[T], mask: u64, out: &mut [T]) -> usize {

@@ -1,6 +1,7 @@
 //! From steps to the sections of a chunk: symbols, low bits, escapes.
 
 use super::masks::at_least;
+use super::pack::GROUP;
 use super::{Model, Scratch};
 use crate::bits::BitWriter;
 use crate::bytes::{put_varint, zigzag};
@@ -8,9 +9,6 @@ use crate::context::{Contexts, ESCAPE, split};
 use crate::rans::{self, Lanes};
 use crate::simd::vectorised;
 use crate::tables::BIT;
-
-/// Weights whose escapes and low bits are told apart by the bits of one mask.
-const GROUP: usize = 64;
 
 /// Turns steps into symbols, low bits and escapes.
 pub(super) struct SymbolCoder<'a> {

@@ -85,16 +85,6 @@ impl Values {
     }
 }
 
-impl<'a> FromIterator<Option<&'a [u8]>> for Values {
-    fn from_iter<T: IntoIterator<Item = Option<&'a [u8]>>>(values: T) -> Values {
-        let mut made = Values::default();
-        for value in values {
-            made.push(value);
-        }
-        made
-    }
-}
-
 fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok()
 }
