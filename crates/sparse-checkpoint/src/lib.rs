@@ -51,7 +51,7 @@ pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorInfo, header_len, 
 pub use hub::{HubConfig, HubError, OnProgress, Progress, RepoId, resolve, resolve_headers};
 pub use memmap2::Mmap;
 pub use relpath::{RelPath, RelPathError};
-pub use shard::{Shard, read_exact_at};
+pub use shard::{Shard, read_exact_at, write_all_at};
 pub use tensor::TensorRef;
 pub use write::{
     AtomicFile, Existing, OutputDir, ShardWriter, TensorSpec, TensorWriter, WriteOptions,

@@ -54,7 +54,8 @@ pub use config::{
 };
 pub use error::Error;
 pub use generate::{End, Generated};
-pub use linear::{Dense, Linear, Prepared, Rows, TILE_OUTPUTS, add_lines, product};
+pub use kernels::{Vectorize, vectorized};
+pub use linear::{Dense, Linear, Prepared, Rows, TILE_OUTPUTS, product};
 pub use model::{Hidden, Model, Part, Tap, Workspace};
 pub use sample::{Sampling, argmax};
 pub use source::{Half, Order, Plain, Source};

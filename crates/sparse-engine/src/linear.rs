@@ -247,12 +247,14 @@ pub(crate) fn apply(
             }
         }
     };
-    // A tile of one row is a few microseconds: several of them are worth a thread's while.
-    let least = if rows.count() == 1 { 2 } else { 1 };
-    (0..row_chunks.len() * tiles)
-        .into_par_iter()
-        .with_min_len(least)
-        .for_each_init(Vec::new, work);
+    // A tile of one row is a few microseconds: several of them are worth a thread's while. Tiles of
+    // many rows are taken one by one, so that no thread waits for another's last ones.
+    let tasks = (0..row_chunks.len() * tiles).into_par_iter();
+    if rows.count() == 1 {
+        tasks.with_min_len(2).for_each_init(Vec::new, work);
+    } else {
+        tasks.with_max_len(1).for_each_init(Vec::new, work);
+    }
 }
 
 /// What `linear` makes of every row, `[rows, outputs]`, on all threads of the current pool.
@@ -265,18 +267,6 @@ pub fn product(linear: &dyn Linear, rows: Rows<'_>) -> Vec<f32> {
     let target = Target::new(&mut out, outputs);
     apply(linear, None, rows, target, Finish::Store);
     out
-}
-
-/// Adds four lines, each times its factor, to `values`; all are of one length.
-///
-/// ```
-/// let mut values = [1.0, 2.0];
-/// let lines: [&[f32]; 4] = [&[1.0, 0.0], &[0.0, 1.0], &[1.0, 1.0], &[0.0, 0.0]];
-/// sparse_engine::add_lines(&mut values, lines, [2.0, 3.0, 0.5, 9.0]);
-/// assert_eq!(values, [3.5, 5.5]);
-/// ```
-pub fn add_lines(values: &mut [f32], lines: [&[f32]; 4], factors: [f32; 4]) {
-    vector::add_lines(Level::detect(), values, lines, factors);
 }
 
 pub(crate) fn activate(level: Level, activation: Activation, values: &mut [f32]) {

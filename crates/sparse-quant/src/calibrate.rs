@@ -50,9 +50,9 @@ const DEFAULT_TEXT: &str = include_str!("../assets/calibration.txt");
 const WINDOW: usize = 256;
 /// Windows that run together: few, as what a block makes of them on the way is the larger part of
 /// the memory that calibration takes.
-const BATCH: usize = 4;
+const BATCH: usize = 2;
 /// Batches that [`Calibrator::trials`] run on: 4,096 tokens.
-const TRIED: usize = 4;
+const TRIED: usize = 8;
 /// Bytes of text that are cut into tokens at a time, but for the rest of a line: a tokenizer takes
 /// some hundred bytes for each of them.
 const PIECE: usize = 1 << 13;
@@ -201,34 +201,35 @@ impl Calibrator<'_> {
         };
         for batch in 0..self.batches.len() {
             self.resume(batch)?;
+            let mut before = None;
             if at > 0 {
-                self.run_part(block, at - 1, batch)?;
+                before = Some(self.run_part(block, at - 1, batch)?);
             }
-            self.step((block, part), batch, Some(&mut first))?;
+            // What the part before has made is there still.
+            if before.is_none() || before != maker(part) {
+                self.put_back(part, batch)?;
+            }
+            self.step((block, part), Some(&mut first))?;
         }
         Ok(first.statistics)
     }
 
     /// Runs a batch, which is in `running`, through one part of a block and sets aside what becomes
     /// of it.
-    fn run_part(&mut self, block: usize, at: usize, batch: usize) -> Result<(), Error> {
+    fn run_part(&mut self, block: usize, at: usize, batch: usize) -> Result<Part, Error> {
         let part = self.model.parts(block)[at];
-        self.step((block, part), batch, None)?;
+        self.put_back(part, batch)?;
+        self.step((block, part), None)?;
         match part {
             Part::Attend => self.attended.write(batch, self.workspace.inner(part)),
             Part::Feed => self.activated.write(batch, self.workspace.inner(part)),
             Part::AttendOutput | Part::FeedOutput => self.rows.write(batch, self.running.data()),
-        }
+        }?;
+        Ok(part)
     }
 
-    /// Runs a part over `running` and what was set aside for it.
-    fn step(
-        &mut self,
-        at: (usize, Part),
-        batch: usize,
-        tap: Option<&mut dyn Tap>,
-    ) -> Result<(), Error> {
-        self.put_back(at.1, batch)?;
+    /// Runs a part over `running` and what is in the workspace.
+    fn step(&mut self, at: (usize, Part), tap: Option<&mut dyn Tap>) -> Result<(), Error> {
         let Calibrator {
             model,
             running,
@@ -240,10 +241,10 @@ impl Calibrator<'_> {
 
     /// Puts what a part reads besides the rows where it looks for it.
     fn put_back(&mut self, part: Part, batch: usize) -> Result<(), Error> {
-        let file = match part {
-            Part::Attend | Part::Feed => return Ok(()),
-            Part::AttendOutput => &mut self.attended,
-            Part::FeedOutput => &mut self.activated,
+        let file = match maker(part) {
+            Some(Part::Attend) => &self.attended,
+            Some(_) => &self.activated,
+            None => return Ok(()),
         };
         let inner = self.workspace.inner(part);
         inner.resize(file.len_of(batch), 0.0);
@@ -355,6 +356,15 @@ impl Calibrator<'_> {
         }
         self.model.free_block(block);
         Ok(())
+    }
+}
+
+/// The part that makes what another reads besides the rows.
+fn maker(part: Part) -> Option<Part> {
+    match part {
+        Part::Attend | Part::Feed => None,
+        Part::AttendOutput => Some(Part::Attend),
+        Part::FeedOutput => Some(Part::Feed),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Files that hold what memory should not, while a model is quantized.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use sparse_checkpoint::read_exact_at;
+use sparse_checkpoint::{read_exact_at, write_all_at};
 
 use crate::Error;
+
+/// Bytes that a thread reads or writes at a time.
+const PIECE: usize = 1 << 19;
 
 /// A file that is removed when it is dropped.
 #[derive(Debug)]
@@ -29,18 +31,19 @@ impl ScratchFile {
         Ok(ScratchFile { path, file })
     }
 
-    /// Writes `bytes` from `start` on.
+    /// Writes `bytes` from `start` on, on all threads of the current pool.
     pub(crate) fn write_at(&mut self, start: u64, bytes: &[u8]) -> Result<(), Error> {
-        let written = self
-            .file
-            .seek(SeekFrom::Start(start))
-            .and_then(|_| self.file.write_all(bytes));
-        written.map_err(Error::io("write", &self.path))
+        bytes
+            .par_chunks(PIECE)
+            .enumerate()
+            .try_for_each(|(at, piece)| {
+                write_all_at(&self.file, piece, start + (at * PIECE) as u64)
+            })
+            .map_err(Error::io("write", &self.path))
     }
 
     /// Fills `bytes` with what was written from `start` on, on all threads of the current pool.
     pub(crate) fn read_at(&self, start: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        const PIECE: usize = 1 << 19;
         bytes
             .par_chunks_mut(PIECE)
             .enumerate()

@@ -83,11 +83,7 @@ fn not_float(tensor: &TensorRef<'_>) -> Error {
 }
 
 fn check_finite(tensor: TensorRef<'_>, before: usize, values: &[f32]) -> Result<(), Error> {
-    // Without an early end it is many values at a time.
-    if values
-        .iter()
-        .fold(true, |all, value| all & value.is_finite())
-    {
+    if all_finite(values) {
         return Ok(());
     }
     let at = values.iter().position(|value| !value.is_finite());
@@ -98,6 +94,13 @@ fn check_finite(tensor: TensorRef<'_>, before: usize, values: &[f32]) -> Result<
         at: before + at,
         value: values[at],
     })
+}
+
+fn all_finite(values: &[f32]) -> bool {
+    // Without an early end it is many values at a time.
+    values
+        .iter()
+        .fold(true, |all, value| all & value.is_finite())
 }
 
 fn wrong(tensor: &TensorRef<'_>, expected: &str, found: String) -> Error {
@@ -128,6 +131,56 @@ fn widened(half: [u8; 2]) -> f32 {
 fn words<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
     let (chunks, _) = bytes.as_chunks::<N>();
     chunks.iter().map(|&chunk| read(chunk)).collect()
+}
+
+/// Some columns of a matrix of floats, one after the other in `values`: those that `columns` counts,
+/// of rows of `width` numbers, given the matrix's bytes. Checked to be finite.
+///
+/// # Errors
+/// See [`read_row`].
+///
+/// # Panics
+/// If `values` are not as many as that is, or there is no such column.
+pub(crate) fn read_columns(
+    tensor: TensorRef<'_>,
+    bytes: &[u8],
+    width: usize,
+    columns: &[usize],
+    values: &mut [f32],
+) -> Result<(), Error> {
+    match tensor.dtype() {
+        Dtype::F16 => turn(bytes, width, columns, values, |b| {
+            f16::from_le_bytes(b).to_f32()
+        }),
+        Dtype::BF16 => turn(bytes, width, columns, values, widened),
+        Dtype::F32 => turn(bytes, width, columns, values, f32::from_le_bytes),
+        Dtype::F64 => turn(bytes, width, columns, values, |b| {
+            f64::from_le_bytes(b) as f32
+        }),
+        _ => return Err(not_float(&tensor)),
+    }
+    if all_finite(values) {
+        return Ok(());
+    }
+    // The first in the order in which they are stored.
+    read_values(tensor).map(drop)
+}
+
+fn turn<const N: usize>(
+    bytes: &[u8],
+    width: usize,
+    columns: &[usize],
+    values: &mut [f32],
+    read: impl Fn([u8; N]) -> f32,
+) {
+    let rows = bytes.as_chunks::<N>().0.chunks_exact(width);
+    let count = rows.len();
+    assert_eq!(values.len(), count * columns.len());
+    for (row, numbers) in rows.enumerate() {
+        for (at, &column) in columns.iter().enumerate() {
+            values[at * count + row] = read(numbers[column]);
+        }
+    }
 }
 
 /// Numbers as little-endian bytes of a type, rounded to nearest even; the error is the place of

@@ -11,4 +11,4 @@ mod matmul_avx2;
 pub(crate) mod panels;
 pub mod vector;
 
-pub use level::Level;
+pub use level::{Level, Vectorize, vectorized};

@@ -54,10 +54,6 @@ per_level! {
     add(values: &mut [f32], addends: &[f32]), body::add
 }
 per_level! {
-    /// `values[i] += Σ factors[j] * lines[j][i]`.
-    add_lines(values: &mut [f32], lines: [&[f32]; 4], factors: [f32; 4]), body::add_lines
-}
-per_level! {
     /// `abs[i] += |values[i]|` and `squares[i] += values[i]²`.
     add_moments(abs: &mut [f64], squares: &mut [f64], values: &[f32]), body::add_moments
 }
@@ -178,15 +174,6 @@ mod body {
     pub fn add(values: &mut [f32], addends: &[f32]) {
         for (x, addend) in values.iter_mut().zip(addends) {
             *x += addend;
-        }
-    }
-
-    #[inline(always)]
-    pub fn add_lines(values: &mut [f32], lines: [&[f32]; 4], factors: [f32; 4]) {
-        let [a, b, c, d] = lines;
-        let lines = a.iter().zip(b).zip(c).zip(d);
-        for (x, (((a, b), c), d)) in values.iter_mut().zip(lines) {
-            *x += factors[0] * a + factors[1] * b + factors[2] * c + factors[3] * d;
         }
     }
 
@@ -384,9 +371,6 @@ mod tests {
             let (mut abs, mut squares) = ([1.0; 19], [2.0; 19]);
             add_moments(level, &mut abs, &mut squares, &[-3.0; 19]);
             assert_eq!((abs, squares), ([4.0; 19], [11.0; 19]));
-            let lines: [&[f32]; 4] = [&[1.0; 19], &[2.0; 19], &[3.0; 19], &[4.0; 19]];
-            add_lines(level, &mut values, lines, [1.0, -2.0, 0.5, 10.0]);
-            assert_eq!(values, [14.0 + 1.0 - 4.0 + 1.5 + 40.0; 19]);
         }
     }
 }

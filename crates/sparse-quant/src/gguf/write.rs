@@ -9,13 +9,15 @@ use sparse_checkpoint::AtomicFile;
 use super::container::ALIGNMENT;
 use super::names::Rows;
 use super::plan::{GgufPlan, Planned};
-use crate::method::ggml::{quantize, quantize_row};
-use crate::weights::{read_matrix, read_row, read_values};
-use crate::{Error, Matrix};
+use crate::Error;
+use crate::method::ggml::quantize_row;
+use crate::weights::{read_columns, read_row, read_values};
 
 /// Bytes of weights that a thread reads and quantizes at a time: they stay in its second-level
 /// cache.
 const PIECE: usize = 1 << 17;
+/// Columns that a thread turns into rows at a time: neighbours share what a processor reads.
+const COLUMNS: usize = 32;
 
 /// Writes the file; `importance` gives the mean square of each input of a layer, where it is
 /// known, and `step` is told of each tensor's weights. A tensor is written while the next one is
@@ -35,14 +37,14 @@ pub(crate) fn write(
         path: path.to_owned(),
         cause,
     };
-    let (mut ready, mut next) = (plan.head(), Vec::new());
+    let (mut ready, mut next, mut stored) = (plan.head(), Vec::new(), Vec::new());
     for planned in &plan.tensors {
         step(planned.source.elements())?;
         let importance = planned.layer.and_then(&importance);
         let importance = importance.filter(|importance| importance.len() == planned.cols);
         let (written, made) = rayon::join(
             || file.write_all(&ready).map_err(failed),
-            || make(plan, planned, importance.as_deref(), &mut next),
+            || make(plan, planned, importance.as_deref(), &mut stored, &mut next),
         );
         written?;
         made?;
@@ -53,19 +55,20 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Fills `out` with a tensor as it is in the file.
+/// Fills `out` with a tensor as it is in the file; `stored` is room for its bytes in the checkpoint.
 fn make(
     plan: &GgufPlan<'_>,
     planned: &Planned<'_>,
     importance: Option<&[f32]>,
+    stored: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let kind = planned.entry.kind;
-    let transposed = planned.layer.is_some() && plan.architecture.transposed();
-    if planned.source.shape().len() == 1 || transposed {
-        *out = quantize(&weights(plan, planned)?, kind, importance);
+    out.resize(planned.bytes() as usize, 0);
+    if planned.source.shape().len() == 1 {
+        make_vector(planned, out)?;
+    } else if planned.layer.is_some() && plan.architecture.transposed() {
+        make_columns(planned, importance, stored, out)?;
     } else {
-        out.resize(planned.bytes() as usize, 0);
         make_rows(planned, importance, out)?;
     }
     out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
@@ -122,30 +125,46 @@ fn make_rows(
     made.into_iter().collect()
 }
 
-/// A tensor's weights, outputs first, with rows where llama.cpp wants them.
-fn weights(plan: &GgufPlan<'_>, planned: &Planned<'_>) -> Result<Matrix, Error> {
-    let transposed = planned.layer.is_some() && plan.architecture.transposed();
-    let vector = planned.source.shape().len() == 1;
-    let stored = if vector {
-        let values = read_values(planned.source)?;
-        // A bias moves as its layer's rows do.
-        Matrix::new(values.len(), 1, values)
-    } else {
-        Some(read_matrix(planned.source, transposed)?)
-    };
-    let stored = stored.unwrap_or(Matrix::zeros(0, 0));
-    let mut moved = Matrix::zeros(stored.rows(), stored.cols());
-    if planned.moved == Rows::Kept {
-        moved = stored;
-    } else {
-        for row in 0..stored.rows() {
-            let source = planned.moved.source(row, stored.rows());
-            moved.row_mut(row).copy_from_slice(stored.row(source));
-        }
+/// [`make`] for a matrix that is stored inputs first.
+fn make_columns(
+    planned: &Planned<'_>,
+    importance: Option<&[f32]>,
+    stored: &mut Vec<u8>,
+    out: &mut [u8],
+) -> Result<(), Error> {
+    let (source, kind, rows, cols) = (
+        planned.source,
+        planned.entry.kind,
+        planned.rows,
+        planned.cols,
+    );
+    stored.resize(source.byte_len() as usize, 0); // at most the file
+    source.read_range(0..source.byte_len(), stored)?;
+    let width = kind.row_bytes(cols);
+    if width == 0 {
+        return Ok(());
     }
-    if vector {
-        let values = moved.into_data();
-        return Ok(Matrix::new(1, values.len(), values).unwrap_or(Matrix::zeros(0, 0)));
-    }
-    Ok(moved)
+    let pieces = out.par_chunks_mut(COLUMNS * width).enumerate();
+    let made = pieces.map_init(Vec::new, |values, (piece, out)| {
+        let first = piece * COLUMNS;
+        let wanted = first..first + out.len() / width;
+        let columns: Vec<usize> = wanted.map(|row| planned.moved.source(row, rows)).collect();
+        values.resize(columns.len() * cols, 0.0);
+        read_columns(source, stored, rows, &columns, values)?;
+        let pairs = values.chunks_exact(cols).zip(out.chunks_exact_mut(width));
+        pairs.for_each(|(row, out)| quantize_row(row, kind, importance, out));
+        Ok(())
+    });
+    let made: Vec<Result<(), Error>> = made.collect();
+    made.into_iter().collect()
+}
+
+/// [`make`] for a vector: a bias moves as its layer's rows do.
+fn make_vector(planned: &Planned<'_>, out: &mut [u8]) -> Result<(), Error> {
+    let values = read_values(planned.source)?;
+    let moved: Vec<f32> = (0..values.len())
+        .map(|at| values[planned.moved.source(at, values.len())])
+        .collect();
+    quantize_row(&moved, planned.entry.kind, None, out);
+    Ok(())
 }

@@ -68,6 +68,7 @@ impl ScaleType {
 
 impl AffineSpec {
     /// The largest code.
+    #[inline(always)]
     pub fn largest(&self) -> f32 {
         ((1u32 << self.bits) - 1) as f32
     }
@@ -79,6 +80,7 @@ impl AffineSpec {
 
     /// Scale and zero point for a group; `importance` weighs the errors of its inputs, where they
     /// are known to differ.
+    #[inline(always)]
     pub fn parameters(&self, values: &[f32], importance: Option<&[f32]>) -> (f32, u8) {
         let (mut low, mut high) = values.iter().fold((0.0f32, 0.0f32), |(low, high), &v| {
             (low.min(v), high.max(v))
@@ -106,6 +108,7 @@ impl AffineSpec {
         best
     }
 
+    #[inline(always)]
     fn fit(&self, low: f32, high: f32) -> (f32, u8) {
         let scale = self.scales.round((high - low) / self.largest());
         let zero = if self.symmetric {
@@ -121,6 +124,7 @@ impl AffineSpec {
 
     /// The weighted squared error of a group, or more than `limit` once it is that. In eight lanes so
     /// that it vectorizes; always in the same order.
+    #[inline(always)]
     fn error(
         &self,
         values: &[f32],
@@ -168,7 +172,7 @@ impl AffineSpec {
     }
 
     /// The code nearest to a value.
-    #[inline]
+    #[inline(always)]
     pub fn code(&self, value: f32, scale: f32, zero: u8) -> u8 {
         steps(value, scale, f32::from(zero), self.largest()) as u8
     }

@@ -1,6 +1,9 @@
 //! The triangular factor of a symmetric positive definite matrix.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
+use sparse_engine::{Vectorize, vectorized};
 
 /// Columns that are factored before the rows below follow, each on its thread.
 const BLOCK: usize = 48;
@@ -22,10 +25,11 @@ fn lower_factor(h: &mut [f32], cols: usize) -> bool {
         for row in start..end {
             let (done, rest) = above.split_at_mut(row * cols);
             let line = &mut rest[..cols];
-            for col in start..row {
-                let other = &done[col * cols..][..cols];
-                line[col] = (line[col] - dot(&line[..col], &other[..col])) / other[col];
-            }
+            vectorized(Solve {
+                line,
+                above: done,
+                columns: start..row,
+            });
             let square = line[row] - dot(&line[..row], &line[..row]);
             if !(square > 0.0 && square.is_finite()) {
                 return false;
@@ -35,16 +39,42 @@ fn lower_factor(h: &mut [f32], cols: usize) -> bool {
         }
         let above = &*above;
         below.par_chunks_exact_mut(cols).for_each(|line| {
-            for col in start..end {
-                let other = &above[col * cols..][..cols];
-                line[col] = (line[col] - dot(&line[..col], &other[..col])) / other[col];
-            }
+            vectorized(Solve {
+                line,
+                above,
+                columns: start..end,
+            });
         });
     }
     true
 }
 
+/// Columns of a line of the lower factor, given those before and the lines of these columns.
+struct Solve<'a> {
+    line: &'a mut [f32],
+    above: &'a [f32],
+    columns: Range<usize>,
+}
+
+impl Vectorize for Solve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Solve {
+            line,
+            above,
+            columns,
+        } = self;
+        for col in columns {
+            let other = &above[col * line.len()..][..line.len()];
+            line[col] = (line[col] - dot(&line[..col], &other[..col])) / other[col];
+        }
+    }
+}
+
 /// The sum of products, in sixteen lanes so that it vectorizes; always in the same order.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a_lanes, a_rest), (b_lanes, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     let mut lanes = [0.0f32; 16];

@@ -7,7 +7,7 @@
 //! H⁻¹, without inverting H.
 
 use rayon::prelude::*;
-use sparse_engine::add_lines;
+use sparse_engine::{Vectorize, vectorized};
 
 use super::affine::{Affine, AffineSpec};
 use crate::Matrix;
@@ -76,7 +76,13 @@ pub fn quantize(
                 .chunks_exact(cols)
                 .map(|row| Row::new(row, &order, &dead))
                 .collect();
-            round_rows(&mut chunk, &factor, &runs, &importance, spec);
+            vectorized(RoundRows {
+                rows: &mut chunk,
+                factor: &factor,
+                runs: &runs,
+                importance: &importance,
+                spec,
+            });
             for (at, row) in chunk.into_iter().enumerate() {
                 let (scales, zeros) = (&mut scales[at * groups..], &mut zeros[at * groups..]);
                 for &(group, scale, zero) in &row.parameters {
@@ -117,50 +123,67 @@ impl Row {
     }
 }
 
-fn round_rows(
-    rows: &mut [Row],
-    factor: &[f32],
-    runs: &[Run],
-    importance: &[f32],
-    spec: &AffineSpec,
-) {
-    let cols = importance.len();
-    let mut start = 0;
-    for run in runs {
-        let end = start + run.cols.len();
-        for row in rows.iter_mut() {
-            let updated = updated(row, factor, cols, start, end);
-            let (scale, zero) = spec.parameters(&updated, Some(&importance[start..end]));
-            row.parameters.push((run.group, scale, zero));
-        }
-        for block in (start..end).step_by(BLOCK) {
-            let stop = (block + BLOCK).min(end);
+/// Rounds some outputs, all columns of them.
+struct RoundRows<'a> {
+    rows: &'a mut [Row],
+    factor: &'a [f32],
+    runs: &'a [Run],
+    importance: &'a [f32],
+    spec: &'a AffineSpec,
+}
+
+impl Vectorize for RoundRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let RoundRows {
+            rows,
+            factor,
+            runs,
+            importance,
+            spec,
+        } = self;
+        let cols = importance.len();
+        let mut start = 0;
+        for run in runs {
+            let end = start + run.cols.len();
             for row in rows.iter_mut() {
-                let &(_, scale, zero) = row.parameters.last().unwrap_or(&(0, 1.0, 0));
-                round_block(row, factor, cols, block..stop, (scale, zero), spec);
+                let updated = updated(row, factor, cols, start, end);
+                let (scale, zero) = spec.parameters(&updated, Some(&importance[start..end]));
+                row.parameters.push((run.group, scale, zero));
             }
-            spread(rows, factor, cols, block..stop);
+            for block in (start..end).step_by(BLOCK) {
+                let stop = (block + BLOCK).min(end);
+                for row in rows.iter_mut() {
+                    let &(_, scale, zero) = row.parameters.last().unwrap_or(&(0, 1.0, 0));
+                    round_block(row, factor, cols, block..stop, (scale, zero), spec);
+                }
+                spread(rows, factor, cols, block..stop);
+            }
+            start = end;
         }
-        start = end;
     }
 }
 
 /// What a group's weights should be, given the columns before it, were they not rounded.
+#[inline(always)]
 fn updated(row: &Row, factor: &[f32], cols: usize, start: usize, end: usize) -> Vec<f32> {
     let mut carried = row.carried[start..end].to_vec();
-    (start..end)
-        .map(|at| {
-            let line = &factor[at * cols..][..cols];
-            let shift = carried[at - start] / line[at];
-            for (carried, r) in carried[at - start..].iter_mut().zip(&line[at..end]) {
-                *carried -= shift * r;
-            }
-            row.weights[at] + shift
-        })
-        .collect()
+    let mut updated = row.weights[start..end].to_vec();
+    for (within, updated) in updated.iter_mut().enumerate() {
+        let line = &factor[(start + within) * cols..][start + within..end];
+        let shift = carried[within] / line[0];
+        for (carried, r) in carried[within..].iter_mut().zip(line) {
+            *carried -= shift * r;
+        }
+        *updated += shift;
+    }
+    updated
 }
 
 /// Rounds the columns of a block, carrying errors within it.
+#[inline(always)]
 fn round_block(
     row: &mut Row,
     factor: &[f32],
@@ -183,6 +206,7 @@ fn round_block(
 }
 
 /// Carries a block's errors to all columns after it, tile by tile so that R stays in cache.
+#[inline(always)]
 fn spread(rows: &mut [Row], factor: &[f32], cols: usize, block: std::ops::Range<usize>) {
     const TILE: usize = 512;
     for tile in (block.end..cols).step_by(TILE) {
@@ -194,7 +218,11 @@ fn spread(rows: &mut [Row], factor: &[f32], cols: usize, block: std::ops::Range<
             while at + 4 <= block.end {
                 let e = [0, 1, 2, 3].map(|i| row.errors[at + i]);
                 let lines = [0, 1, 2, 3].map(|i| &factor[(at + i) * cols..][tile.clone()]);
-                add_lines(carried, lines, e);
+                let [a, b, c, d] = lines;
+                let lines = a.iter().zip(b).zip(c).zip(d);
+                for (carried, (((a, b), c), d)) in carried.iter_mut().zip(lines) {
+                    *carried += e[0] * a + e[1] * b + e[2] * c + e[3] * d;
+                }
                 at += 4;
             }
             for at in at..block.end {

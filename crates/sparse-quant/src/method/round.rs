@@ -4,25 +4,25 @@
 const ONES: f32 = 1.5 * (1 << 23) as f32;
 
 /// The nearest whole number, half to even, of one within 2²².
-#[inline]
+#[inline(always)]
 pub(crate) fn nearest(value: f32) -> f32 {
     value + ONES - ONES
 }
 
 /// [`nearest`] as an integer.
-#[inline]
+#[inline(always)]
 pub(crate) fn nearest_integer(value: f32) -> i32 {
     ((value + ONES).to_bits() as i32).wrapping_sub(ONES.to_bits() as i32)
 }
 
 /// The whole part of a number from 0 to 2²².
-#[inline]
+#[inline(always)]
 pub(crate) fn floor_integer(value: f32) -> i32 {
     nearest_integer(value).wrapping_sub(i32::from(nearest(value) > value))
 }
 
 /// The nearest whole number, half away from zero, of one within 2²².
-#[inline]
+#[inline(always)]
 pub(crate) fn nearest_away_integer(value: f32) -> i32 {
     let rest = value - nearest(value);
     let up = i32::from(rest == 0.5 && value > 0.0);

@@ -14,6 +14,7 @@ pub(super) const WEIGHTED: Candidates = Candidates {
 };
 
 /// An importance times how much a number stands out of its row.
+#[inline(always)]
 fn weigh(row: &[f32], importance: &[f32], variance: f32, at: usize, weights: &mut [f32; BLOCK]) {
     let inputs = row[at..].iter().zip(&importance[at..]);
     for (weight, (&x, &q)) in weights.iter_mut().zip(inputs) {
@@ -21,6 +22,7 @@ fn weigh(row: &[f32], importance: &[f32], variance: f32, at: usize, weights: &mu
     }
 }
 
+#[inline(always)]
 fn mean_square(row: &[f32]) -> f32 {
     let mut sum = 0.0;
     for x in row {
@@ -31,6 +33,7 @@ fn mean_square(row: &[f32]) -> f32 {
 
 /// The least and the greatest number, of many at a time; neither is on its side of zero if no
 /// number is.
+#[inline(always)]
 fn range(x: &[f32]) -> (f32, f32) {
     let lesser = |a: f32, b: f32| if b < a { b } else { a };
     let greater = |a: f32, b: f32| if b > a { b } else { a };
@@ -50,6 +53,7 @@ fn range(x: &[f32]) -> (f32, f32) {
 }
 
 /// The number of largest magnitude, with its sign; of several the first.
+#[inline(always)]
 fn extreme(x: &[f32]) -> f32 {
     let (least, greatest) = range(x);
     if -least > greatest {
@@ -65,17 +69,20 @@ fn extreme(x: &[f32]) -> f32 {
 }
 
 /// One through a scale, or none where the scale is too small to be stored anyway.
+#[inline(always)]
 fn inverse(scale: f32) -> f32 {
     let inverse = 1.0 / scale;
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// A code that is not negative, cut off.
+#[inline(always)]
 fn cut(value: f32, largest: i32) -> u8 {
     floor_integer(value).min(largest) as u8
 }
 
 /// Blocks of a row with their bytes.
+#[inline(always)]
 fn blocks<'a>(
     row: &'a [f32],
     out: &'a mut [u8],
@@ -85,6 +92,7 @@ fn blocks<'a>(
     pairs.enumerate().map(|(at, (x, out))| (at * BLOCK, x, out))
 }
 
+#[inline(always)]
 pub(super) fn q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let variance = importance.map_or(0.0, |_| mean_square(row));
     let mut weights = [0.0; BLOCK];
@@ -109,6 +117,7 @@ pub(super) fn q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let variance = importance.map_or(0.0, |_| mean_square(row));
     let mut weights = [0.0; BLOCK];
@@ -134,6 +143,7 @@ pub(super) fn q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
 }
 
 /// Q4_1 and Q5_1: a scale and a minimum.
+#[inline(always)]
 pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8], bits: u32) {
     let variance = importance.map_or(0.0, |_| mean_square(row));
     let mut weights = [0.0; BLOCK];
@@ -143,8 +153,10 @@ pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8
         let (scale, min) = match importance {
             Some(importance) => {
                 weigh(row, importance, variance, at, &mut weights);
-                let (scale, below) =
-                    with_minimum(i32::from(largest), x, &weights, &mut codes, WEIGHTED);
+                let (x, weights) = (x.as_chunks::<1>().0, weights.as_chunks::<1>().0);
+                let codes = codes.as_chunks_mut::<1>().0;
+                let ([scale], [below]) =
+                    with_minimum(i32::from(largest), x, weights, codes, WEIGHTED);
                 (scale, -below)
             }
             None => {
@@ -173,6 +185,7 @@ pub(super) fn with_offset(row: &[f32], importance: Option<&[f32]>, out: &mut [u8
     }
 }
 
+#[inline(always)]
 pub(super) fn q8_0(row: &[f32], out: &mut [u8]) {
     for (_, x, out) in blocks(row, out, 34) {
         let (least, greatest) = range(x);
@@ -186,6 +199,7 @@ pub(super) fn q8_0(row: &[f32], out: &mut [u8]) {
 }
 
 /// The first 16 codes in low nibbles, the others in high ones.
+#[inline(always)]
 fn nibbles(codes: &[u8; BLOCK], out: &mut [u8]) {
     let (low, high) = codes.split_at(BLOCK / 2);
     for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
@@ -194,6 +208,7 @@ fn nibbles(codes: &[u8; BLOCK], out: &mut [u8]) {
 }
 
 /// A word of fifth bits, then nibbles.
+#[inline(always)]
 fn fifth_bits(codes: &[u8; BLOCK], out: &mut [u8]) {
     let bits = codes.iter().enumerate();
     let word = bits.fold(0u32, |word, (at, &code)| {

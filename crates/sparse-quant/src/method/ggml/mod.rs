@@ -9,6 +9,7 @@ mod search;
 mod superblock;
 
 use rayon::prelude::*;
+use sparse_engine::{Vectorize, vectorized};
 
 use crate::Matrix;
 
@@ -126,25 +127,52 @@ pub(crate) fn quantize_row(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) {
-    match kind {
-        GgmlType::F32 => {
-            for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
-                *out = value.to_le_bytes();
+    vectorized(QuantizeRow {
+        row,
+        kind,
+        importance,
+        out,
+    });
+}
+
+struct QuantizeRow<'a> {
+    row: &'a [f32],
+    kind: GgmlType,
+    importance: Option<&'a [f32]>,
+    out: &'a mut [u8],
+}
+
+impl Vectorize for QuantizeRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let QuantizeRow {
+            row,
+            kind,
+            importance,
+            out,
+        } = self;
+        match kind {
+            GgmlType::F32 => {
+                for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                    *out = value.to_le_bytes();
+                }
             }
-        }
-        GgmlType::F16 => {
-            for (out, &value) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
-                *out = half::f16::from_f32(value).to_le_bytes();
+            GgmlType::F16 => {
+                for (out, &value) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
+                    *out = half::f16::from_f32(value).to_le_bytes();
+                }
             }
+            GgmlType::Q4_0 => legacy::q4_0(row, importance, out),
+            GgmlType::Q5_0 => legacy::q5_0(row, importance, out),
+            GgmlType::Q4_1 => legacy::with_offset(row, importance, out, 4),
+            GgmlType::Q5_1 => legacy::with_offset(row, importance, out, 5),
+            GgmlType::Q8_0 => legacy::q8_0(row, out),
+            GgmlType::Q4_K => superblock::q45_k(row, importance, out, false),
+            GgmlType::Q5_K => superblock::q45_k(row, importance, out, true),
+            GgmlType::Q6_K => superblock::q6_k(row, importance, out),
         }
-        GgmlType::Q4_0 => legacy::q4_0(row, importance, out),
-        GgmlType::Q5_0 => legacy::q5_0(row, importance, out),
-        GgmlType::Q4_1 => legacy::with_offset(row, importance, out, 4),
-        GgmlType::Q5_1 => legacy::with_offset(row, importance, out, 5),
-        GgmlType::Q8_0 => legacy::q8_0(row, out),
-        GgmlType::Q4_K => superblock::q45_k(row, importance, out, false),
-        GgmlType::Q5_K => superblock::q45_k(row, importance, out, true),
-        GgmlType::Q6_K => superblock::q6_k(row, importance, out),
     }
 }
 

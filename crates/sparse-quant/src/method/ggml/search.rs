@@ -7,6 +7,7 @@ const LEAST: f32 = 1e-15;
 
 /// A scale for codes from `-half` to `half - 1`, by the least weighted squared error over 19
 /// candidates; codes come out `half` too large. Without `weights` a number's weight is its square.
+#[inline(always)]
 pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<&[f32]>) -> f32 {
     let (mut largest, mut signed) = (0.0, 0.0);
     for &value in x {
@@ -25,7 +26,7 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
     };
     // The plain range first, then the others in their order.
     let steps = std::iter::once(0).chain((-9..=9).filter(|&step| step != 0));
-    let mut inverses = [0.0f32; CANDIDATES];
+    let mut inverses = [0.0f32; LANES];
     for (inverse, step) in inverses.iter_mut().zip(steps) {
         *inverse = -(half as f32 + 0.1 * step as f32) / signed;
     }
@@ -44,19 +45,21 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
     scale
 }
 
-/// Candidates of [`symmetric`].
+/// Candidates of [`symmetric`], and lanes that they are worked on in: whole registers.
 const CANDIDATES: usize = 19;
+const LANES: usize = 24;
 
 /// For each candidate the weighted sums of number times code, and of code squared: every sum in the
 /// order of the numbers, all candidates side by side.
+#[inline(always)]
 fn sums(
-    inverses: &[f32; CANDIDATES],
+    inverses: &[f32; LANES],
     half: i32,
     x: &[f32],
     weights: Option<&[f32]>,
-) -> ([f32; CANDIDATES], [f32; CANDIDATES]) {
+) -> ([f32; LANES], [f32; LANES]) {
     let (low, high) = (-half as f32, (half - 1) as f32);
-    let (mut lx, mut l2) = ([0.0; CANDIDATES], [0.0; CANDIDATES]);
+    let (mut lx, mut l2) = ([0.0; LANES], [0.0; LANES]);
     for (at, &value) in x.iter().enumerate() {
         let weight = weights.map_or(value * value, |weights| weights[at]);
         for ((lx, l2), &inverse) in lx.iter_mut().zip(&mut l2).zip(inverses) {
@@ -77,81 +80,141 @@ pub(super) struct Candidates {
 }
 
 /// A scale and a minimum for codes from 0 to `largest`, by the least weighted squared error: the
-/// best pair for each candidate's codes. Returns the scale and the minimum's negative.
-pub(super) fn with_minimum(
+/// best pair for each candidate's codes. Of `LANES` groups of at most [`MOST`] numbers side by side,
+/// as the sums of one have to be taken number by number. Returns scales and the minima's negatives.
+#[inline(always)]
+pub(super) fn with_minimum<const LANES: usize>(
     largest: i32,
-    x: &[f32],
-    weights: &[f32],
-    codes: &mut [u8],
+    x: &[[f32; LANES]],
+    weights: &[[f32; LANES]],
+    codes: &mut [[u8; LANES]],
     candidates: Candidates,
-) -> (f32, f32) {
+) -> ([f32; LANES], [f32; LANES]) {
     let (mut min, mut max) = (x[0], x[0]);
     let mut sum_w = weights[0];
-    let mut sum_x = sum_w * x[0];
-    for (&value, &weight) in x.iter().zip(weights).skip(1) {
-        min = if value < min { value } else { min };
-        max = if value > max { value } else { max };
-        sum_w += weight;
-        sum_x += weight * value;
+    let mut sum_x = [0.0; LANES];
+    for lane in 0..LANES {
+        sum_x[lane] = sum_w[lane] * x[0][lane];
     }
-    min = min.min(0.0);
-    if max <= min {
-        codes.fill(0);
-        return (0.0, -min);
+    for (x, weights) in x.iter().zip(weights).skip(1) {
+        for lane in 0..LANES {
+            min[lane] = if x[lane] < min[lane] {
+                x[lane]
+            } else {
+                min[lane]
+            };
+            max[lane] = if x[lane] > max[lane] {
+                x[lane]
+            } else {
+                max[lane]
+            };
+            sum_w[lane] += weights[lane];
+            sum_x[lane] += weights[lane] * x[lane];
+        }
     }
-    let error = |codes: &[u8], scale: f32, min: f32| {
-        let mut error = 0.0;
-        for ((&code, &value), &weight) in codes.iter().zip(x).zip(weights) {
-            let off = scale * f32::from(code) + min - value;
-            error += weight * (off * off);
+    min = min.map(|min| min.min(0.0));
+    let flat: [bool; LANES] = std::array::from_fn(|lane| max[lane] <= min[lane]);
+    let lowest = min;
+    let top = largest as f32;
+    let mut chosen = [[0.0f32; LANES]; MOST];
+    let mut inverse: [f32; LANES] = std::array::from_fn(|lane| top / (max[lane] - min[lane]));
+    let mut scale = inverse.map(|inverse| 1.0 / inverse);
+    for (codes, x) in chosen.iter_mut().zip(x) {
+        for lane in 0..LANES {
+            codes[lane] = nearest(inverse[lane] * (x[lane] - min[lane])).clamp(0.0, top);
         }
-        error
-    };
-    let fill = |codes: &mut [u8], inverse: f32, base: f32| {
-        for (code, &value) in codes.iter_mut().zip(x) {
-            *code = nearest_integer(inverse * (value - base)).clamp(0, largest) as u8;
-        }
-    };
-    let mut inverse = largest as f32 / (max - min);
-    let mut scale = 1.0 / inverse;
-    fill(codes, inverse, min);
-    let mut best = error(codes, scale, min);
-    let mut trial = [0u8; 32];
-    let trial = &mut trial[..x.len()];
+    }
+    let mut best = errors(&chosen, x, weights, &scale, &min);
     for at in 0..=candidates.count {
-        let reach = candidates.first + candidates.step * at as f32 + largest as f32;
-        // From here on `min` is the best one so far, as it is there.
-        inverse = reach / (max - min);
-        fill(trial, inverse, min);
-        let (mut l, mut l2, mut xl) = (0.0, 0.0, 0.0);
-        for ((&code, &value), &weight) in trial.iter().zip(x).zip(weights) {
-            let code = f32::from(code);
-            l += weight * code;
-            l2 += weight * code * code;
-            xl += weight * code * value;
+        let reach = candidates.first + candidates.step * at as f32 + top;
+        let mut trial = [[0.0f32; LANES]; MOST];
+        let (mut l, mut l2, mut xl) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            // `min` is the best one so far, as it is there.
+            inverse[lane] = reach / (max[lane] - min[lane]);
         }
-        let determinant = sum_w * l2 - l * l;
-        if determinant > 0.0 {
-            let mut this_scale = (sum_w * xl - sum_x * l) / determinant;
-            let mut this_min = (l2 * sum_x - l * xl) / determinant;
-            if this_min > 0.0 {
-                this_min = 0.0;
-                this_scale = xl / l2;
+        for ((codes, x), weights) in trial.iter_mut().zip(x).zip(weights) {
+            for lane in 0..LANES {
+                let code = nearest(inverse[lane] * (x[lane] - min[lane])).clamp(0.0, top);
+                codes[lane] = code;
+                l[lane] += weights[lane] * code;
+                l2[lane] += weights[lane] * code * code;
+                xl[lane] += weights[lane] * code * x[lane];
             }
-            let this_error = error(trial, this_scale, this_min);
-            if this_error < best {
-                codes.copy_from_slice(trial);
-                best = this_error;
-                scale = this_scale;
-                min = this_min;
+        }
+        let (mut this_scale, mut this_min) = ([0.0; LANES], [0.0; LANES]);
+        let mut solved = [false; LANES];
+        for lane in 0..LANES {
+            let determinant = sum_w[lane] * l2[lane] - l[lane] * l[lane];
+            solved[lane] = determinant > 0.0;
+            let low = (l2[lane] * sum_x[lane] - l[lane] * xl[lane]) / determinant;
+            let both = (sum_w[lane] * xl[lane] - sum_x[lane] * l[lane]) / determinant;
+            this_scale[lane] = if low > 0.0 { xl[lane] / l2[lane] } else { both };
+            this_min[lane] = if low > 0.0 { 0.0 } else { low };
+        }
+        let error = errors(&trial, x, weights, &this_scale, &this_min);
+        let better: [bool; LANES] =
+            std::array::from_fn(|lane| solved[lane] && error[lane] < best[lane]);
+        if better == [false; LANES] {
+            continue;
+        }
+        for lane in 0..LANES {
+            if better[lane] {
+                (best[lane], scale[lane], min[lane]) =
+                    (error[lane], this_scale[lane], this_min[lane]);
+            }
+        }
+        for (chosen, trial) in chosen.iter_mut().zip(&trial).take(x.len()) {
+            for lane in 0..LANES {
+                chosen[lane] = if better[lane] {
+                    trial[lane]
+                } else {
+                    chosen[lane]
+                };
             }
         }
     }
-    (scale, -min)
+    for (codes, chosen) in codes.iter_mut().zip(&chosen) {
+        for lane in 0..LANES {
+            codes[lane] = if flat[lane] { 0 } else { chosen[lane] as u8 };
+        }
+    }
+    let (mut scales, mut below) = ([0.0; LANES], [0.0; LANES]);
+    for lane in 0..LANES {
+        (scales[lane], below[lane]) = if flat[lane] {
+            (0.0, -lowest[lane])
+        } else {
+            (scale[lane], -min[lane])
+        };
+    }
+    (scales, below)
+}
+
+/// Numbers of a group of [`with_minimum`], at most.
+const MOST: usize = 32;
+
+/// The weighted squared error that codes leave in each lane.
+#[inline(always)]
+fn errors<const LANES: usize>(
+    codes: &[[f32; LANES]; MOST],
+    x: &[[f32; LANES]],
+    weights: &[[f32; LANES]],
+    scale: &[f32; LANES],
+    min: &[f32; LANES],
+) -> [f32; LANES] {
+    let mut errors = [0.0; LANES];
+    for ((codes, x), weights) in codes.iter().zip(x).zip(weights) {
+        for lane in 0..LANES {
+            let off = scale[lane] * codes[lane] + min[lane] - x[lane];
+            errors[lane] += weights[lane] * (off * off);
+        }
+    }
+    errors
 }
 
 /// A scale for numbers that are not negative, as codes from 0 to `largest`, by weighted squared
 /// error and then code by code.
+#[inline(always)]
 pub(super) fn positive(largest: i32, x: &[f32], codes: &mut [u8], weights: &[f32]) -> f32 {
     let max = x.iter().fold(0.0f32, |max, &value| max.max(value));
     if max < LEAST {

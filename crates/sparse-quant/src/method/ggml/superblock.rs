@@ -13,6 +13,7 @@ const GROUPS: usize = BLOCK / GROUP;
 const SMALL: usize = 16;
 
 /// Q4_K, or Q5_K where there is a fifth bit.
+#[inline(always)]
 pub(super) fn q45_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8], fifth: bool) {
     let size = if fifth { 176 } else { 144 };
     let largest = if fifth { 31 } else { 15 };
@@ -61,6 +62,7 @@ struct Scales {
     minimum_codes: [u8; GROUPS],
 }
 
+#[inline(always)]
 fn plain_scales(x: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
     let candidates = match largest {
         15 => Candidates {
@@ -74,23 +76,21 @@ fn plain_scales(x: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
             count: 15,
         },
     };
-    let (mut scales, mut minima) = ([0.0f32; GROUPS], [0.0f32; GROUPS]);
-    let mut weights = [0.0; GROUP];
-    for (group, (x, codes)) in x
-        .chunks_exact(GROUP)
-        .zip(codes.chunks_exact_mut(GROUP))
-        .enumerate()
-    {
-        let mut sum = 0.0;
-        for x in x {
-            sum += x * x;
+    let x = side_by_side(x);
+    let mut sums = [0.0; GROUPS];
+    for x in &x {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += x * x;
         }
-        let average = (sum / GROUP as f32).sqrt();
-        for (weight, x) in weights.iter_mut().zip(x) {
+    }
+    let averages = sums.map(|sum| (sum / GROUP as f32).sqrt());
+    let mut weights = [[0.0; GROUPS]; GROUP];
+    for (weights, x) in weights.iter_mut().zip(&x) {
+        for ((weight, x), average) in weights.iter_mut().zip(x).zip(averages) {
             *weight = average + x.abs();
         }
-        (scales[group], minima[group]) = with_minimum(largest, x, &weights, codes, candidates);
     }
+    let (scales, minima) = searched(largest, &x, &weights, codes, candidates);
     let most = |values: &[f32; GROUPS]| {
         values
             .iter()
@@ -109,26 +109,23 @@ fn plain_scales(x: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
     }
 }
 
+#[inline(always)]
 fn weighted_scales(x: &[f32], importance: &[f32], largest: i32, codes: &mut [u8; BLOCK]) -> Scales {
     let mut sum = 0.0;
     for x in x {
         sum += x * x;
     }
     let variance = 2.0 * sum / BLOCK as f32;
-    let (mut scales, mut minima) = ([0.0f32; GROUPS], [0.0f32; GROUPS]);
+    let (x, importance) = (side_by_side(x), side_by_side(importance));
     let mut totals = [0.0f32; GROUPS];
-    let mut weights = [0.0; GROUP];
-    let groups = x
-        .chunks_exact(GROUP)
-        .zip(importance.chunks_exact(GROUP))
-        .zip(codes.chunks_exact_mut(GROUP));
-    for (group, ((x, importance), codes)) in groups.enumerate() {
-        for ((weight, &x), &q) in weights.iter_mut().zip(x).zip(importance) {
-            *weight = q * (variance + x * x).sqrt();
-            totals[group] += *weight;
+    let mut weights = [[0.0; GROUPS]; GROUP];
+    for ((weights, x), importance) in weights.iter_mut().zip(&x).zip(&importance) {
+        for group in 0..GROUPS {
+            weights[group] = importance[group] * (variance + x[group] * x[group]).sqrt();
+            totals[group] += weights[group];
         }
-        (scales[group], minima[group]) = with_minimum(largest, x, &weights, codes, WEIGHTED);
     }
+    let (scales, minima) = searched(largest, &x, &weights, codes, WEIGHTED);
     let mut made = Scales {
         scale: 0.0,
         minimum: 0.0,
@@ -140,7 +137,39 @@ fn weighted_scales(x: &[f32], importance: &[f32], largest: i32, codes: &mut [u8;
     made
 }
 
+/// The numbers of a block's groups, one group in each lane.
+#[inline(always)]
+fn side_by_side(block: &[f32]) -> [[f32; GROUPS]; GROUP] {
+    let mut lanes = [[0.0; GROUPS]; GROUP];
+    for (group, numbers) in block.chunks_exact(GROUP).enumerate() {
+        for (lanes, number) in lanes.iter_mut().zip(numbers) {
+            lanes[group] = *number;
+        }
+    }
+    lanes
+}
+
+/// [`with_minimum`] of a block's groups.
+#[inline(always)]
+fn searched(
+    largest: i32,
+    x: &[[f32; GROUPS]; GROUP],
+    weights: &[[f32; GROUPS]; GROUP],
+    codes: &mut [u8; BLOCK],
+    candidates: Candidates,
+) -> ([f32; GROUPS], [f32; GROUPS]) {
+    let mut lanes = [[0; GROUPS]; GROUP];
+    let found = with_minimum(largest, x, weights, &mut lanes, candidates);
+    for (group, codes) in codes.chunks_exact_mut(GROUP).enumerate() {
+        for (code, lanes) in codes.iter_mut().zip(&lanes) {
+            *code = lanes[group];
+        }
+    }
+    found
+}
+
 /// Six bits each: the first four whole, the others in nibbles with their upper bits above those.
+#[inline(always)]
 fn pack_scales(scales: &Scales, out: &mut [u8]) {
     let pairs = scales.scale_codes.iter().zip(&scales.minimum_codes);
     for (group, (&scale, &minimum)) in pairs.enumerate() {
@@ -155,6 +184,7 @@ fn pack_scales(scales: &Scales, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn unpack_scale(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         return (packed[group] & 63, packed[group + 4] & 63);
@@ -166,6 +196,7 @@ fn unpack_scale(packed: &[u8], group: usize) -> (u8, u8) {
     )
 }
 
+#[inline(always)]
 pub(super) fn q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let blocks = row.chunks_exact(BLOCK).zip(out.chunks_exact_mut(210));
     for (at, (x, out)) in blocks.enumerate() {
