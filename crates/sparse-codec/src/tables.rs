@@ -26,6 +26,7 @@ pub struct TableSet {
     decode: OnceLock<DecodeTables>,
     costs: OnceLock<Vec<[u16; 256]>>,
     held: OnceLock<Box<[[u8; 256]; 256]>>,
+    reaches: OnceLock<[u8; 256]>,
 }
 
 impl PartialEq for TableSet {
@@ -44,6 +45,7 @@ impl TableSet {
             decode: OnceLock::new(),
             costs: OnceLock::new(),
             held: OnceLock::new(),
+            reaches: OnceLock::new(),
         }
     }
 
@@ -99,6 +101,18 @@ impl TableSet {
                 *row = std::array::from_fn(|s| if freqs[s] > 0 { s as u8 } else { ESCAPE as u8 });
             }
             held
+        })
+    }
+
+    /// For each context, how far from [`UNCHANGED`](crate::context::UNCHANGED) the table holds every
+    /// symbol; beyond that [`TableSet::held`] has to be asked.
+    pub(crate) fn reaches(&self) -> &[u8; 256] {
+        self.reaches.get_or_init(|| {
+            self.held().map(|row| {
+                let holds = |symbol: usize| usize::from(row[symbol]) == symbol;
+                let all = (1..=120).take_while(|&d| holds(REST + d) && holds(REST - d));
+                all.last().unwrap_or(0) as u8
+            })
         })
     }
 

@@ -1,6 +1,6 @@
 //! From steps to the sections of a chunk: symbols, low bits, escapes.
 
-use super::masks::at_least;
+use super::masks::{at_least, beyond};
 use super::pack::GROUP;
 use super::{Model, Scratch};
 use crate::bits::BitWriter;
@@ -15,6 +15,7 @@ pub(super) struct SymbolCoder<'a> {
     contexts: Contexts,
     model: Model<'a>,
     held: &'a [[u8; 256]; 256],
+    reaches: &'a [u8; 256],
     first_raw: u8,
     low: BitWriter,
     escapes: Vec<u8>,
@@ -27,6 +28,7 @@ impl<'a> SymbolCoder<'a> {
             contexts,
             model: *model,
             held: model.tables.held(),
+            reaches: model.tables.reaches(),
             first_raw: contexts.first_raw(),
             low: BitWriter::default(),
             escapes: Vec::new(),
@@ -52,15 +54,16 @@ impl<'a> SymbolCoder<'a> {
                 let (rests, masks) = (&mut rests[..len], &mut masks[..len]);
                 split_wide(rule, here, steps, symbols, rests, masks);
             }
-            for (symbol, &context) in symbols.iter_mut().zip(here) {
-                *symbol = self.held[usize::from(context)][usize::from(*symbol)];
-            }
-            let mut lost = !at_least(symbols, ESCAPE + 1) & (u64::MAX >> (GROUP - len));
-            while lost != 0 {
-                let i = lost.trailing_zeros() as usize;
-                put_varint(&mut self.escapes, u64::from(zigzag(steps[i])));
-                (masks[i], mask_bytes[i]) = (0, 0);
-                lost &= lost - 1;
+            let mut far = beyond(here, symbols, self.reaches);
+            while far != 0 {
+                let i = far.trailing_zeros() as usize;
+                let symbol = &mut symbols[i];
+                *symbol = self.held[usize::from(here[i])][usize::from(*symbol)];
+                if *symbol == ESCAPE {
+                    put_varint(&mut self.escapes, u64::from(zigzag(steps[i])));
+                    (masks[i], mask_bytes[i]) = (0, 0);
+                }
+                far &= far - 1;
             }
             if raw && narrow {
                 mask_bytes[len..].fill(0);

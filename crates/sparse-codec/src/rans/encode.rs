@@ -113,7 +113,12 @@ fn encode_lanes<const N: usize>(
     for state in states {
         out.extend_from_slice(&state.to_le_bytes());
     }
-    out.extend(words[at..].iter().flat_map(|word| word.to_le_bytes()));
+    let start = out.len();
+    out.resize(start + 2 * (words.len() - at), 0);
+    let places = out[start..].as_chunks_mut::<2>().0.iter_mut();
+    for (place, word) in places.zip(&words[at..]) {
+        *place = word.to_le_bytes();
+    }
 }
 
 /// Encodes whole groups of `N` symbols with the code of `level`, which the CPU must have.
