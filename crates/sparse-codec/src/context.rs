@@ -55,6 +55,13 @@ impl Contexts {
         ((expected - RAW_FROM).div_euclid(4) + 1).clamp(0, most) as u32
     }
 
+    /// [`Contexts::low_bits`] in bytes.
+    #[inline(always)]
+    pub(crate) fn low_bits_of(self, context: u8) -> u8 {
+        let from = (RAW_FROM - LOWEST - 4) as u8;
+        (context.saturating_sub(from) >> 2).min(self.most_low_bits() as u8)
+    }
+
     /// What [`Contexts::low_bits`] computes with: the count is `(context - from) / 4` rounded
     /// down, from 0 to `most`.
     #[cfg(target_arch = "x86_64")]
@@ -228,6 +235,12 @@ mod tests {
         assert_eq!(contexts.expected(usize::from(out[0])), 3);
         assert_eq!(contexts.expected(usize::from(out[1])), 0);
         assert_eq!(contexts.low_bits(contexts.first_raw()), 1);
+        for context in 0..contexts.count() as u8 {
+            assert_eq!(
+                u32::from(contexts.low_bits_of(context)),
+                contexts.low_bits(context)
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a scale a little higher or lower would cost: how the encoder finds scales.
 
+use crate::Word;
 use crate::context::Contexts;
 use crate::simd::vectorised;
 use crate::tables::BIT;
@@ -38,6 +39,41 @@ fn bucket_start(bucket: usize) -> f64 {
     }
     let octave = (bucket - 2) / 2;
     (1.0 + 0.5 * (bucket % 2) as f64) * (octave as f64).exp2()
+}
+
+/// The classes of a run's changes that are enough to find its scale by: of a long run those of
+/// every other weight.
+pub(crate) fn look<'a, W: Word>(
+    shift: u32,
+    base: &[W],
+    fine: &[W],
+    room: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    if base.len() < LONG_RUN {
+        room.resize(base.len(), 0);
+        look_all(shift, base, fine, room);
+    } else {
+        room.resize(base.len() / 2, 0);
+        look_half(shift, base, fine, room);
+    }
+    room
+}
+
+vectorised! {
+    fn look_all<W: Word>(shift: u32, base: &[W], fine: &[W], out: &mut [u8]) {
+        for ((out, base), &fine) in out.iter_mut().zip(base).zip(fine) {
+            *out = bucket(base.steps_to(fine, shift));
+        }
+    }
+}
+
+vectorised! {
+    fn look_half<W: Word>(shift: u32, base: &[W], fine: &[W], out: &mut [u8]) {
+        let pairs = base.as_chunks::<2>().0.iter().zip(fine.as_chunks::<2>().0);
+        for (out, (base, fine)) in out.iter_mut().zip(pairs) {
+            *out = bucket(base[0].steps_to(fine[0], shift));
+        }
+    }
 }
 
 /// How many changes of each class were seen in each context.
@@ -122,13 +158,12 @@ impl Scorer {
         Self { rows }
     }
 
-    /// As [`Scorer::run`], from every other weight of a long run: where the run is a row of a
-    /// chunk, half of it says enough of its scale.
-    pub(crate) fn run_half(&self, contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
-        if contexts.len() < LONG_RUN {
-            return self.run(contexts, buckets);
+    /// As [`Scorer::run`], given what [`look`] says of the run.
+    pub(crate) fn run_looked(&self, contexts: &[u8], looked: &[u8]) -> [i32; CANDIDATES] {
+        if looked.len() == contexts.len() {
+            return self.run(contexts, looked);
         }
-        sum_half(&self.rows, contexts, buckets).map(|cost| 2 * cost)
+        sum_half(&self.rows, contexts, looked).map(|cost| 2 * cost)
     }
 
     /// Cost of each candidate over a run of weights, relative to the scale that `contexts` has.
@@ -179,13 +214,17 @@ vectorised! {
 }
 
 vectorised! {
-    fn sum_half(rows: &[[i16; CANDIDATES]], contexts: &[u8], buckets: &[u8]) -> [i32; CANDIDATES] {
+    fn sum_half(rows: &[[i16; CANDIDATES]], contexts: &[u8], looked: &[u8]) -> [i32; CANDIDATES] {
         let mut sums = [0i32; CANDIDATES];
-        for (contexts, buckets) in contexts.chunks(128).zip(buckets.chunks(128)) {
+        for (contexts, looked) in contexts.chunks(128).zip(looked.chunks(64)) {
             let mut part = [0i16; CANDIDATES];
-            let (contexts, buckets) = (contexts.as_chunks::<2>().0, buckets.as_chunks::<2>().0);
-            for (context, bucket) in contexts.iter().zip(buckets) {
-                let row = &rows[usize::from(context[0]) * BUCKETS + usize::from(bucket[0])];
+            let mut places = [0u16; 64];
+            let pairs = contexts.as_chunks::<2>().0.iter().zip(looked);
+            for (place, (context, &bucket)) in places.iter_mut().zip(pairs) {
+                *place = u16::from(context[0]) * BUCKETS as u16 + u16::from(bucket);
+            }
+            for &place in &places[..looked.len()] {
+                let row = &rows[usize::from(place)];
                 for (sum, &cost) in part.iter_mut().zip(row) {
                     *sum += cost;
                 }
@@ -220,8 +259,9 @@ pub(crate) fn laplace(mean: f64) -> [f64; BUCKETS] {
 /// Returns the offset from the current scale in quarter octaves. `away` is the current scale's
 /// distance from the previous one.
 pub(crate) fn best(costs: &[i32; CANDIDATES], away: i32) -> i32 {
-    let mut best = (i32::MAX, 0);
-    for (candidate, &cost) in costs.iter().enumerate() {
+    // Costs of equals are told apart by the low bits: the one nearest to where it is wins.
+    let mut ranks = [0i32; CANDIDATES];
+    for (candidate, (rank, &cost)) in ranks.iter_mut().zip(costs).enumerate() {
         let offset = candidate as i32 - CENTRE as i32;
         let change = (away + offset).abs();
         let side = if change == 0 {
@@ -229,12 +269,17 @@ pub(crate) fn best(costs: &[i32; CANDIDATES], away: i32) -> i32 {
         } else {
             160 + 30 * change.min(20)
         };
-        // Of equals, the one nearest to where it is.
-        if (cost + side, offset.abs()) < (best.0, i32::abs(best.1)) {
-            best = (cost + side, offset);
-        }
+        let nearness = 2 * offset.abs() + i32::from(offset > 0);
+        *rank = (cost + side) * 32 + nearness;
     }
-    best.1
+    let least = ranks.iter().fold(i32::MAX, |least, &rank| least.min(rank));
+    // What is behind the cost, halved, with its sign.
+    let nearness = least.rem_euclid(32);
+    if nearness % 2 == 1 {
+        nearness / 2
+    } else {
+        -(nearness / 2)
+    }
 }
 
 #[cfg(test)]

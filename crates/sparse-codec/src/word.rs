@@ -1,5 +1,7 @@
 //! Weights as machine words: storage width, exponent and mantissa, numeric order.
 
+use crate::context::{DIRECT, ESCAPE, UNCHANGED};
+
 /// The bit layout of the floating-point values in a chunk.
 ///
 /// `shift` low bits are known to be zero in every word (a bf16 model stored as fp32 has 16 of
@@ -155,9 +157,24 @@ pub trait Word: Copy + Eq + Default + Send + Sync + 'static {
     /// Representable steps to `fine` where `shift` low bits are left out.
     #[doc(hidden)]
     fn steps_to(self, fine: Self, shift: u32) -> i32;
+    /// The symbol and the low bits of the steps to `fine`, as `context::split` has them, for at most
+    /// half as many low bits as the word has.
+    #[doc(hidden)]
+    fn split_to(self, fine: Self, shift: u32, low_bits: u8) -> (u8, Self);
     /// The word `steps` away.
     #[doc(hidden)]
     fn stepped(self, steps: i32, shift: u32) -> Self;
+}
+
+/// Steps between two words, at their own width.
+macro_rules! own_steps {
+    ($base:expr, $fine:expr, $shift:expr, $signed:ty) => {{
+        let ordinal = |word: Self| {
+            let word = word as $signed;
+            (word ^ ((word >> (Self::BITS - 1)) & <$signed>::MAX)) >> $shift
+        };
+        ordinal($fine).wrapping_sub(ordinal($base)) << $shift >> $shift
+    }};
 }
 
 macro_rules! word {
@@ -179,11 +196,22 @@ macro_rules! word {
             }
             #[inline(always)]
             fn steps_to(self, fine: Self, shift: u32) -> i32 {
-                let ordinal = |word: Self| {
-                    let word = word as $signed;
-                    (word ^ ((word >> (Self::BITS - 1)) & <$signed>::MAX)) >> shift
-                };
-                i32::from(ordinal(fine).wrapping_sub(ordinal(self)) << shift >> shift)
+                i32::from(own_steps!(self, fine, shift, $signed))
+            }
+            #[inline(always)]
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            fn split_to(self, fine: Self, shift: u32, low_bits: u8) -> (u8, Self) {
+                let steps = own_steps!(self, fine, shift, $signed);
+                let half = ((1 as $signed) << low_bits) >> 1;
+                let centred = steps.wrapping_add(half);
+                let high = centred >> low_bits;
+                let direct = (-DIRECT as $signed..=DIRECT as $signed).contains(&high);
+                if direct && centred >= steps {
+                    let rest = centred as Self & (((1 as Self) << low_bits) - 1);
+                    ((high as u8).wrapping_add(UNCHANGED), rest)
+                } else {
+                    (ESCAPE, 0)
+                }
             }
             #[inline(always)]
             #[allow(clippy::cast_possible_truncation)]
@@ -202,6 +230,7 @@ word!(u8, i8; u16, i16; u32, i32);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::split;
 
     #[test]
     fn ordinals_are_a_bijection_in_numeric_order() {
@@ -239,6 +268,10 @@ mod tests {
                     "{base:?} {fine:?}"
                 );
                 assert_eq!(base.stepped(steps, layout.shift()), fine);
+                for low_bits in 0..=layout.mantissa().saturating_sub(3) {
+                    let (symbol, rest) = base.split_to(fine, layout.shift(), low_bits as u8);
+                    assert_eq!((symbol, rest.widen()), split(steps, low_bits));
+                }
                 let there = W::narrow(layout.step_from(base.widen(), f as i32));
                 assert_eq!(base.stepped(f as i32, layout.shift()), there);
             }

@@ -9,8 +9,7 @@ use crate::bytes::put_varint;
 use crate::chunk::ChunkMode;
 use crate::context::{ESCAPE, UNCHANGED};
 use crate::fit::REACH;
-use crate::score::{CANDIDATES, Scorer, best, bucket};
-use crate::simd::vectorised;
+use crate::score::{CANDIDATES, Scorer, best, look};
 
 pub(super) fn encode<W: Word>(
     model: &Model<'_>,
@@ -23,12 +22,6 @@ pub(super) fn encode<W: Word>(
 ) -> ChunkMode {
     let (len, segment) = (base.len(), model.scales.segment());
     let sparse = is_sparse(base, fine);
-    // Where every step gets a symbol, that is done segment by segment, while the steps are in the
-    // first-level cache; otherwise all are needed to choose which get one.
-    scratch
-        .steps
-        .resize(if sparse { len } else { segment.min(len) }, 0);
-    scratch.buckets.resize(segment.min(len), 0);
     scratch.contexts.resize(len, 0);
     scratch.symbols.resize(len, 0);
     model.scales.tile(segment.min(len), &mut scratch.tile);
@@ -36,90 +29,64 @@ pub(super) fn encode<W: Word>(
     let mut rows: Vec<i32> = Vec::with_capacity(len.div_ceil(segment));
     for at in (0..len).step_by(segment) {
         let range = at..(at + segment).min(len);
-        let here = if sparse {
-            range.clone()
-        } else {
-            0..range.len()
-        };
         let columns = model
             .scales
             .columns_at(&scratch.tile, start + at, range.len());
         let contexts = &mut scratch.contexts[range.clone()];
-        let steps = &mut scratch.steps[here];
-        let buckets = &mut scratch.buckets[..range.len()];
-        let words = &base[range.clone()];
-        measure(
-            model.layout.shift(),
-            words,
-            &fine[range.clone()],
-            steps,
-            buckets,
-        );
+        let (words, fines) = (&base[range.clone()], &fine[range.clone()]);
+        let looked = look(model.layout.shift(), words, fines, &mut scratch.looked);
         let last = rows.last().copied().unwrap_or(0);
         rows.push(choose_row(
-            model, scorer, words, columns, buckets, last, contexts,
+            model, scorer, words, columns, looked, last, contexts,
         ));
+        // Where every weight gets a symbol, that is done while its words are in the first-level
+        // cache; otherwise all contexts are needed to choose which get one.
         if !sparse {
-            coder.push(contexts, steps, &mut scratch.symbols[range]);
+            coder.push(contexts, words, fines, &mut scratch.symbols[range]);
         }
     }
-    if !sparse {
+    let skip = if sparse {
+        choose_skip(model, &scratch.contexts, base, fine)
+    } else {
+        0
+    };
+    if skip == 0 {
         out.push(TAG_DELTA);
+        if sparse {
+            coder.push(&scratch.contexts, base, fine, &mut scratch.symbols);
+        }
         coder
             .finish(scratch)
             .write(model, scratch, &rows::encode(&rows), out);
         return ChunkMode::Delta;
     }
-    let skip = choose_skip(model, scratch);
-    let mut exceptions = Vec::new();
-    if skip == 0 {
-        out.push(TAG_DELTA);
-    } else {
-        out.extend_from_slice(&[TAG_SPARSE, skip]);
-        exceptions = keep_expected(skip, scratch);
-    }
-    coder.push(&scratch.contexts, &scratch.steps, &mut scratch.symbols);
+    out.extend_from_slice(&[TAG_SPARSE, skip]);
+    let kept = keep_expected(skip, model.layout.shift(), base, fine, scratch);
     if scratch.contexts.is_empty() {
         out.push(0);
     } else {
+        let (contexts, symbols) = (&scratch.contexts, &mut scratch.symbols);
+        coder.push(contexts, &kept.base, &kept.fine, symbols);
         coder
             .finish(scratch)
             .write(model, scratch, &rows::encode(&rows), out);
     }
-    if skip > 0 {
-        put_varint(out, exceptions.len() as u64);
-        out.extend_from_slice(&gaps::encode(&exceptions));
-        return ChunkMode::Sparse;
-    }
-    ChunkMode::Delta
+    put_varint(out, kept.exceptions.len() as u64);
+    out.extend_from_slice(&gaps::encode(&kept.exceptions));
+    ChunkMode::Sparse
 }
 
-/// Weights that are looked at together to tell whether a chunk is sparse, and how many are passed
-/// over between them.
-const LOOK: usize = 64;
-const PASS: usize = 1024;
-
-/// Whether most weights seem unchanged.
+/// Whether most weights seem unchanged, by one group of 64 in so many weights: each is a wait for
+/// the memory.
 fn is_sparse<W: Word>(base: &[W], fine: &[W]) -> bool {
-    let (mut seen, mut changed) = (0, 0);
+    const PASS: usize = 4096;
+    let (mut seen, mut differ) = (0, 0);
     for (base, fine) in base.chunks(PASS).zip(fine.chunks(PASS)) {
-        let (base, fine) = (&base[..LOOK.min(base.len())], &fine[..LOOK.min(fine.len())]);
-        seen += base.len();
-        changed += base.iter().zip(fine).filter(|(b, f)| b != f).count();
+        let len = base.len().min(GROUP);
+        seen += len;
+        differ += changed(&base[..len], &fine[..len]).count_ones() as usize;
     }
-    changed * 2 < seen
-}
-
-vectorised! {
-    /// Steps and their classes.
-    fn measure<W: Word>(shift: u32, base: &[W], fine: &[W], steps: &mut [i32], buckets: &mut [u8]) {
-        for ((step, &b), &f) in steps.iter_mut().zip(base).zip(fine) {
-            *step = b.steps_to(f, shift);
-        }
-        for (bucket_, &step) in buckets.iter_mut().zip(steps.iter()) {
-            *bucket_ = bucket(step);
-        }
-    }
+    differ * 2 < seen
 }
 
 /// Finds a segment's scale, given that of the segment before, and the contexts that follow from it.
@@ -128,7 +95,7 @@ fn choose_row<W: Word>(
     scorer: &Scorer,
     words: &[W],
     columns: &[i8],
-    buckets: &[u8],
+    looked: &[u8],
     last: i32,
     out: &mut [u8],
 ) -> i32 {
@@ -140,7 +107,7 @@ fn choose_row<W: Word>(
     // A scale at the edge of the candidates may lie beyond: look again from there.
     for _ in 0..4 {
         fill(row, out);
-        let costs: [i32; CANDIDATES] = scorer.run_half(out, buckets);
+        let costs: [i32; CANDIDATES] = scorer.run_looked(out, looked);
         let offset = best(&costs, row - last);
         let moved = (row + offset).clamp(-REACH, REACH);
         if moved == row {
@@ -156,8 +123,8 @@ fn choose_row<W: Word>(
 }
 
 /// The context below which changes are so rare that gaps cost less than symbols; 0 for none.
-fn choose_skip(model: &Model<'_>, scratch: &Scratch) -> u8 {
-    let seen = census(&scratch.contexts, &scratch.steps);
+fn choose_skip<W: Word>(model: &Model<'_>, contexts: &[u8], base: &[W], fine: &[W]) -> u8 {
+    let seen = census(contexts, base, fine);
     let seen = &seen[..model.contexts().count()];
     let total = seen.iter().flatten().map(|&n| f64::from(n)).sum::<f64>();
     let (mut skipped, mut saved, mut weights) = (0f64, 0f64, 0f64);
@@ -181,13 +148,14 @@ fn choose_skip(model: &Model<'_>, scratch: &Scratch) -> u8 {
 
 /// How often each context has a step of zero, and another, in all weights or, of many, in every
 /// fourth group: shares are what counts.
-fn census(contexts: &[u8], steps: &[i32]) -> [[u32; 2]; 256] {
+fn census<W: Word>(contexts: &[u8], base: &[W], fine: &[W]) -> [[u32; 2]; 256] {
     let stride = if contexts.len() < 1 << 16 { 1 } else { 4 };
     // Neighbours count into tables of their own: a count need not wait for the one before it.
     let mut tables = [[[0u32; 2]; 256]; 2];
-    let groups = contexts.chunks(GROUP).zip(steps.chunks(GROUP));
-    for (contexts, steps) in groups.step_by(stride) {
-        let changed = changed(steps);
+    let words = base.chunks(GROUP).zip(fine.chunks(GROUP));
+    let groups = contexts.chunks(GROUP).zip(words);
+    for (contexts, (base, fine)) in groups.step_by(stride) {
+        let changed = changed(base, fine);
         for (i, &context) in contexts.iter().enumerate() {
             tables[i % 2][usize::from(context)][(changed >> i & 1) as usize] += 1;
         }
@@ -198,39 +166,51 @@ fn census(contexts: &[u8], steps: &[i32]) -> [[u32; 2]; 256] {
     })
 }
 
-/// Keeps only the weights whose context is at least `skip`; returns the other changes.
-fn keep_expected(skip: u8, scratch: &mut Scratch) -> Vec<(u32, i32)> {
-    let mut exceptions = Vec::new();
-    let (level, len) = (crate::simd::level(), scratch.contexts.len());
-    let mut kept = 0;
+/// The weights of a chunk that get a symbol, side by side, and the other changes.
+struct Kept<W> {
+    base: Vec<W>,
+    fine: Vec<W>,
+    exceptions: Vec<(u32, i32)>,
+}
+
+/// Keeps only the weights whose context is at least `skip`; their contexts stay in the scratch.
+fn keep_expected<W: Word>(
+    skip: u8,
+    shift: u32,
+    base: &[W],
+    fine: &[W],
+    scratch: &mut Scratch,
+) -> Kept<W> {
+    let (level, len) = (crate::simd::level(), base.len());
+    let mut kept = Kept {
+        base: vec![W::default(); len + GROUP],
+        fine: vec![W::default(); len + GROUP],
+        exceptions: Vec::new(),
+    };
+    let mut count = 0;
     for start in (0..len).step_by(GROUP) {
         let range = start..(start + GROUP).min(len);
-        // Copies, as what is kept is written to where others were.
-        let (mut contexts, mut steps) = ([0; GROUP], [0; GROUP]);
-        let (contexts, steps) = (&mut contexts[..range.len()], &mut steps[..range.len()]);
+        // A copy, as what is kept is written to where others were.
+        let mut contexts = [0; GROUP];
+        let contexts = &mut contexts[..range.len()];
         contexts.copy_from_slice(&scratch.contexts[range.clone()]);
-        for (bits, &step) in steps.iter_mut().zip(&scratch.steps[range.clone()]) {
-            *bits = step as u32;
-        }
+        let (base, fine) = (&base[range.clone()], &fine[range.clone()]);
         let all = u64::MAX >> (GROUP - range.len());
         let expected = at_least(contexts, skip) & all;
-        let mut others = changed(&scratch.steps[range]) & !expected;
+        let mut others = changed(base, fine) & !expected;
         while others != 0 {
             let i = others.trailing_zeros() as usize;
-            exceptions.push(((start + i) as u32, steps[i] as i32));
+            let steps = base[i].steps_to(fine[i], shift);
+            kept.exceptions.push(((start + i) as u32, steps));
             others &= others - 1;
         }
-        pack::bytes(level, contexts, expected, &mut scratch.contexts[kept..]);
-        let mut packed = [0; GROUP];
-        let count = pack::words(level, steps, expected, &mut packed);
-        let places = &mut scratch.steps[kept..kept + count];
-        for (place, &bits) in places.iter_mut().zip(&packed) {
-            *place = bits as i32;
-        }
-        kept += count;
+        pack::bytes(level, contexts, expected, &mut scratch.contexts[count..]);
+        pack::words(level, base, expected, &mut kept.base[count..]);
+        count += pack::words(level, fine, expected, &mut kept.fine[count..]);
     }
-    scratch.contexts.truncate(kept);
-    scratch.steps.truncate(kept);
-    scratch.symbols.truncate(kept);
-    exceptions
+    kept.base.truncate(count);
+    kept.fine.truncate(count);
+    scratch.contexts.truncate(count);
+    scratch.symbols.truncate(count);
+    kept
 }

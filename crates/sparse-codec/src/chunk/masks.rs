@@ -1,5 +1,6 @@
 //! Comparisons of 64 bytes at once, as the bits of one word.
 
+use crate::Word;
 use crate::context::UNCHANGED;
 use crate::simd::vectorised;
 
@@ -21,43 +22,20 @@ vectorised! {
     }
 }
 
-/// Which of up to 64 numbers are not zero.
-pub(super) fn changed(steps: &[i32]) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(steps) = steps.first_chunk::<64>()
-        && crate::simd::has_avx2()
-    {
-        // SAFETY: the features were just detected.
-        return unsafe { wide_changed(steps) };
-    }
-    plain_changed(steps)
+/// Which of up to 64 words differ.
+pub(super) fn changed<W: Word>(base: &[W], fine: &[W]) -> u64 {
+    let mut differ = [0; 64];
+    let differ = &mut differ[..base.len()];
+    differences(base, fine, differ);
+    at_least(differ, 1)
 }
 
-fn plain_changed(steps: &[i32]) -> u64 {
-    let bits = steps.iter().enumerate();
-    bits.fold(0, |mask, (i, &step)| mask | u64::from(step != 0) << i)
-}
-
-/// As [`changed`].
-///
-/// # Safety
-/// The CPU must have AVX2.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn wide_changed(steps: &[i32; 64]) -> u64 {
-    use std::arch::x86_64::{
-        __m256i, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_loadu_si256, _mm256_movemask_ps,
-        _mm256_setzero_si256,
-    };
-    let mut same = 0;
-    for (i, eight) in steps.as_chunks::<8>().0.iter().enumerate() {
-        // SAFETY: eight numbers are one register.
-        let eight = unsafe { _mm256_loadu_si256(eight.as_ptr().cast::<__m256i>()) };
-        let equal = _mm256_cmpeq_epi32(eight, _mm256_setzero_si256());
-        same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u32) << (8 * i);
+vectorised! {
+    fn differences<W: Word>(base: &[W], fine: &[W], out: &mut [u8]) {
+        for ((out, base), fine) in out.iter_mut().zip(base).zip(fine) {
+            *out = u8::from(base != fine);
+        }
     }
-    !same
 }
 
 /// Which of 64 bytes are at least `least`.
@@ -151,9 +129,13 @@ mod tests {
         for least in 0..=255 {
             assert_eq!(at_least(&bytes, least), plain(&bytes, least));
         }
-        let steps: [i32; 64] = std::array::from_fn(|i| (i * 37 % 3) as i32 - 1);
+        let base: [u16; 64] = std::array::from_fn(|i| i as u16 * 1000);
+        let fine: [u16; 64] = std::array::from_fn(|i| i as u16 * 1000 + u16::from(i % 3 == 1));
         for len in [0, 1, 63, 64] {
-            assert_eq!(changed(&steps[..len]), plain_changed(&steps[..len]));
+            let mask = changed(&base[..len], &fine[..len]);
+            for i in 0..64 {
+                assert_eq!(mask >> i & 1 == 1, i < len && i % 3 == 1);
+            }
         }
     }
 }

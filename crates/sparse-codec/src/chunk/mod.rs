@@ -123,8 +123,7 @@ impl<'a> Model<'a> {
 /// Buffers that are used again from chunk to chunk.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    steps: Vec<i32>,
-    buckets: Vec<u8>,
+    looked: Vec<u8>,
     contexts: Vec<u8>,
     symbols: Vec<u8>,
     masks: Vec<u64>,

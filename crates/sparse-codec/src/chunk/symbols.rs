@@ -3,6 +3,7 @@
 use super::masks::{at_least, beyond};
 use super::pack::GROUP;
 use super::{Model, Scratch};
+use crate::Word;
 use crate::bits::BitWriter;
 use crate::bytes::{put_varint, zigzag};
 use crate::context::{Contexts, ESCAPE, split};
@@ -35,24 +36,32 @@ impl<'a> SymbolCoder<'a> {
         }
     }
 
-    /// The symbols of the next weights, given their contexts and steps.
-    pub(super) fn push(&mut self, contexts: &[u8], steps: &[i32], symbols: &mut [u8]) {
-        let rule = self.contexts;
+    /// The symbols of the next weights, given their contexts.
+    pub(super) fn push<W: Word>(
+        &mut self,
+        contexts: &[u8],
+        base: &[W],
+        fine: &[W],
+        symbols: &mut [u8],
+    ) {
+        let (rule, shift) = (self.contexts, self.model.layout.shift());
         let narrow = rule.most_low_bits() <= 7;
         let (mut rests, mut masks) = ([0u32; GROUP], [0u32; GROUP]);
         let (mut rest_bytes, mut mask_bytes) = ([0u8; GROUP], [0u8; GROUP]);
         let groups = symbols.chunks_mut(GROUP).zip(contexts.chunks(GROUP));
-        for ((symbols, here), steps) in groups.zip(steps.chunks(GROUP)) {
+        let words = base.chunks(GROUP).zip(fine.chunks(GROUP));
+        for ((symbols, here), (base, fine)) in groups.zip(words) {
             let len = here.len();
             let raw = at_least(here, self.first_raw) != 0;
+            let moves = Moves { shift, base, fine };
             if !raw {
-                split_plain(steps, symbols);
+                split_plain(moves, symbols);
             } else if narrow {
                 let (rests, masks) = (&mut rest_bytes[..len], &mut mask_bytes[..len]);
-                split_narrow(rule, here, steps, symbols, rests, masks);
+                split_narrow(rule, here, moves, symbols, rests, masks);
             } else {
                 let (rests, masks) = (&mut rests[..len], &mut masks[..len]);
-                split_wide(rule, here, steps, symbols, rests, masks);
+                split_wide(rule, here, moves, symbols, rests, masks);
             }
             let mut far = beyond(here, symbols, self.reaches);
             while far != 0 {
@@ -60,7 +69,8 @@ impl<'a> SymbolCoder<'a> {
                 let symbol = &mut symbols[i];
                 *symbol = self.held[usize::from(here[i])][usize::from(*symbol)];
                 if *symbol == ESCAPE {
-                    put_varint(&mut self.escapes, u64::from(zigzag(steps[i])));
+                    let steps = base[i].steps_to(fine[i], shift);
+                    put_varint(&mut self.escapes, u64::from(zigzag(steps)));
                     (masks[i], mask_bytes[i]) = (0, 0);
                 }
                 far &= far - 1;
@@ -69,9 +79,8 @@ impl<'a> SymbolCoder<'a> {
                 mask_bytes[len..].fill(0);
                 put_narrow(&rest_bytes, &mask_bytes, &mut self.low);
             } else if raw {
-                for (&rest, &mask) in rests[..len].iter().zip(&masks) {
-                    self.low.put(u64::from(rest & mask), mask.count_ones());
-                }
+                masks[len..].fill(0);
+                put_wide(&rests, &masks, &mut self.low);
             }
         }
     }
@@ -123,22 +132,32 @@ impl Coded {
     }
 }
 
+/// Words before and after, with so many low bits that are zero in all of them.
+#[derive(Clone, Copy)]
+struct Moves<'a, W> {
+    shift: u32,
+    base: &'a [W],
+    fine: &'a [W],
+}
+
 vectorised! {
     /// Symbols of weights without low bits.
-    fn split_plain(steps: &[i32], symbols: &mut [u8]) {
-        for (symbol, &steps) in symbols.iter_mut().zip(steps) {
-            *symbol = split(steps, 0).0;
+    fn split_plain<W: Word>(moves: Moves<'_, W>, symbols: &mut [u8]) {
+        let words = moves.base.iter().zip(moves.fine);
+        for (symbol, (base, &fine)) in symbols.iter_mut().zip(words) {
+            *symbol = base.split_to(fine, moves.shift, 0).0;
         }
     }
 }
 
 vectorised! {
     /// Symbols, low bits and a one for each of these.
-    fn split_wide(contexts: Contexts, here: &[u8], steps: &[i32], symbols: &mut [u8], rests: &mut [u32], masks: &mut [u32]) {
+    fn split_wide<W: Word>(contexts: Contexts, here: &[u8], moves: Moves<'_, W>, symbols: &mut [u8], rests: &mut [u32], masks: &mut [u32]) {
         let parts = symbols.iter_mut().zip(rests).zip(masks);
-        for (((symbol, rest), mask), (&context, &steps)) in parts.zip(here.iter().zip(steps)) {
+        let words = moves.base.iter().zip(moves.fine);
+        for (((symbol, rest), mask), (&context, (base, &fine))) in parts.zip(here.iter().zip(words)) {
             let bits = contexts.low_bits(context);
-            (*symbol, *rest) = split(steps, bits);
+            (*symbol, *rest) = split(base.steps_to(fine, moves.shift), bits);
             *mask = (1 << bits) - 1;
         }
     }
@@ -146,14 +165,15 @@ vectorised! {
 
 vectorised! {
     /// As [`split_wide`], for contexts with at most seven low bits.
-    fn split_narrow(contexts: Contexts, here: &[u8], steps: &[i32], symbols: &mut [u8], rests: &mut [u8], masks: &mut [u8]) {
+    fn split_narrow<W: Word>(contexts: Contexts, here: &[u8], moves: Moves<'_, W>, symbols: &mut [u8], rests: &mut [u8], masks: &mut [u8]) {
         let parts = symbols.iter_mut().zip(rests).zip(masks);
-        for (((symbol, rest), mask), (&context, &steps)) in parts.zip(here.iter().zip(steps)) {
-            let bits = contexts.low_bits(context);
+        let words = moves.base.iter().zip(moves.fine);
+        for (((symbol, rest), mask), (&context, (base, &fine))) in parts.zip(here.iter().zip(words)) {
+            let bits = contexts.low_bits_of(context);
             let low;
-            (*symbol, low) = split(steps, bits);
-            *rest = low as u8;
-            *mask = ((1u32 << bits) - 1) as u8;
+            (*symbol, low) = base.split_to(fine, moves.shift, bits);
+            *rest = low.widen() as u8;
+            *mask = (1u8 << bits) - 1;
         }
     }
 }
@@ -166,6 +186,21 @@ fn put_narrow(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
         return unsafe { put_eights(rests, masks, low) };
     }
     put_bytes(rests, masks, low);
+}
+
+/// Appends the bits of each of 64 words that its mask has, at most the lowest 28: of two at a time,
+/// as each has to wait for the one before.
+fn put_wide(rests: &[u32; GROUP], masks: &[u32; GROUP], low: &mut BitWriter) {
+    let pairs = rests
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .zip(masks.as_chunks::<2>().0);
+    for ([rest, next], [mask, next_mask]) in pairs {
+        let (bits, next_bits) = (u64::from(rest & mask), u64::from(next & next_mask));
+        let count = mask.count_ones();
+        low.put(bits | next_bits << count, count + next_mask.count_ones());
+    }
 }
 
 /// As [`put_narrow`], a byte at a time.
@@ -194,10 +229,10 @@ unsafe fn put_eights(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWrit
     }
 }
 
-/// About how long the symbols will be, from some thousands of them where there are more.
+/// About how long the symbols will be, from some thousand of them where there are more.
 fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
     let costs = model.tables.costs();
-    let step = (scratch.symbols.len() >> 13).max(1);
+    let step = (scratch.symbols.len() >> 10).max(1);
     let sampled = scratch.symbols.iter().zip(&scratch.contexts).step_by(step);
     let cost: usize = sampled
         .map(|(&symbol, &context)| usize::from(costs[usize::from(context)][usize::from(symbol)]))
@@ -218,6 +253,18 @@ mod tests {
             let (mut fast, mut slow) = (BitWriter::default(), BitWriter::default());
             put_narrow(&rests, &masks, &mut fast);
             put_bytes(&rests, &masks, &mut slow);
+            prop_assert_eq!(fast.finish(), slow.finish());
+        }
+
+        #[test]
+        fn low_bits_are_packed_alike_in_pairs(pairs in proptest::collection::vec((any::<u32>(), 0u32..21), GROUP)) {
+            let rests: [u32; GROUP] = std::array::from_fn(|i| pairs[i].0);
+            let masks: [u32; GROUP] = std::array::from_fn(|i| (1u32 << pairs[i].1) - 1);
+            let (mut fast, mut slow) = (BitWriter::default(), BitWriter::default());
+            put_wide(&rests, &masks, &mut fast);
+            for (&rest, &mask) in rests.iter().zip(&masks) {
+                slow.put(u64::from(rest & mask), mask.count_ones());
+            }
             prop_assert_eq!(fast.finish(), slow.finish());
         }
     }
