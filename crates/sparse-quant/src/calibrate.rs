@@ -12,7 +12,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sparse_checkpoint::Checkpoint;
 use sparse_engine::{
-    Dense, Hidden, Model, ModelConfig, Part, Rows, Statistics, Tap, Tokenizer, Workspace, product,
+    Dense, Hidden, Linear, Model, ModelConfig, Part, Rows, Statistics, Tap, Tokenizer, Workspace,
+    product,
 };
 
 use crate::deferred::Deferred;
@@ -69,6 +70,8 @@ pub(crate) struct Calibrator<'a> {
     /// What heads have attended to, and what was activated: what is left to be added to it.
     attended: RowFile,
     activated: RowFile,
+    /// The residual stream where a part begins that is run again and again.
+    tried: RowFile,
     /// The rows of the batch that runs, and room for what blocks make of them.
     running: Hidden,
     workspace: Workspace,
@@ -121,6 +124,7 @@ impl Calibrator<'_> {
             rows,
             attended: file(".attended.tmp")?,
             activated: file(".activated.tmp")?,
+            tried: file(".tried.tmp")?,
             running: Hidden::zeros(width, []),
             workspace: Workspace::default(),
         })
@@ -141,11 +145,16 @@ impl Calibrator<'_> {
 
     /// Reads a batch's rows into `running`.
     fn resume(&mut self, batch: usize) -> Result<(), Error> {
+        self.make_room(batch);
+        self.rows.read(batch, self.running.data_mut())
+    }
+
+    /// Gives `running` as many rows as a batch has.
+    fn make_room(&mut self, batch: usize) {
         let (windows, width) = (self.batches[batch], self.model.config().width);
         if self.running.rows().count() != windows * self.window {
             self.running = Hidden::zeros(width, (0..windows).map(|_| self.window));
         }
-        self.rows.read(batch, self.running.data_mut())
     }
 
     /// Runs a batch through a block; what becomes of its rows is in `running`.
@@ -256,7 +265,10 @@ impl Calibrator<'_> {
     /// `through`, and have their weights `originals` afterwards.
     ///
     /// # Errors
-    /// If activations are not finite.
+    /// If activations are not finite, or rows cannot be set aside.
+    ///
+    /// # Panics
+    /// If `through` is no layer that adds to the residual stream.
     pub(crate) fn trials(
         &mut self,
         block: usize,
@@ -264,8 +276,23 @@ impl Calibrator<'_> {
         (through, weights): (&str, &Dense),
         variants: impl Iterator<Item = Vec<Matrix>>,
     ) -> Result<Vec<f64>, Error> {
+        let parts = self.model.parts(block);
+        let reads = |part: &&Part| self.model.part_layers(block, **part).contains(&through);
+        let making = parts.iter().find(reads).and_then(|&part| maker(part));
+        // The tables of `fold` lead to layers that add to the residual stream, and to no others.
+        let first = parts.iter().position(|&part| Some(part) == making);
+        let first = first.unwrap_or_default();
+        // What comes before the layers is run once.
+        for batch in 0..self.trial_batches() {
+            self.resume(batch)?;
+            for &part in &parts[..first] {
+                self.step((block, part), None)?;
+            }
+            self.tried.write(batch, self.running.data())?;
+        }
+        let at = (block, parts[first]);
         let mut expected = Vec::new();
-        self.outputs(block, through, weights, |outputs| expected.push(outputs))?;
+        self.outputs(at, weights, |outputs| expected.push(outputs))?;
         let mut changes = Vec::new();
         for variant in variants {
             for (layer, weights) in layers.iter().zip(&variant) {
@@ -273,7 +300,7 @@ impl Calibrator<'_> {
             }
             drop(variant);
             let (mut batches, mut sum) = (expected.iter(), 0.0);
-            self.outputs(block, through, weights, |found| {
+            self.outputs(at, weights, |found| {
                 for (a, b) in batches.next().into_iter().flatten().zip(&found) {
                     let change = f64::from(a - b);
                     sum += change * change;
@@ -287,21 +314,26 @@ impl Calibrator<'_> {
         Ok(changes)
     }
 
-    /// Shows what weights make of what goes into a layer, for some of the windows, batch by batch.
+    /// Batches that trials run on.
+    fn trial_batches(&self) -> usize {
+        self.batches.len().min(TRIED)
+    }
+
+    /// Shows what weights make of what a part leaves of the rows in `tried`, batch by batch.
     fn outputs(
         &mut self,
-        block: usize,
-        layer: &str,
+        at: (usize, Part),
         weights: &Dense,
-        see: impl FnMut(Vec<f32>) + Send,
+        mut see: impl FnMut(Vec<f32>),
     ) -> Result<(), Error> {
-        let mut through = Through {
-            layer,
-            weights,
-            see,
-        };
-        for batch in 0..self.batches.len().min(TRIED) {
-            self.run(block, batch, Some(&mut through))?;
+        for batch in 0..self.trial_batches() {
+            self.make_room(batch);
+            self.tried.read(batch, self.running.data_mut())?;
+            self.step(at, None)?;
+            let values = self.workspace.inner(at.1);
+            let width = weights.inputs();
+            let rows = Rows::new(values, values.len() / width, width);
+            see(self.model.install(|| product(weights, rows)));
         }
         Ok(())
     }
@@ -379,23 +411,6 @@ impl Tap for First {
         for layer in &self.layers {
             self.statistics.input(layer, rows)?;
         }
-        ControlFlow::Break(())
-    }
-}
-
-/// Runs a block as far as a layer, and multiplies what goes into it.
-struct Through<'a, F> {
-    layer: &'a str,
-    weights: &'a Dense,
-    see: F,
-}
-
-impl<F: FnMut(Vec<f32>) + Send> Tap for Through<'_, F> {
-    fn input(&mut self, layer: &str, rows: Rows<'_>) -> ControlFlow<()> {
-        if layer != self.layer {
-            return ControlFlow::Continue(());
-        }
-        (self.see)(product(self.weights, rows));
         ControlFlow::Break(())
     }
 }
