@@ -54,7 +54,11 @@ pub fn quantize(
     let runs = runs(gram, cols, group_size, by);
     let order: Vec<usize> = runs.iter().flat_map(|run| &run.cols).copied().collect();
     let (factor, dead) = factor(gram, cols, &order)?;
-    let importance: Vec<f32> = order.iter().map(|&col| gram[col * cols + col]).collect();
+    let importance: Vec<f32> = order
+        .iter()
+        .enumerate()
+        .map(|(at, &col)| importance(gram[col * cols + col], factor[at * cols + at]))
+        .collect();
     let groups = cols.div_ceil(group_size);
     let mut made = Affine::blank(rows, cols, spec);
     if by == Order::Columns {
@@ -233,6 +237,14 @@ fn spread(rows: &mut [Row], factor: &[f32], cols: usize, block: std::ops::Range<
             }
         }
     }
+}
+
+/// How much the square of a column's error counts when a group's scale is chosen. It costs H_cc
+/// where no other column makes up for it, and R_cc² where all that come later do so as well as they
+/// can; but they are rounded too. Between the two (their geometric mean) KL came out 2 to 5 % lower on
+/// the fixtures than with H_cc, and lower on both models than with R_cc².
+fn importance(moment: f32, diagonal: f32) -> f32 {
+    moment.sqrt() * diagonal
 }
 
 /// Columns that share a scale, in processing order.
