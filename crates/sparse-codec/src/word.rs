@@ -157,8 +157,8 @@ pub trait Word: Copy + Eq + Default + Send + Sync + 'static {
     /// Representable steps to `fine` where `shift` low bits are left out.
     #[doc(hidden)]
     fn steps_to(self, fine: Self, shift: u32) -> i32;
-    /// The symbol and the low bits of the steps to `fine`, as `context::split` has them, for at most
-    /// half as many low bits as the word has.
+    /// The symbol and the low bits of the steps to `fine`, as `context::split` has them, for as many
+    /// low bits as a context of the word's formats has.
     #[doc(hidden)]
     fn split_to(self, fine: Self, shift: u32, low_bits: u8) -> (u8, Self);
     /// The word `steps` away.

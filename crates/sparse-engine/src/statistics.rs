@@ -257,7 +257,7 @@ fn add_gram(rows: Rows<'_>, room: &mut Room, gram: &mut [f32]) {
         });
     let (level, matrix) = (Level::detect(), Values::F32(std::mem::take(panels)));
     let transposed = Rows::new(transposed, width, count);
-    // The last stripes are the longest: they go first, so that threads end together.
+    // The last stripes are the longest: one by one and those first, threads end nearly together.
     gram.par_chunks_mut(STRIPE * width)
         .enumerate()
         .rev()

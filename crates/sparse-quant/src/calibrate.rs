@@ -215,7 +215,7 @@ impl Calibrator<'_> {
                 before = Some(self.run_part(block, at - 1, batch)?);
             }
             // What the part before has made is there still.
-            if before.is_none() || before != maker(part) {
+            if before != maker(part) {
                 self.put_back(part, batch)?;
             }
             self.step((block, part), Some(&mut first))?;

@@ -144,7 +144,9 @@ fn quantize_gguf(
     }
     let folder = OutputDir::create(output, options.existing)?;
     let importance = match &options.calibration {
-        Some(calibration) => importance(checkpoint, calibration, folder.path(), options, progress)?,
+        Some(calibration) => crate::pool::with_threads(options.threads, || {
+            importance(checkpoint, calibration, folder.path(), options, progress)
+        })?,
         None => BTreeMap::new(),
     };
     let (mut done, total) = (0, plan.parameters());

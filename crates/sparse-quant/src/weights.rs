@@ -134,10 +134,10 @@ fn words<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32
 }
 
 /// Some columns of a matrix of floats, one after the other in `values`: those that `columns` counts,
-/// of rows of `width` numbers, given the matrix's bytes. Checked to be finite.
+/// of rows of `width` numbers, given the matrix's bytes. `false` if a value is a NaN or an infinity.
 ///
 /// # Errors
-/// See [`read_row`].
+/// If the tensor is not of a type with 16 to 64 bits.
 ///
 /// # Panics
 /// If `values` are not as many as that is, or there is no such column.
@@ -147,7 +147,7 @@ pub(crate) fn read_columns(
     width: usize,
     columns: &[usize],
     values: &mut [f32],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match tensor.dtype() {
         Dtype::F16 => turn(bytes, width, columns, values, |b| {
             f16::from_le_bytes(b).to_f32()
@@ -159,11 +159,7 @@ pub(crate) fn read_columns(
         }),
         _ => return Err(not_float(&tensor)),
     }
-    if all_finite(values) {
-        return Ok(());
-    }
-    // The first in the order in which they are stored.
-    read_values(tensor).map(drop)
+    Ok(all_finite(values))
 }
 
 fn turn<const N: usize>(

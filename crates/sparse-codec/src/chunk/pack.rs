@@ -72,9 +72,9 @@ fn each(mut mask: u64, mut f: impl FnMut(usize, usize)) -> usize {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
-        __m512i, _mm512_loadu_si512, _mm512_mask_expand_epi16, _mm512_mask_expand_epi32,
-        _mm512_maskz_compress_epi8, _mm512_maskz_compress_epi16, _mm512_maskz_compress_epi32,
-        _mm512_storeu_si512,
+        __m512i, _mm512_loadu_si512, _mm512_mask_expand_epi8, _mm512_mask_expand_epi16,
+        _mm512_mask_expand_epi32, _mm512_maskz_compress_epi8, _mm512_maskz_compress_epi16,
+        _mm512_maskz_compress_epi32, _mm512_storeu_si512,
     };
 
     use super::GROUP;
@@ -109,10 +109,10 @@ mod wide {
             // one from there on is within `out`.
             unsafe {
                 let all = _mm512_loadu_si512(from.as_ptr().add(first).cast::<__m512i>());
-                let some = if W::BITS == 16 {
-                    _mm512_maskz_compress_epi16(here as u32, all)
-                } else {
-                    _mm512_maskz_compress_epi32(here as u16, all)
+                let some = match W::BITS {
+                    8 => _mm512_maskz_compress_epi8(here, all),
+                    16 => _mm512_maskz_compress_epi16(here as u32, all),
+                    _ => _mm512_maskz_compress_epi32(here as u16, all),
                 };
                 _mm512_storeu_si512(out.as_mut_ptr().add(count).cast::<__m512i>(), some);
             }
@@ -139,10 +139,10 @@ mod wide {
                 let some = _mm512_loadu_si512(packed.as_ptr().add(count).cast::<__m512i>());
                 let place = out.as_mut_ptr().add(first).cast::<__m512i>();
                 let old = _mm512_loadu_si512(place.cast_const());
-                let all = if W::BITS == 16 {
-                    _mm512_mask_expand_epi16(old, here as u32, some)
-                } else {
-                    _mm512_mask_expand_epi32(old, here as u16, some)
+                let all = match W::BITS {
+                    8 => _mm512_mask_expand_epi8(old, here, some),
+                    16 => _mm512_mask_expand_epi16(old, here as u32, some),
+                    _ => _mm512_mask_expand_epi32(old, here as u16, some),
                 };
                 _mm512_storeu_si512(place, all);
             }
@@ -183,6 +183,7 @@ mod tests {
             let len = if all { GROUP } else { len };
             for level in [Level::Plain, Level::Avx2, Level::Avx512] {
                 let level = level.min(crate::simd::level());
+                check::<u8>(level, len, mask);
                 check::<u16>(level, len, mask);
                 check::<u32>(level, len, mask);
                 let items: Vec<u8> = (0..len).map(|i| i as u8 * 3).collect();

@@ -1,4 +1,4 @@
-//! From steps to the sections of a chunk: symbols, low bits, escapes.
+//! From words and their base to the sections of a chunk: symbols, low bits, escapes.
 
 use super::masks::{at_least, beyond};
 use super::pack::GROUP;
@@ -11,7 +11,7 @@ use crate::rans::{self, Lanes};
 use crate::simd::vectorised;
 use crate::tables::BIT;
 
-/// Turns steps into symbols, low bits and escapes.
+/// Turns changes into symbols, low bits and escapes.
 pub(super) struct SymbolCoder<'a> {
     contexts: Contexts,
     model: Model<'a>,

@@ -102,6 +102,34 @@ fn few_changes_cost_little() {
 }
 
 #[test]
+fn changes_among_some_weights_come_back_in_every_width() {
+    fn check<W: Word + std::fmt::Debug>(layout: Layout, exponents: u32) {
+        let mut next = noise(5);
+        let (mut base, mut fine) = (Vec::new(), Vec::new());
+        for _ in 0..50_000 {
+            // Only small weights take steps, four of ten of them, and a few large ones.
+            let exponent = 1 + next() % exponents;
+            let mantissa = layout.stored_mantissa();
+            let word = exponent << mantissa | next() & ((1 << mantissa) - 1);
+            let moves = if exponent < 3 {
+                next() % 10 < 4
+            } else {
+                next().is_multiple_of(3000)
+            };
+            base.push(W::narrow(word));
+            fine.push(W::narrow(word + u32::from(moves)));
+        }
+        let (mode, _) = round_trip(layout, 500, &base, &fine);
+        assert_eq!(mode, ChunkMode::Sparse, "{layout:?}");
+    }
+    check::<u8>(Layout::F8_E4M3, 13);
+    check::<u8>(Layout::F8_E5M2, 25);
+    check::<u16>(Layout::BF16, 25);
+    check::<u16>(Layout::F16, 25);
+    check::<u32>(Layout::F32, 25);
+}
+
+#[test]
 fn full_precision_keeps_every_bit() {
     let (base, fine) = trained(50_000, 1e-4, 4);
     let base: Vec<u32> = base.iter().map(|v| v.to_bits()).collect();

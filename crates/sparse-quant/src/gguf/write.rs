@@ -150,13 +150,17 @@ fn make_columns(
         let wanted = first..first + out.len() / width;
         let columns: Vec<usize> = wanted.map(|row| planned.moved.source(row, rows)).collect();
         values.resize(columns.len() * cols, 0.0);
-        read_columns(source, stored, rows, &columns, values)?;
+        let finite = read_columns(source, stored, rows, &columns, values)?;
         let pairs = values.chunks_exact(cols).zip(out.chunks_exact_mut(width));
         pairs.for_each(|(row, out)| quantize_row(row, kind, importance, out));
-        Ok(())
+        Ok(finite)
     });
-    let made: Vec<Result<(), Error>> = made.collect();
-    made.into_iter().collect()
+    let finite: Result<Vec<bool>, Error> = made.collect();
+    if finite?.contains(&false) {
+        // It names the first in the order in which they are stored.
+        read_values(source)?;
+    }
+    Ok(())
 }
 
 /// [`make`] for a vector: a bias moves as its layer's rows do.

@@ -26,7 +26,7 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
     };
     // The plain range first, then the others in their order.
     let steps = std::iter::once(0).chain((-9..=9).filter(|&step| step != 0));
-    let mut inverses = [0.0f32; LANES];
+    let mut inverses = [0.0f32; WIDTH];
     for (inverse, step) in inverses.iter_mut().zip(steps) {
         *inverse = -(half as f32 + 0.1 * step as f32) / signed;
     }
@@ -47,19 +47,19 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
 
 /// Candidates of [`symmetric`], and lanes that they are worked on in: whole registers.
 const CANDIDATES: usize = 19;
-const LANES: usize = 24;
+const WIDTH: usize = 24;
 
 /// For each candidate the weighted sums of number times code, and of code squared: every sum in the
 /// order of the numbers, all candidates side by side.
 #[inline(always)]
 fn sums(
-    inverses: &[f32; LANES],
+    inverses: &[f32; WIDTH],
     half: i32,
     x: &[f32],
     weights: Option<&[f32]>,
-) -> ([f32; LANES], [f32; LANES]) {
+) -> ([f32; WIDTH], [f32; WIDTH]) {
     let (low, high) = (-half as f32, (half - 1) as f32);
-    let (mut lx, mut l2) = ([0.0; LANES], [0.0; LANES]);
+    let (mut lx, mut l2) = ([0.0; WIDTH], [0.0; WIDTH]);
     for (at, &value) in x.iter().enumerate() {
         let weight = weights.map_or(value * value, |weights| weights[at]);
         for ((lx, l2), &inverse) in lx.iter_mut().zip(&mut l2).zip(inverses) {

@@ -41,6 +41,7 @@ pub(super) fn q45_k(row: &[f32], importance: Option<&[f32]>, out: &mut [u8], fif
             }
         }
         let (high, low) = out[16..].split_at_mut(if fifth { 32 } else { 0 });
+        high.fill(0);
         for pair in 0..GROUPS / 2 {
             for at in 0..GROUP {
                 let first = codes[pair * 64 + at];
