@@ -164,7 +164,8 @@ class Bench:
                     runs[who].append(make())
                 except Failed as error:
                     tool = {"tool": "gptqmodel"} if who == "peer" and preset in GPTQMODEL else {}
-                    runs[who].append({**tool, "error": str(error)})
+                    # The last line says what is wrong; those before it name folders of this machine.
+                    runs[who].append({**tool, "error": str(error).rsplit(" | ", 1)[-1]})
         return {
             "method": method, "samples": self.samples(preset), **runs,
             "commit": machine.commit(HERE), "date": machine.now(), "load": machine.load(),
