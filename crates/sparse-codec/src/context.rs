@@ -50,21 +50,18 @@ impl Contexts {
     /// grow no further: hence the upper bound.
     #[inline(always)]
     pub(crate) fn low_bits(self, context: u8) -> u32 {
-        let expected = i32::from(context) + LOWEST;
-        let most = self.most_low_bits() as i32;
-        ((expected - RAW_FROM).div_euclid(4) + 1).clamp(0, most) as u32
+        u32::from(self.low_bits_of(context))
     }
 
     /// [`Contexts::low_bits`] in bytes.
     #[inline(always)]
     pub(crate) fn low_bits_of(self, context: u8) -> u8 {
-        let from = (RAW_FROM - LOWEST - 4) as u8;
-        (context.saturating_sub(from) >> 2).min(self.most_low_bits() as u8)
+        let (from, most) = self.low_bits_rule();
+        (context.saturating_sub(from as u8) >> 2).min(most as u8)
     }
 
     /// What [`Contexts::low_bits`] computes with: the count is `(context - from) / 4` rounded
     /// down, from 0 to `most`.
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn low_bits_rule(self) -> (i32, i32) {
         (RAW_FROM - LOWEST - 4, self.most_low_bits() as i32)
@@ -235,11 +232,15 @@ mod tests {
         assert_eq!(contexts.expected(usize::from(out[0])), 3);
         assert_eq!(contexts.expected(usize::from(out[1])), 0);
         assert_eq!(contexts.low_bits(contexts.first_raw()), 1);
-        for context in 0..contexts.count() as u8 {
-            assert_eq!(
-                u32::from(contexts.low_bits_of(context)),
-                contexts.low_bits(context)
-            );
+        // As the format has it.
+        for layout in [Layout::BF16, Layout::F16, Layout::F32, Layout::F8_E4M3] {
+            let (contexts, most) = (Contexts::new(layout), layout.mantissa() as i32 - 3);
+            for context in 0..contexts.count() as u8 {
+                let count = (i32::from(context) - 56).div_euclid(4) + 1;
+                let count = count.clamp(0, most.max(0)) as u32;
+                assert_eq!(contexts.low_bits(context), count);
+                assert_eq!(u32::from(contexts.low_bits_of(context)), count);
+            }
         }
     }
 

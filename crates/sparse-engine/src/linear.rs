@@ -247,14 +247,12 @@ pub(crate) fn apply(
             }
         }
     };
-    // A tile of one row is a few microseconds: several of them are worth a thread's while. Tiles of
-    // many rows are taken one by one, so that no thread waits for another's last ones.
-    let tasks = (0..row_chunks.len() * tiles).into_par_iter();
-    if rows.count() == 1 {
-        tasks.with_min_len(2).for_each_init(Vec::new, work);
-    } else {
-        tasks.with_max_len(1).for_each_init(Vec::new, work);
-    }
+    // A tile of one row is a few microseconds: several of them are worth a thread's while.
+    let least = if rows.count() == 1 { 2 } else { 1 };
+    (0..row_chunks.len() * tiles)
+        .into_par_iter()
+        .with_min_len(least)
+        .for_each_init(Vec::new, work);
 }
 
 /// What `linear` makes of every row, `[rows, outputs]`, on all threads of the current pool.

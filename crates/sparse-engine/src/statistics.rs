@@ -257,11 +257,8 @@ fn add_gram(rows: Rows<'_>, room: &mut Room, gram: &mut [f32]) {
         });
     let (level, matrix) = (Level::detect(), Values::F32(std::mem::take(panels)));
     let transposed = Rows::new(transposed, width, count);
-    // The last stripes are the longest: one by one and those first, threads end nearly together.
     gram.par_chunks_mut(STRIPE * width)
         .enumerate()
-        .rev()
-        .with_max_len(1)
         .for_each_init(Vec::new, |products, (stripe, lines)| {
             let start = stripe * STRIPE;
             let end = width.min(start + STRIPE);

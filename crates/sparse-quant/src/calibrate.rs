@@ -279,7 +279,11 @@ impl Calibrator<'_> {
         let parts = self.model.parts(block);
         let reads = |part: &&Part| self.model.part_layers(block, **part).contains(&through);
         let making = parts.iter().find(reads).and_then(|&part| maker(part));
-        // The tables of `fold` lead to layers that add to the residual stream, and to no others.
+        assert!(
+            making.is_some(),
+            "{through} adds nothing to the residual stream"
+        );
+        // It is one of the parts, as all four are.
         let first = parts.iter().position(|&part| Some(part) == making);
         let first = first.unwrap_or_default();
         // What comes before the layers is run once.

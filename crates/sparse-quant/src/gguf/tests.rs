@@ -210,7 +210,8 @@ fn keys_and_values_in_half_precision_change_less_than_eight_bits_do() {
     let mut cache = quantized.cache(tokens.len());
     let extended = logits(&quantized, quantized.extend(tokens, &mut cache).unwrap());
     let mean = |p: &[f32], q: &[f32]| {
-        let rows = p.chunks(1024).zip(q.chunks(1024));
+        let vocabulary = plain.config().vocabulary;
+        let rows = p.chunks(vocabulary).zip(q.chunks(vocabulary));
         rows.map(|(p, q)| divergence(p, q)).sum::<f64>() / tokens.len() as f64
     };
     let (codes, cached) = (mean(&expected, &whole), mean(&whole, &extended));

@@ -82,12 +82,10 @@ fn make_rows(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> Result<(), Error> {
-    let (source, kind, rows, cols) = (
-        planned.source,
-        planned.entry.kind,
-        planned.rows,
-        planned.cols,
-    );
+    let kind = planned.entry.kind;
+    let &Planned {
+        source, rows, cols, ..
+    } = planned;
     let width = kind.row_bytes(cols);
     let stored = source.byte_len() as usize / rows.max(1);
     if width == 0 || stored == 0 {
@@ -132,12 +130,10 @@ fn make_columns(
     stored: &mut Vec<u8>,
     out: &mut [u8],
 ) -> Result<(), Error> {
-    let (source, kind, rows, cols) = (
-        planned.source,
-        planned.entry.kind,
-        planned.rows,
-        planned.cols,
-    );
+    let kind = planned.entry.kind;
+    let &Planned {
+        source, rows, cols, ..
+    } = planned;
     stored.resize(source.byte_len() as usize, 0); // at most the file
     source.read_range(0..source.byte_len(), stored)?;
     let width = kind.row_bytes(cols);
