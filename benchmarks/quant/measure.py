@@ -4,9 +4,9 @@
     measure.py --sparse COMMAND --llama-cpp FOLDER --fixtures FOLDER --work FOLDER
                --results FOLDER [--models NAME,...] [--methods NAME,...] [--seeds N] [--tokens N]
 
-Every artifact, ours and theirs, is turned into plain f32 weights and judged by one evaluator:
-`sparse eval --against` the original. Raw numbers go to RESULTS/quant-MODEL.json. Exits with 1 when
-a peer's is better beyond the error of the measurement.
+Every artifact, ours and theirs, is turned into plain f32 weights. When all are made, one evaluator
+judges them: `sparse eval --against` the original, by the protocol hf-stride. Raw numbers go to
+RESULTS/quant-MODEL.json. Exits with 1 when a peer's is better beyond the error of the measurement.
 """
 
 import argparse
@@ -39,6 +39,8 @@ LIBRARIES = {
 IMATRIX = [f"{name}+imatrix" for name in GGUF]
 # The slowest peer comes last: what was measured before it is kept.
 METHODS = [*LIBRARIES, *GGUF, *IMATRIX, *GPTQMODEL]
+# Artifacts that are judged together, in memory at once as plain f32.
+TOGETHER = 8
 # Layers of GPT-2 are Conv1D, which these have no place for, whoever writes them.
 NOT_FOR_GPT2 = ("awq", "quanto")
 
@@ -52,23 +54,39 @@ class Bench:
         self.work = args.work / model
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
+        # Runs whose artifacts are not judged yet, with the folders of their plain weights.
+        self.waiting = []
 
     def sparse(self, *arguments):
         outcome = run([self.args.sparse, "--json", *arguments])
         return json.loads(outcome.output), outcome
 
-    def judged(self, folder):
-        """What a quantized folder or file loses; a folder of plain weights is taken as it is."""
-        plain = folder
-        if not (folder.is_dir() and self.is_plain(folder)):
-            plain = self.work / "plain"
-            self.sparse("dequantize", folder, "-o", plain, "--force")
-        found, _ = self.sparse(
-            "eval", plain, "--text", self.text, "--protocol", "hf-stride",
-            "--max-tokens", self.args.tokens, "--against", self.original,
-        )
+    def judge_later(self, found, folder):
+        """Keeps the weights that a quantized folder or file stands for; plain ones as they are."""
+        plain = self.work / f"plain-{len(self.waiting)}"
+        if folder.is_dir() and self.is_plain(folder):
+            folder.rename(plain)
+        else:
+            self.sparse("dequantize", folder, "-o", plain)
+        self.waiting.append((found, plain))
+        return found
+
+    def judge(self):
+        """Adds what each artifact loses to its run; yields after every few."""
         keys = ("ppl_delta_pct", "kl_mean", "kl_stderr", "kl_p99", "top1_agreement")
-        return {key: found[key] for key in keys}
+        for start in range(0, len(self.waiting), TOGETHER):
+            some = self.waiting[start:start + TOGETHER]
+            # Two at least: the output of one has another shape.
+            plain = [plain for _, plain in some] + [self.original]
+            found, _ = self.sparse(
+                "eval", *plain, "--text", self.text, "--protocol", "hf-stride",
+                "--max-tokens", self.args.tokens, "--against", self.original,
+            )
+            for (one, folder), judged in zip(some, found["models"]):
+                one |= {key: judged[key] for key in keys}
+                one["scored_tokens"] = found["scored_tokens"]
+                shutil.rmtree(folder)
+            yield start + len(some)
 
     def is_plain(self, folder):
         config = json.loads((folder / "config.json").read_text())
@@ -82,13 +100,12 @@ class Bench:
             arguments += ["--calibration", self.calibration, "--samples", self.samples(preset)]
             arguments += ["--seed", seed or 0]
         made, outcome = self.sparse(*arguments)
-        return {
+        return self.judge_later({
             "seconds": outcome.seconds,
             "peak_memory_bytes": outcome.peak_memory_bytes,
             "bits_per_weight": made["effective_bits_per_weight"],
             "bytes": sum(f.stat().st_size for f in out.iterdir() if f.suffix != ".json"),
-            **self.judged(out),
-        }
+        }, out)
 
     def samples(self, preset):
         """gptqmodel's AWQ takes minutes for as few windows as a quarter of them."""
@@ -110,13 +127,14 @@ class Bench:
             "--samples", self.samples(preset), "--seed", seed or 0,
         )
         seconds = sum(made[f"{part}_seconds"] for part in ("load", "quantize", "save"))
-        return {"tool": "gptqmodel", "seconds": seconds, **made, **self.judged(out)}
+        return self.judge_later({"tool": "gptqmodel", "seconds": seconds, **made}, out)
 
     def library(self, preset):
         out = self.work / "theirs"
         shutil.rmtree(out, ignore_errors=True)
         made = self.python("peer_library.py", self.original, out, "--method", preset)
-        return {"tool": LIBRARIES[preset], "seconds": made["quantize_seconds"], **made, **self.judged(out)}
+        found = {"tool": LIBRARIES[preset], "seconds": made["quantize_seconds"], **made}
+        return self.judge_later(found, out)
 
     def llama_quantize(self, preset, imatrix):
         full, folder = self.work / "full.gguf", self.work / "theirs"
@@ -137,14 +155,13 @@ class Bench:
             seconds, peak = made.seconds, made.peak_memory_bytes
             arguments = ["--imatrix", matrix]
         made = run([binaries / "llama-quantize", *arguments, full, out, GGUF[preset], 2], merge=True)
-        return {
+        return self.judge_later({
             "tool": "llama.cpp",
             "seconds": seconds + made.seconds,
             "peak_memory_bytes": max(peak, made.peak_memory_bytes),
             "bits_per_weight": self.python("gguf_bits.py", out),
             "bytes": out.stat().st_size,
-            **self.judged(folder),
-        }
+        }, folder)
 
     def measure(self, method):
         preset, _, imatrix = method.partition("+")
@@ -215,7 +232,7 @@ def save(args, model, rows):
     order = [method for method in METHODS if method in merged]
     result = {
         "model": model, "machine": machine.describe(),
-        "tokens": args.tokens, "protocol": "hf-stride",
+        "protocol": "hf-stride",
         "rows": [merged[method] for method in order],
     }
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -229,21 +246,24 @@ def main():
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=64, help="calibration windows of 256 tokens")
-    parser.add_argument("--tokens", type=int, default=65536, help="of the evaluated text")
+    parser.add_argument("--tokens", type=int, default=10**9,
+                        help="of the evaluated text; all of it by default")
     args = parser.parse_args()
     good = True
+    args.results.mkdir(parents=True, exist_ok=True)
     for model in args.models.split(","):
         bench, rows = Bench(args, model), []
-        args.results.mkdir(parents=True, exist_ok=True)
         for method in args.methods.split(","):
             if method.startswith(NOT_FOR_GPT2) and model.startswith("gpt2"):
                 continue
             rows.append(bench.measure(method))
-            print(method, {who: [one.get("kl_mean", one.get("error")) for one in rows[-1][who]]
+            print(method, {who: [one.get("seconds", one.get("error")) for one in rows[-1][who]]
                            for who in ("sparse", "peer")}, flush=True)
-            good &= not better_peer(rows[-1])
-            save(args, model, rows)
+        for judged in bench.judge():
+            print(f"{model}: {judged} of {len(bench.waiting)} judged", flush=True)
         shutil.rmtree(bench.work)
+        save(args, model, rows)
+        good &= not any(better_peer(row) for row in rows)
         print(table(model, rows), flush=True)
     sys.exit(0 if good else 1)
 

@@ -4,10 +4,10 @@ use rayon::prelude::*;
 use sparse_engine::{Model, argmax};
 
 use crate::measure::{Figures, Losses, run, targets};
-use crate::protocol::Plan;
+use crate::protocol::{Plan, Window};
 use crate::{Error, Progress};
 
-/// Rows whose logits are held at once, of both models.
+/// Rows whose logits are held at once, of the base and of one candidate.
 const ROWS: usize = 64;
 
 /// A candidate beside its base, over the same tokens.
@@ -57,43 +57,69 @@ pub fn compare(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<Comparison, Error> {
-    let sizes = [base, candidate].map(|model| model.config().vocabulary);
-    if sizes[0] != sizes[1] {
-        return Err(Error::Incomparable {
-            message: format!("vocabularies of {} and {} tokens", sizes[0], sizes[1]),
-        });
+    let mut found = compare_all(base, &[candidate], plan, progress)?;
+    // One for each candidate.
+    Ok(found.swap_remove(0))
+}
+
+/// Measures candidates against the base that they share, which is run once for all of them: each
+/// comparison is, to the bit, the one that [`compare`] makes.
+///
+/// # Errors
+/// If vocabularies differ, a model fails, or the caller asks to stop.
+pub fn compare_all(
+    base: &Model,
+    candidates: &[&Model],
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Vec<Comparison>, Error> {
+    let vocabulary = base.config().vocabulary;
+    for candidate in candidates {
+        let own = candidate.config().vocabulary;
+        if own != vocabulary {
+            return Err(Error::Incomparable {
+                message: format!("vocabularies of {vocabulary} and {own} tokens"),
+            });
+        }
     }
-    let (mut base_losses, mut candidate_losses) = (Losses::default(), Losses::default());
-    let mut tokens: Vec<Token> = Vec::new();
+    let mut base_losses = Losses::default();
+    let mut found = vec![Found::default(); candidates.len()];
     for batch in plan.batches() {
         if progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        let hidden = [run(base, batch)?, run(candidate, batch)?];
+        let hidden = run(base, batch)?;
+        let theirs = candidates.iter().map(|candidate| run(candidate, batch));
+        let theirs: Vec<_> = theirs.collect::<Result<_, _>>()?;
         let targets = targets(batch);
         let mut seen = 0;
         for window in batch {
-            let (first, end) = (tokens.len(), seen + window.scored);
+            let end = seen + window.scored;
+            let mut losses = Vec::with_capacity(window.scored);
             while seen < end {
                 let rows = seen..(seen + ROWS).min(end);
-                let count = rows.len();
-                let p = base.logits(&hidden[0], rows.clone())?;
-                let q = candidate.logits(&hidden[1], rows)?;
-                let pairs = p
-                    .par_chunks_exact(sizes[0])
-                    .zip(q.par_chunks_exact(sizes[0]));
-                let targets = &targets[seen..seen + count];
-                let found = pairs
-                    .zip(targets)
-                    .map(|((p, q), &target)| token(p, q, target));
+                let targets = &targets[rows.clone()];
+                let p = base.logits(&hidden, rows.clone())?;
                 // Not on rayon's own threads, which nobody has counted.
-                candidate.install(|| tokens.par_extend(found));
-                seen += count;
+                let p: Vec<Prediction<'_>> = base.install(|| {
+                    let rows = p.par_chunks_exact(vocabulary);
+                    rows.map(Prediction::new).collect()
+                });
+                losses.extend(p.iter().zip(targets).map(|(p, &target)| p.loss(target)));
+                for ((found, candidate), hidden) in found.iter_mut().zip(candidates).zip(&theirs) {
+                    let q = candidate.logits(hidden, rows.clone())?;
+                    let pairs = p.par_iter().zip(q.par_chunks_exact(vocabulary));
+                    let tokens = pairs
+                        .zip(targets)
+                        .map(|((p, q), &target)| p.token(q, target));
+                    candidate.install(|| found.tokens.par_extend(tokens));
+                }
+                seen = rows.end;
             }
-            let own = &tokens[first..];
-            let losses = |which: fn(&Token) -> f64| own.iter().map(which).collect::<Vec<_>>();
-            base_losses.add(window, &losses(|token| token.base_loss));
-            candidate_losses.add(window, &losses(|token| token.candidate_loss));
+            base_losses.add(window, &losses);
+            for found in &mut found {
+                found.add(window);
+            }
         }
         progress.advance(
             batch
@@ -102,43 +128,88 @@ pub fn compare(
                 .sum(),
         );
     }
-    let divergences: Vec<f64> = tokens.iter().map(|token| token.divergence).collect();
-    let differences: Vec<f64> = tokens
-        .iter()
-        .map(|token| token.candidate_loss - token.base_loss)
-        .collect();
-    let (kl_mean, kl_stderr) = mean_and_error(&divergences);
-    let (ln_ppl_ratio, ln_ppl_ratio_stderr) = mean_and_error(&differences);
-    let agreeing = tokens.iter().filter(|token| token.agree).count();
-    Ok(Comparison {
-        candidate: candidate_losses.figures(plan),
-        base: base_losses.figures(plan),
-        kl_mean,
-        kl_stderr,
-        kl_p99: percentile(divergences, 0.99),
-        top1_agreement: agreeing as f64 / tokens.len() as f64,
-        ln_ppl_ratio,
-        ln_ppl_ratio_stderr,
-    })
+    let base = base_losses.figures(plan);
+    let found = found.into_iter();
+    Ok(found.map(|found| found.comparison(&base, plan)).collect())
 }
 
-fn token(p: &[f32], q: &[f32], target: u32) -> Token {
-    let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
-    let divergence: f64 = p
-        .iter()
-        .zip(q)
-        .map(|(&p, &q)| {
-            let log_p = f64::from(p) - p_total;
-            log_p.exp() * (log_p - (f64::from(q) - q_total))
-        })
-        .sum();
-    let target = target as usize;
-    Token {
-        base_loss: p_total - f64::from(p[target]),
-        candidate_loss: q_total - f64::from(q[target]),
-        // Rounding can make what is nothing a little less than nothing.
-        divergence: divergence.max(0.0),
-        agree: argmax(p) == argmax(q),
+/// What is known of a candidate so far.
+#[derive(Clone, Default)]
+struct Found {
+    losses: Losses,
+    tokens: Vec<Token>,
+}
+
+impl Found {
+    /// Counts the losses of a window, whose tokens are the last ones.
+    fn add(&mut self, window: &Window) {
+        let own = &self.tokens[self.tokens.len() - window.scored..];
+        let losses: Vec<f64> = own.iter().map(|token| token.candidate_loss).collect();
+        self.losses.add(window, &losses);
+    }
+
+    fn comparison(self, base: &Figures, plan: &Plan) -> Comparison {
+        let of = |which: fn(&Token) -> f64| self.tokens.iter().map(which).collect::<Vec<_>>();
+        let divergences = of(|token| token.divergence);
+        let (kl_mean, kl_stderr) = mean_and_error(&divergences);
+        let differences = of(|token| token.candidate_loss - token.base_loss);
+        let (ln_ppl_ratio, ln_ppl_ratio_stderr) = mean_and_error(&differences);
+        let agreeing = self.tokens.iter().filter(|token| token.agree).count();
+        Comparison {
+            candidate: self.losses.figures(plan),
+            base: base.clone(),
+            kl_mean,
+            kl_stderr,
+            kl_p99: percentile(divergences, 0.99),
+            top1_agreement: agreeing as f64 / self.tokens.len() as f64,
+            ln_ppl_ratio,
+            ln_ppl_ratio_stderr,
+        }
+    }
+}
+
+/// What the base makes of a row.
+struct Prediction<'a> {
+    logits: &'a [f32],
+    total: f64,
+    probabilities: Vec<f64>,
+    top: u32,
+}
+
+impl<'a> Prediction<'a> {
+    fn new(logits: &'a [f32]) -> Prediction<'a> {
+        let total = log_sum_exp(logits);
+        Prediction {
+            logits,
+            total,
+            probabilities: logits
+                .iter()
+                .map(|&logit| (f64::from(logit) - total).exp())
+                .collect(),
+            top: argmax(logits),
+        }
+    }
+
+    fn loss(&self, target: u32) -> f64 {
+        self.total - f64::from(self.logits[target as usize])
+    }
+
+    fn token(&self, q: &[f32], target: u32) -> Token {
+        let q_total = log_sum_exp(q);
+        let logits = self.logits.iter().zip(q);
+        let divergence: f64 = logits
+            .zip(&self.probabilities)
+            .map(|((&p, &q), probability)| {
+                probability * (f64::from(p) - self.total - (f64::from(q) - q_total))
+            })
+            .sum();
+        Token {
+            base_loss: self.loss(target),
+            candidate_loss: q_total - f64::from(q[target as usize]),
+            // Rounding can make what is nothing a little less than nothing.
+            divergence: divergence.max(0.0),
+            agree: self.top == argmax(q),
+        }
     }
 }
 
@@ -176,7 +247,7 @@ mod tests {
     #[test]
     fn a_token_is_compared_as_probabilities_say() {
         // p = (1/2, 1/2), q = (3/4, 1/4)
-        let token = token(&[0.0, 0.0], &[3f32.ln(), 0.0], 1);
+        let token = Prediction::new(&[0.0, 0.0]).token(&[3f32.ln(), 0.0], 1);
         let expected = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
         assert!((token.divergence - expected).abs() < 1e-7);
         assert!((token.base_loss - 2f64.ln()).abs() < 1e-12);

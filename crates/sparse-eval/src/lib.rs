@@ -43,7 +43,7 @@ mod protocol;
 mod text;
 
 pub use calibrate::calibrate;
-pub use compare::{Comparison, compare};
+pub use compare::{Comparison, compare, compare_all};
 pub use error::Error;
 pub use latency::{Durations, Latency, LatencySpec, latency};
 pub use measure::{Figures, perplexity};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sparse_checkpoint::Checkpoint;
 use sparse_engine::{Model, ModelConfig, Plain, Tokenizer};
-use sparse_eval::{Plan, Reading, Silent, Spec, compare, perplexity, read};
+use sparse_eval::{Plan, Reading, Silent, Spec, compare, compare_all, perplexity, read};
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -130,4 +130,31 @@ fn a_model_does_not_diverge_from_itself() {
     assert!((found.base.perplexity / alone.perplexity - 1.0).abs() < 1e-6);
     assert_eq!((found.kl_mean, found.top1_agreement), (0.0, 1.0));
     assert_eq!(found.ppl_delta_pct(), 0.0);
+}
+
+#[test]
+fn candidates_together_are_compared_as_each_alone() {
+    let all: Vec<_> = models().into_iter().map(|(_, path)| load(&path)).collect();
+    let tokenizer = &all[0].1;
+    let documents = ["What is compared together is what is compared alone. ".repeat(12)];
+    let spec = Spec {
+        protocol: "hf-stride".parse().unwrap(),
+        context: Some(64),
+        stride: Some(40),
+        max_tokens: Some(200),
+    };
+    let plan = Plan::new(&spec, &documents, tokenizer, 256).unwrap();
+    let base = &all[0].0;
+    let of_its_size = |model: &&Model| model.config().vocabulary == base.config().vocabulary;
+    let candidates: Vec<&Model> = all
+        .iter()
+        .map(|(model, _)| model)
+        .filter(of_its_size)
+        .collect();
+    assert!(candidates.len() > 1);
+    let together = compare_all(base, &candidates, &plan, &Silent).unwrap();
+    for (candidate, found) in candidates.iter().zip(&together) {
+        assert_eq!(*found, compare(base, candidate, &plan, &Silent).unwrap());
+    }
+    assert!(together[1].kl_mean > 0.0);
 }

@@ -14,8 +14,9 @@ use crate::table;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct EvalArgs {
-    /// Checkpoint directory or hub id (owner/name[@revision])
-    model: String,
+    /// Checkpoint directories or hub ids (owner/name[@revision]); several go with --against
+    #[arg(value_name = "MODEL", required = true)]
+    models: Vec<String>,
     /// Text to predict: .txt, .jsonl or .parquet
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -66,7 +67,18 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
         activations: args.activations,
         weights: args.weights,
     };
-    let loaded = model::load(&args.model, numbers, context)?;
+    // One is required by the command line.
+    let Some((first, others)) = args.models.split_first() else {
+        return Ok(Outcome::No);
+    };
+    if !others.is_empty() && (args.against.is_none() || args.statistics) {
+        return Err(Hinted {
+            message: "several models have only their divergence from one base in common".to_owned(),
+            hint: "give --against BASE, without --statistics; or one MODEL".to_owned(),
+        }
+        .into());
+    }
+    let loaded = model::load(first, numbers, context)?;
     let spec = Spec {
         protocol: args.protocol,
         context: args.context,
@@ -76,40 +88,45 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     let tokenizer = loaded.tokenizer?;
     let limit = loaded.model.config().context;
     let plan = Plan::new(&spec, &documents, &tokenizer, limit)?;
-    let base = match &args.against {
-        None => None,
-        Some(base) => {
-            let stored = Numbers {
-                weights: None,
-                ..numbers
-            };
-            let base = model::load(base, stored, context)?;
-            let limit = base.model.config().context;
-            if limit < plan.context() {
-                return Err(Hinted {
-                    message: format!(
-                        "windows of {} tokens do not fit the base's context of {limit}",
-                        plan.context()
-                    ),
-                    hint: format!("measure both with --context {limit}"),
-                }
-                .into());
-            }
-            // The candidate's windows, though the base may have room for larger ones.
-            let spec = Spec {
-                context: Some(plan.context()),
-                stride: Some(plan.stride()),
-                ..spec
-            };
-            if Plan::new(&spec, &documents, &base.tokenizer?, limit)? != plan {
-                return Err(sparse_eval::Error::Incomparable {
-                    message: "their tokenizers cut the text into different tokens".to_owned(),
-                }
-                .into());
-            }
-            Some(base.model)
-        }
+    // The windows of the first, though others may have room for larger ones.
+    let same = Spec {
+        context: Some(plan.context()),
+        stride: Some(plan.stride()),
+        ..spec
     };
+    let load = |name: &String, numbers: Numbers| -> anyhow::Result<Model> {
+        let other = model::load(name, numbers, context)?;
+        let limit = other.model.config().context;
+        if limit < plan.context() {
+            return Err(Hinted {
+                message: format!(
+                    "windows of {} tokens do not fit the context of {name}, {limit}",
+                    plan.context()
+                ),
+                hint: format!("measure all with --context {limit}"),
+            }
+            .into());
+        }
+        if Plan::new(&same, &documents, &other.tokenizer?, limit)? != plan {
+            return Err(sparse_eval::Error::Incomparable {
+                message: "their tokenizers cut the text into different tokens".to_owned(),
+            }
+            .into());
+        }
+        Ok(other.model)
+    };
+    let stored = Numbers {
+        weights: None,
+        ..numbers
+    };
+    let base = args.against.as_ref().map(|base| load(base, stored));
+    let base = base.transpose()?;
+    if let (Some(base), false) = (&base, others.is_empty()) {
+        let others = others.iter().map(|name| load(name, numbers));
+        let others: Vec<Model> = others.collect::<anyhow::Result<_>>()?;
+        let models: Vec<&Model> = std::iter::once(&loaded.model).chain(&others).collect();
+        return several(&args.models, &models, base, &plan, context);
+    }
     if let Some(earlier) = &earlier {
         earlier.check(&plan)?;
     }
@@ -154,14 +171,7 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
             table::with_error(figures.perplexity, figures.perplexity_stderr, 4),
         ),
         ("protocol", protocol(&figures)),
-        (
-            "tokens",
-            format!(
-                "{} scored of {}",
-                table::count(figures.scored_tokens as u64),
-                table::count(figures.tokens as u64)
-            ),
-        ),
+        ("tokens", tokens(&figures)),
     ];
     if let Some((words, bits_per_byte)) = figures.words {
         value["words"] = json!(words);
@@ -180,7 +190,8 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
         }
     }
     if let Some(found) = &comparison {
-        add_comparison(found, &mut value, &mut rows);
+        add_comparison(found, &mut value);
+        show_comparison(found, &mut rows);
     }
     if let Some(earlier) = &earlier {
         let change = 100.0 * (figures.perplexity / earlier.perplexity - 1.0);
@@ -206,6 +217,93 @@ pub fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
+/// Measures several models against one base, which runs once for all of them.
+fn several(
+    names: &[String],
+    models: &[&Model],
+    base: &Model,
+    plan: &Plan,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let bar = context.bar();
+    bar.start_count("all models", "tokens", plan.processed_tokens() as u64);
+    let start = std::time::Instant::now();
+    let found = sparse_eval::compare_all(base, models, plan, &bar)?;
+    let seconds = start.elapsed().as_secs_f64();
+    drop(bar);
+
+    let Some(first) = found.first() else {
+        return Ok(Outcome::No);
+    };
+    let rate = plan.processed_tokens() as f64 / seconds;
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    for ((name, model), found) in names.iter().zip(models).zip(&found) {
+        let figures = &found.candidate;
+        let mut value = json!({
+            "model": name,
+            "model_bytes": model.bytes(),
+            "nll": figures.nll,
+            "perplexity": figures.perplexity,
+            "perplexity_stderr": figures.perplexity_stderr,
+        });
+        add_comparison(found, &mut value);
+        values.push(value);
+        rows.push([
+            table::shorten(name, 26),
+            table::bytes(model.bytes() as u64),
+            format!("{:.4}", figures.perplexity),
+            format!("{:+.3} %", found.ppl_delta_pct()),
+            format!("{:.6}", found.kl_mean),
+            format!("{:.2} %", 100.0 * found.top1_agreement),
+        ]);
+    }
+    let base = &first.base;
+    let mut text = format!(
+        "{:26} {:>8} {:>11} {:>10} {:>10} {:>9}\n",
+        "model", "in use", "perplexity", "change", "KL", "same top"
+    );
+    for [name, size, perplexity, change, kl, same] in rows {
+        text += &format!("{name:26} {size:>8} {perplexity:>11} {change:>10} {kl:>10} {same:>9}\n");
+    }
+    text.push('\n');
+    text += &table::fields(&[
+        (
+            "base",
+            table::with_error(base.perplexity, base.perplexity_stderr, 4),
+        ),
+        ("protocol", protocol(base)),
+        ("tokens", tokens(base)),
+        (
+            "speed",
+            format!("{rate:.0} tokens/s, {}", table::seconds(seconds)),
+        ),
+    ]);
+    let value = json!({
+        "protocol": base.protocol,
+        "context": base.context,
+        "stride": base.stride,
+        "tokens": base.tokens,
+        "scored_tokens": base.scored_tokens,
+        "processed_tokens": plan.processed_tokens(),
+        "text_digest": base.text_digest,
+        "tokens_per_second": rate,
+        "seconds": seconds,
+        "models": values,
+        "peak_memory_bytes": peak_memory_bytes(),
+    });
+    context.emit(&value, &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn tokens(figures: &Figures) -> String {
+    format!(
+        "{} scored of {}",
+        table::count(figures.scored_tokens as u64),
+        table::count(figures.tokens as u64)
+    )
+}
+
 fn protocol(figures: &Figures) -> String {
     let (name, context) = (figures.protocol, figures.context);
     if figures.stride == context {
@@ -215,7 +313,7 @@ fn protocol(figures: &Figures) -> String {
     }
 }
 
-fn add_comparison(found: &Comparison, value: &mut Value, rows: &mut Vec<(&'static str, String)>) {
+fn add_comparison(found: &Comparison, value: &mut Value) {
     let fields = [
         ("base_perplexity", json!(found.base.perplexity)),
         ("ppl_delta_pct", json!(found.ppl_delta_pct())),
@@ -229,6 +327,9 @@ fn add_comparison(found: &Comparison, value: &mut Value, rows: &mut Vec<(&'stati
     for (key, field) in fields {
         value[key] = field;
     }
+}
+
+fn show_comparison(found: &Comparison, rows: &mut Vec<(&'static str, String)>) {
     let base = table::with_error(found.base.perplexity, found.base.perplexity_stderr, 4);
     rows.insert(1, ("base", base));
     let sign = if found.ln_ppl_ratio < 0.0 { "" } else { "+" };

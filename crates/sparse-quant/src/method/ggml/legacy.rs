@@ -1,6 +1,6 @@
 //! Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 
-use super::search::{Candidates, symmetric, with_minimum};
+use super::search::{Candidates, refined, with_minimum};
 use super::{half, put_half};
 use crate::method::round::{floor_integer, nearest_away_integer};
 
@@ -101,7 +101,7 @@ pub(super) fn q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let scale = match importance {
             Some(importance) => {
                 weigh(row, importance, variance, at, &mut weights);
-                symmetric(8, x, &mut codes, Some(&weights))
+                refined(8, x, &mut codes, &weights)
             }
             None => {
                 let scale = extreme(x) / -8.0;
@@ -126,7 +126,7 @@ pub(super) fn q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let scale = match importance {
             Some(importance) => {
                 weigh(row, importance, variance, at, &mut weights);
-                symmetric(16, x, &mut codes, Some(&weights))
+                refined(16, x, &mut codes, &weights)
             }
             None => {
                 let scale = extreme(x) / -16.0;

@@ -45,6 +45,35 @@ pub(super) fn symmetric(half: i32, x: &[f32], codes: &mut [u8], weights: Option<
     scale
 }
 
+/// [`symmetric`], then codes and scale by turns, each the best for the other: no candidate's codes
+/// are the nearest to the scale that is the best for them, and llama.cpp leaves it at that. The
+/// blocks are as any others; on the fixtures their divergence is 1 to 2 % less.
+#[inline(always)]
+pub(super) fn refined(half: i32, x: &[f32], codes: &mut [u8], weights: &[f32]) -> f32 {
+    let mut scale = symmetric(half, x, codes, Some(weights));
+    for _ in 0..TURNS {
+        let inverse = 1.0 / scale;
+        if !inverse.is_finite() {
+            break;
+        }
+        let (mut lx, mut l2) = (0.0, 0.0);
+        for ((code, &value), &weight) in codes.iter_mut().zip(x).zip(weights) {
+            let nearest = nearest_integer(inverse * value).clamp(-half, half - 1);
+            *code = (nearest + half) as u8;
+            let nearest = nearest as f32;
+            lx += weight * value * nearest;
+            l2 += weight * nearest * nearest;
+        }
+        if l2 > 0.0 {
+            scale = lx / l2;
+        }
+    }
+    scale
+}
+
+/// Turns of [`refined`]; few blocks change in a fourth.
+const TURNS: usize = 3;
+
 /// Candidates of [`symmetric`], and lanes that they are worked on in: whole registers.
 const CANDIDATES: usize = 19;
 const WIDTH: usize = 24;
