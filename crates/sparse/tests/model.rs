@@ -116,6 +116,34 @@ fn divergence_is_that_of_transformers() {
 }
 
 #[test]
+fn several_models_are_measured_against_one_base_at_once() {
+    let desk = desk();
+    let text = "--text text/wikitext2_slice.txt --max-tokens 600";
+    let line = format!("eval base llama base --against llama {text}");
+    let found = json(&desk, &line);
+    let models = found["models"].as_array().unwrap();
+    assert_eq!(models.len(), 3);
+    for (name, together) in ["base", "llama", "base"].iter().zip(models) {
+        let alone = json(&desk, &format!("eval {name} --against llama {text}"));
+        assert_eq!(together["model"], *name);
+        for key in ["nll", "perplexity", "kl_mean", "kl_p99", "top1_agreement", "model_bytes"] {
+            assert_eq!(together[key], alone[key], "{name} {key}");
+        }
+    }
+    assert_eq!(models[1]["kl_mean"], 0.0);
+    assert!(models[0]["kl_mean"].as_f64().unwrap() > 0.01);
+    let parts: Vec<&str> = line.split(' ').collect();
+    let table = desk.run(&parts).stdout;
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let lines = [
+        "eval base llama --text text/wikitext2_slice.txt",
+        "eval base llama --against llama --statistics --text text/wikitext2_slice.txt",
+        "eval --text text/wikitext2_slice.txt",
+    ];
+    assert_snapshot!(show(&desk, &lines));
+}
+
+#[test]
 fn what_rounding_the_weights_loses_is_measured_against_the_stored_ones() {
     let desk = desk();
     let by = |to: &str| {

@@ -201,18 +201,19 @@ mod tests {
     }
 
     /// What fused decoding at `level`, and one weight at a time after it, makes of a stream.
-    fn rebuild(
+    fn rebuild<W: Word>(
+        layout: Layout,
         level: Level,
         tables: &DecodeTables,
         stream: &[u8],
-        base: &[u16],
+        base: &[W],
         contexts: &[u8],
         low: &[u8],
-    ) -> (usize, Vec<u16>, Vec<u32>) {
-        let rule = Rule::new(Layout::BF16);
+    ) -> (usize, Vec<W>, Vec<u32>) {
+        let rule = Rule::new(layout);
         let mut decoder = Decoder::at_level(tables, stream, Lanes::ThirtyTwo, level).unwrap();
         let mut low = BitReader::new(low);
-        let (mut out, mut escapes) = (vec![0u16; base.len()], Vec::new());
+        let (mut out, mut escapes) = (vec![W::default(); base.len()], Vec::new());
         let mut symbols = vec![0u8; base.len()];
         let done = rule.decode(
             level,
@@ -241,6 +242,14 @@ mod tests {
 
     #[test]
     fn decoding_while_applying_agrees_at_every_level() {
+        decoding_agrees::<u16>(Layout::BF16);
+        decoding_agrees::<u16>(Layout::F16);
+        decoding_agrees::<u16>(Layout::F16.with_shift(3).unwrap());
+        decoding_agrees::<u32>(Layout::F32);
+        decoding_agrees::<u8>(Layout::F8_E4M3);
+    }
+
+    fn decoding_agrees<W: Word + std::fmt::Debug>(layout: Layout) {
         let mut state = 3u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -250,11 +259,14 @@ mod tests {
         frequencies[usize::from(ESCAPE)] = 40;
         frequencies[100..140].fill(25);
         frequencies[usize::from(UNCHANGED)] += PROB_SCALE as u16 - 40 - 40 * 25;
-        let count = Contexts::new(Layout::BF16).count();
+        let count = Contexts::new(layout).count();
         let tables = vec![frequencies; count];
         let len = BLOCK - 5;
         let contexts: Vec<u8> = (0..len).map(|_| (next() as usize % count) as u8).collect();
-        let base: Vec<u16> = (0..len).map(|_| next() as u16).collect();
+        let shift = layout.shift();
+        let words = std::iter::repeat_with(|| next() ^ next() << 12);
+        let words = words.map(|word| W::narrow(word >> shift << shift));
+        let base: Vec<W> = words.take(len).collect();
         let symbols: Vec<u8> = (0..len)
             .map(|_| match next() % 50 {
                 0 => ESCAPE,
@@ -272,13 +284,21 @@ mod tests {
             &mut stream,
         );
         let tables = DecodeTables::new(&tables);
-        let plain = rebuild(Level::Plain, &tables, &stream, &base, &contexts, &low);
+        let plain = rebuild(
+            layout,
+            Level::Plain,
+            &tables,
+            &stream,
+            &base,
+            &contexts,
+            &low,
+        );
         assert_eq!(plain.0, 0);
         for level in [Level::Avx2, Level::Avx512] {
             if level > crate::simd::level() {
                 continue;
             }
-            let fused = rebuild(level, &tables, &stream, &base, &contexts, &low);
+            let fused = rebuild(layout, level, &tables, &stream, &base, &contexts, &low);
             assert!(fused.0 > BLOCK / 2, "{level:?} decodes little");
             assert_eq!(fused.2, plain.2, "{level:?}");
             for at in (0..len).filter(|&at| !plain.2.contains(&(at as u32))) {

@@ -4,7 +4,8 @@
 use std::arch::x86_64::__m256i;
 
 use super::apply::Rule;
-use super::apply_avx2::{group, push};
+use super::apply_avx2::push;
+use super::{apply_avx2, apply_avx512};
 use crate::Word;
 use crate::bits::BitReader;
 use crate::context::BLOCK;
@@ -12,7 +13,7 @@ use crate::rans::Decoder;
 
 /// One copy for each level: a function of one level is not inlined into that of another.
 macro_rules! fused {
-    ($name:ident, $groups:ident, $features:literal) => {
+    ($name:ident, $groups:ident, $group:path, $features:literal) => {
         /// Decodes and rebuilds groups of 32 weights while the decoder has many left to read, and
         /// returns how many weights that was.
         ///
@@ -38,7 +39,7 @@ macro_rules! fused {
             assert!(bases.len() <= masks.len());
             let each = |at: usize, symbols: __m256i| {
                 let i = at / 32;
-                masks[i] = group(rule, &bases[i], symbols, &all[i], low, &mut outs[i]);
+                masks[i] = $group(rule, &bases[i], symbols, &all[i], low, &mut outs[i]);
             };
             // SAFETY: the caller vouches for the CPU.
             let done = unsafe { decoder.$groups(contexts, symbols, each) };
@@ -50,9 +51,15 @@ macro_rules! fused {
     };
 }
 
-fused!(avx2, groups_avx2, "avx2,bmi1,bmi2,lzcnt,popcnt");
+fused!(
+    avx2,
+    groups_avx2,
+    apply_avx2::group,
+    "avx2,bmi1,bmi2,lzcnt,popcnt"
+);
 fused!(
     avx512,
     groups_avx512,
+    apply_avx512::group,
     "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
 );

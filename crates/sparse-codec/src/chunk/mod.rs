@@ -6,6 +6,8 @@
 mod apply;
 #[cfg(target_arch = "x86_64")]
 mod apply_avx2;
+#[cfg(target_arch = "x86_64")]
+mod apply_avx512;
 mod delta;
 mod full;
 #[cfg(target_arch = "x86_64")]
