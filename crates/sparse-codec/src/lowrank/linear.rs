@@ -1,5 +1,7 @@
 //! Small dense linear algebra for the search; only the encoder uses it, so no sum's order matters.
 
+use crate::simd::vectorised;
+
 /// `rank` vectors of `len` numbers, one after another.
 #[derive(Debug, Clone)]
 pub(super) struct Vectors {
@@ -63,10 +65,7 @@ impl Vectors {
         let mut out = Self::zeros(self.len, columns);
         for (k, sum) in out.data.chunks_exact_mut(self.len).enumerate() {
             for l in 0..self.rank {
-                let weight = weights[l * columns + k];
-                for (sum, &x) in sum.iter_mut().zip(self.vector(l)) {
-                    *sum += weight * x;
-                }
+                add_scaled(sum, weights[l * columns + k], self.vector(l));
             }
         }
         out
@@ -82,9 +81,7 @@ impl Vectors {
             for _ in 0..2 {
                 for other in known.chunks_exact(self.len) {
                     let product = dot(vector, other);
-                    for (x, y) in vector.iter_mut().zip(other) {
-                        *x -= product * y;
-                    }
+                    add_scaled(vector, -product, other);
                 }
             }
             let after = dot(vector, vector);
@@ -101,16 +98,37 @@ impl Vectors {
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
-        for (lane, (x, y)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += x * y;
+vectorised! {
+    fn dot(a: &[f64], b: &[f64]) -> f64 {
+        let mut lanes = [0.0f64; 32];
+        let (a, a_rest) = a.as_chunks::<32>();
+        let (b, b_rest) = b.as_chunks::<32>();
+        for (a, b) in a.iter().zip(b) {
+            for (lane, (x, y)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+                *lane += x * y;
+            }
+        }
+        let tail: f64 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+        lanes.iter().sum::<f64>() + tail
+    }
+}
+
+vectorised! {
+    /// Adds `scale` times `other`.
+    fn add_scaled(sum: &mut [f64], scale: f64, other: &[f64]) {
+        for (sum, x) in sum.iter_mut().zip(other) {
+            *sum += scale * x;
         }
     }
-    let rest = a.len() / 8 * 8;
-    let tail: f64 = a[rest..].iter().zip(&b[rest..]).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f64>() + tail
+}
+
+vectorised! {
+    /// Rotates two vectors into one another by an angle of this sine and cosine.
+    fn turn(sine: f64, cosine: f64, first: &mut [f64], second: &mut [f64]) {
+        for (x, y) in first.iter_mut().zip(second) {
+            (*x, *y) = (cosine * *x - sine * *y, sine * *x + cosine * *y);
+        }
+    }
 }
 
 /// As [`singular`], where `right` is orthonormal already.
@@ -151,15 +169,16 @@ impl Eigen {
         for i in 0..n {
             v[i * n + i] = 1.0;
         }
+        let mut turned = vec![0.0; 2 * n];
         let total: f64 = a.iter().map(|x| x * x).sum();
         for _ in 0..30 {
             let diagonal: f64 = (0..n).map(|i| a[i * n + i] * a[i * n + i]).sum();
-            if total - diagonal <= 1e-26 * total && off_diagonal(&a, n) <= 1e-26 * total {
+            if total - diagonal <= 1e-22 * total && off_diagonal(&a, n) <= 1e-22 * total {
                 break;
             }
             for p in 0..n {
                 for q in p + 1..n {
-                    rotate(&mut a, &mut v, n, p, q);
+                    rotate(&mut a, &mut v, &mut turned, n, p, q);
                 }
             }
         }
@@ -207,26 +226,31 @@ fn off_diagonal(a: &[f64], n: usize) -> f64 {
         .sum()
 }
 
-fn rotate(a: &mut [f64], v: &mut [f64], n: usize, p: usize, q: usize) {
+fn rotate(a: &mut [f64], v: &mut [f64], turned: &mut [f64], n: usize, p: usize, q: usize) {
     let apq = a[p * n + q];
     let (app, aqq) = (a[p * n + p], a[q * n + q]);
-    if apq * apq <= 1e-32 * (app * aqq).abs() || apq == 0.0 {
+    // An angle of 1e-12 is more than anybody asks for.
+    if apq * apq <= 1e-24 * (app * aqq).abs() || apq == 0.0 {
         return;
     }
     let theta = (aqq - app) / (2.0 * apq);
     let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
     let c = 1.0 / (t * t + 1.0).sqrt();
     let s = t * c;
-    for i in 0..n {
-        let (x, y) = (a[i * n + p], a[i * n + q]);
-        a[i * n + p] = c * x - s * y;
-        a[i * n + q] = s * x + c * y;
-    }
-    for matrix in [a, v] {
+    for matrix in [&mut *a, v] {
         let (head, tail) = matrix.split_at_mut(q * n);
-        for (x, y) in head[p * n..][..n].iter_mut().zip(&mut tail[..n]) {
-            (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
-        }
+        turn(s, c, &mut head[p * n..][..n], &mut tail[..n]);
+    }
+    // The columns are the rows, but where they meet.
+    turned[..n].copy_from_slice(&a[p * n..][..n]);
+    turned[n..].copy_from_slice(&a[q * n..][..n]);
+    let (first, second) = turned.split_at(n);
+    for (row, (&x, &y)) in a.chunks_exact_mut(n).zip(first.iter().zip(second)) {
+        (row[p], row[q]) = (x, y);
+    }
+    for (row, turned) in [(p, first), (q, second)] {
+        let (x, y) = (turned[p], turned[q]);
+        (a[row * n + p], a[row * n + q]) = (c * x - s * y, s * x + c * y);
     }
 }
 

@@ -308,6 +308,28 @@ vectorised! {
         let (mut at, len) = (0, base.len());
         while at < len {
             let (panel, lane) = ((first + at) / LANES, (first + at) % LANES);
+            // Two panels at once where registers hold the sums of both: each addition has to wait
+            // for the one before it.
+            if size_of::<F::Sum>() == 4 && lane == 0 && at + 2 * LANES <= len {
+                let size = left.len() * LANES;
+                let (one, two) = panels[panel * size..][..2 * size].split_at(size);
+                let (mut first, mut second) = ([F::Sum::default(); LANES], [F::Sum::default(); LANES]);
+                let strips = one.chunks_exact(LANES).zip(two.chunks_exact(LANES));
+                for (&l, (one, two)) in left.iter().zip(strips) {
+                    for i in 0..LANES {
+                        first[i] += l * one[i];
+                        second[i] += l * two[i];
+                    }
+                }
+                for sums in [first, second] {
+                    let words = base[at..][..LANES].iter().zip(&mut out[at..][..LANES]);
+                    for (&sum, (&base, out)) in sums.iter().zip(words) {
+                        *out = apply(format, rounded, sum, base);
+                    }
+                    at += LANES;
+                }
+                continue;
+            }
             let strips = &panels[panel * left.len() * LANES..][..left.len() * LANES];
             let mut sums = [F::Sum::default(); LANES];
             for (&l, strip) in left.iter().zip(strips.chunks_exact(LANES)) {

@@ -12,6 +12,7 @@ mod refine;
 use super::linear::singular;
 use super::view::{Buffers, View, lowest};
 use super::{LowRank, MAX_RANK};
+use crate::simd::vectorised;
 use crate::{Layout, Word};
 use choose::choose;
 use decompose::{WIDTHS, decompose, decompose_known};
@@ -164,16 +165,28 @@ fn energies<W: Word>(view: &View<'_, W>) -> (f64, f64) {
     let (mut energy, mut noise) = (0.0, 0.0);
     for row in 0..view.rows {
         view.load(row, &mut buffers);
-        for (&change, &step) in buffers.change.iter().zip(&buffers.step) {
-            energy += change * change;
-            noise += if change == 0.0 && step > 1e9 {
-                0.0
-            } else {
-                f64::from(step) * f64::from(step) / 12.0
-            };
-        }
+        let (of_changes, of_steps) = squares(&buffers.change, &buffers.step);
+        energy += of_changes;
+        noise += of_steps / 12.0;
     }
     (energy, noise)
+}
+
+vectorised! {
+    /// Sums of squares of a row's changes, and of its steps but for those of words that are not
+    /// finite.
+    fn squares(changes: &[f64], steps: &[f32]) -> (f64, f64) {
+        let (mut energy, mut noise) = ([0.0; 16], [0.0; 16]);
+        for (changes, steps) in changes.chunks(16).zip(steps.chunks(16)) {
+            let lanes = energy.iter_mut().zip(&mut noise);
+            for ((energy, noise), (&change, &step)) in lanes.zip(changes.iter().zip(steps)) {
+                *energy += change * change;
+                let step = f64::from(step);
+                *noise += if change == 0.0 && step > 1e9 { 0.0 } else { step * step };
+            }
+        }
+        (energy.iter().sum(), noise.iter().sum())
+    }
 }
 
 /// Whether a sample of rows and columns is low-rank up to rounding noise.

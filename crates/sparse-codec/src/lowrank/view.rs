@@ -64,15 +64,26 @@ impl<W: Word> View<'_, W> {
     pub(super) fn times(&self, vectors: &Vectors, buffers: &mut Buffers) -> Vectors {
         let single = vectors.single();
         let mut out = Vectors::zeros(self.rows, vectors.rank);
-        let mut products = vec![0.0; vectors.rank];
-        for row in 0..self.rows {
-            self.load(row, buffers);
-            for (rest, &change) in buffers.rest.iter_mut().zip(&buffers.change) {
-                *rest = change as f32;
+        // Rows beside one another, padded with zeros.
+        let mut block = vec![0.0; TOGETHER * self.cols];
+        let mut products = vec![[0.0; TOGETHER]; vectors.rank];
+        for first in (0..self.rows).step_by(TOGETHER) {
+            let count = TOGETHER.min(self.rows - first);
+            for (row, own) in block.chunks_exact_mut(self.cols).enumerate() {
+                if row < count {
+                    self.load(first + row, buffers);
+                    for (own, &change) in own.iter_mut().zip(&buffers.change) {
+                        *own = change as f32;
+                    }
+                } else {
+                    own.fill(0.0);
+                }
             }
-            dots(&buffers.rest, &single, &mut products);
-            for (k, &product) in products.iter().enumerate() {
-                out.data[k * self.rows + row] = f64::from(product);
+            dots_together(&block, self.cols, &single, &mut products);
+            for (k, products) in products.iter().enumerate() {
+                for (row, &product) in products[..count].iter().enumerate() {
+                    out.data[k * self.rows + first + row] = f64::from(product);
+                }
             }
         }
         out
@@ -125,25 +136,64 @@ vectorised! {
     }
 }
 
+/// Rows that are multiplied at once.
+const TOGETHER: usize = 4;
+/// Products of one row and one vector that are summed side by side.
+const WIDE: usize = 16;
+
 vectorised! {
-    /// The inner product of `row` with each of the vectors.
-    pub(super) fn dots(row: &[f32], vectors: &[f32], out: &mut [f32]) {
-        for (out, vector) in out.iter_mut().zip(vectors.chunks_exact(row.len())) {
-            let mut lanes = [0.0f32; 32];
-            for (a, b) in row.chunks_exact(32).zip(vector.chunks_exact(32)) {
-                for (lane, (x, y)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-                    *lane += x * y;
+    /// The inner products of each vector with each of [`TOGETHER`] rows: what is loaded of a vector
+    /// is used more than once, and sums need not wait for one another.
+    fn dots_together(rows: &[f32], len: usize, vectors: &[f32], out: &mut [[f32; TOGETHER]]) {
+        let (first, rest) = rows.split_at(len);
+        let (second, rest) = rest.split_at(len);
+        let (third, fourth) = rest.split_at(len);
+        for (out, vector) in out.iter_mut().zip(vectors.chunks_exact(len)) {
+            let (mut a, mut b, mut c, mut d) = ([0.0f32; WIDE], [0.0f32; WIDE], [0.0f32; WIDE], [0.0f32; WIDE]);
+            let pairs = first.chunks_exact(WIDE).zip(second.chunks_exact(WIDE));
+            let others = third.chunks_exact(WIDE).zip(fourth.chunks_exact(WIDE));
+            for ((v, (p, q)), (r, s)) in vector.chunks_exact(WIDE).zip(pairs).zip(others) {
+                for i in 0..WIDE {
+                    a[i] += p[i] * v[i];
+                    b[i] += q[i] * v[i];
+                    c[i] += r[i] * v[i];
+                    d[i] += s[i] * v[i];
                 }
             }
-            let rest = row.len() / 32 * 32;
-            let mut sum = 0.0;
-            for (x, y) in row[rest..].iter().zip(&vector[rest..]) {
-                sum += x * y;
+            let whole = len / WIDE * WIDE;
+            for ((out, lanes), row) in out.iter_mut().zip([a, b, c, d]).zip([first, second, third, fourth]) {
+                let rest = row[whole..len].iter().zip(&vector[whole..]);
+                *out = lanes.iter().sum::<f32>() + rest.map(|(x, y)| x * y).sum::<f32>();
             }
-            for lane in lanes {
-                sum += lane;
+        }
+    }
+}
+
+vectorised! {
+    /// The inner product of `row` with each of the vectors, two at a time.
+    pub(super) fn dots(row: &[f32], vectors: &[f32], out: &mut [f32]) {
+        const WIDE: usize = 32;
+        let len = row.len();
+        let whole = len / WIDE * WIDE;
+        let rest = |vector: &[f32]| -> f32 {
+            let rest = row[whole..].iter().zip(&vector[whole..]);
+            rest.map(|(x, y)| x * y).sum()
+        };
+        for (out, vectors) in out.chunks_mut(2).zip(vectors.chunks(2 * len)) {
+            let (first, second) = vectors.split_at(len);
+            // An odd one goes twice.
+            let second = if second.is_empty() { first } else { second };
+            let (mut a, mut b) = ([0.0f32; WIDE], [0.0f32; WIDE]);
+            let pairs = first.chunks_exact(WIDE).zip(second.chunks_exact(WIDE));
+            for (x, (p, q)) in row.chunks_exact(WIDE).zip(pairs) {
+                for i in 0..WIDE {
+                    a[i] += x[i] * p[i];
+                    b[i] += x[i] * q[i];
+                }
             }
-            *out = sum;
+            for ((out, lanes), vector) in out.iter_mut().zip([a, b]).zip([first, second]) {
+                *out = lanes.iter().sum::<f32>() + rest(vector);
+            }
         }
     }
 }
