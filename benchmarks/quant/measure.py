@@ -10,6 +10,7 @@ RESULTS/quant-MODEL.json. Exits with 1 when a peer's is better beyond the error 
 """
 
 import argparse
+import hashlib
 import json
 import math
 import shutil
@@ -40,9 +41,18 @@ IMATRIX = [f"{name}+imatrix" for name in GGUF]
 # The slowest peer comes last: what was measured before it is kept.
 METHODS = [*LIBRARIES, *GGUF, *IMATRIX, *GPTQMODEL]
 # Artifacts that are judged together, in memory at once as plain f32.
-TOGETHER = 8
+TOGETHER = 16
+# What is kept of a judgement.
+JUDGED = ("ppl_delta_pct", "kl_mean", "kl_stderr", "kl_p99", "top1_agreement")
 # Layers of GPT-2 are Conv1D, which these have no place for, whoever writes them.
 NOT_FOR_GPT2 = ("awq", "quanto")
+
+
+def weights_digest(folder):
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 class Bench:
@@ -72,21 +82,28 @@ class Bench:
         return found
 
     def judge(self):
-        """Adds what each artifact loses to its run; yields after every few."""
-        keys = ("ppl_delta_pct", "kl_mean", "kl_stderr", "kl_p99", "top1_agreement")
-        for start in range(0, len(self.waiting), TOGETHER):
-            some = self.waiting[start:start + TOGETHER]
-            # Two at least: the output of one has another shape.
-            plain = [plain for _, plain in some] + [self.original]
-            found, _ = self.sparse(
+        """Adds what each artifact loses to its run, of equal weights once; yields after every few."""
+        alike = {}
+        for found, plain in self.waiting:
+            alike.setdefault(weights_digest(plain), []).append((found, plain))
+        groups, done = list(alike.values()), 0
+        for start in range(0, len(groups), TOGETHER):
+            some = groups[start:start + TOGETHER]
+            plain = [group[0][1] for group in some]
+            if len(plain) == 1:
+                # The output of one has another shape.
+                plain.append(self.original)
+            judged, _ = self.sparse(
                 "eval", *plain, "--text", self.text, "--protocol", "hf-stride",
                 "--max-tokens", self.args.tokens, "--against", self.original,
             )
-            for (one, folder), judged in zip(some, found["models"]):
-                one |= {key: judged[key] for key in keys}
-                one["scored_tokens"] = found["scored_tokens"]
-                shutil.rmtree(folder)
-            yield start + len(some)
+            for group, found in zip(some, judged["models"]):
+                for one, folder in group:
+                    one |= {key: found[key] for key in JUDGED}
+                    one["scored_tokens"] = judged["scored_tokens"]
+                    shutil.rmtree(folder)
+                done += len(group)
+            yield done
 
     def is_plain(self, folder):
         config = json.loads((folder / "config.json").read_text())
