@@ -5,7 +5,7 @@ know them; see quant_test.py, whose GPT-2 and Llama are tried in more ways.
 import unittest
 
 from gptq_test import SAMPLES, weights
-from quant_support import Models, load, needs
+from quant_support import UNTRAINED, Models, installed, load, needs
 
 import torch
 import transformers
@@ -65,6 +65,51 @@ class Families(Models):
             self.check(
                 lambda layer: weights(client.get_submodule(layer)), model, plain, report, out.name
             )
+            self.assertRuns(client)
+
+    @needs("gptqmodel", "optimum", "accelerate")
+    def test_awq(self):
+        for model in ("qwen2", "qwen3", "opt"):
+            out, report, plain = self.make(
+                model, "awq_quality", "--samples", SAMPLES, "--group-size", 32
+            )
+            config = transformers.AwqConfig(bits=4, backend="torch_awq")
+            client = load(
+                out, quantization_config=config, dtype=torch.float32, device_map="cpu"
+            )
+            self.check(
+                lambda layer: weights(client.get_submodule(layer)), model, plain, report, out.name
+            )
+            self.assertRuns(client)
+
+    @needs("hqq")
+    def test_hqq(self):
+        from load_hqq import load_hqq
+
+        for model in FAMILIES:
+            out, report, plain = self.make(model, "hqq_4bit")
+            client = load_hqq(out, compute_dtype=torch.float32, device="cpu").eval()
+            found = lambda layer: client.get_submodule(layer).dequantize().half()
+            for layer in self.layers(model, report):
+                ours = plain[f"{layer}.weight"].half()
+                torch.testing.assert_close(found(layer), ours, rtol=1e-3, atol=1e-6)
+            self.assertPerplexity(client, out, UNTRAINED)
+
+    @unittest.skipUnless(installed("optimum"), "no optimum")
+    @needs("optimum.quanto", "accelerate")
+    def test_quanto(self):
+        from optimum.quanto import QuantizedModelForCausalLM
+
+        # An untied GPT-NeoX is refused: the library does not find its head.
+        for model in ("qwen2", "qwen3", "opt"):
+            out, report, plain = self.make(model, "quanto_int4")
+            client = QuantizedModelForCausalLM.from_pretrained(str(out))._wrapped
+            for layer in self.layers(model, report):
+                theirs = client.get_submodule(layer).weight.dequantize().float()
+                # To the last place of bfloat16, in which the library multiplies and then subtracts.
+                ours = plain[f"{layer}.weight"]
+                place = 2**-8 * ours.abs().max().item()
+                torch.testing.assert_close(theirs, ours, rtol=0, atol=place)
             self.assertRuns(client)
 
 

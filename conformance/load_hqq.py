@@ -44,8 +44,10 @@ class SafetensorsHQQ(AutoHQQHFModel):
                 weights[module][key] = tensor
         # A head that is the embedding is not stored twice.
         embedding = [name for name in weights if name.endswith(("embed_tokens", "wte", "embed_in"))]
-        for head in ("lm_head", "embed_out"):
-            weights.setdefault(head, weights[embedding[0]])
+        # GPT-NeoX's head is called embed_out in files, and lm_head in models.
+        head = weights.get("lm_head") or weights.get("embed_out") or weights[embedding[0]]
+        for name in ("lm_head", "embed_out"):
+            weights[name] = head
         return weights
 
 

@@ -34,6 +34,7 @@ class Bitsandbytes(Models):
                     self.assertSame(theirs, ours, f"{preset} {layer}")
                 # Last: where the CPU has AVX-512 for bf16, running packs the codes otherwise.
                 self.assertRuns(loaded)
+                self.assertRunsAlike(model, loaded, out)
                 self.assertPerplexityOfWeights(model, out, weights)
 
     def test_nf4_codes_are_the_librarys(self):
@@ -63,6 +64,7 @@ class Bitsandbytes(Models):
             out, report, plain = self.make(model, "bnb_int8")
             loaded = load(out)
             self.assertRuns(loaded)
+            self.assertRunsAlike(model, loaded, out)
             stored = tensors(out)
             weights = {}
             for layer in self.layers(model, report):
@@ -94,6 +96,7 @@ class CompressedTensors(Models):
                 out, report, plain = self.make(model, preset, *more)
                 loaded = load(out)
                 self.assertRuns(loaded)
+                self.assertRunsAlike(model, loaded, out)
                 weights = {}
                 for layer in self.layers(model, report):
                     weights[layer] = theirs = loaded.get_submodule(layer).weight
@@ -174,6 +177,10 @@ class Quanto(Models):
                     weights[layer] = theirs = weight.dequantize()
                     ours = plain[f"{layer}.weight"].to(theirs.dtype)
                     self.assertSame(theirs, ours, f"{preset} {layer}")
+                    if preset == "quanto_int8":
+                        # torch's kernel for these codes may crash where the file is mapped.
+                        weight._data = weight._data.clone()
+                self.assertRunsAlike(model, loaded, out)
                 self.assertPerplexityOfWeights(model, out, weights)
 
 

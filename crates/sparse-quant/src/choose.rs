@@ -50,6 +50,16 @@ pub(crate) fn choose(
         (Method::Quanto, ..) => Scheme::Quanto { bits },
         (_, Variant::Ggml(file_type), _) => Scheme::Gguf(file_type),
         (_, _, Format::Gptq | Format::GptqV2) => {
+            let wanted = group_size;
+            group_size = group_size.map(gptq_groups);
+            if let (Some(size), Some(wanted)) = (group_size, wanted)
+                && size != wanted
+            {
+                notes.push(format!(
+                    "groups of {size} instead of {wanted}: gptqmodel loads groups of 16, 32, 64, \
+                     128, 256, 512, 1024 or a row"
+                ));
+            }
             let ragged = |size: usize| widths.iter().any(|width| !width.is_multiple_of(size));
             if let Some(size) = group_size.filter(|&size| ragged(size)) {
                 notes.push(format!(
@@ -104,6 +114,12 @@ pub(crate) fn choose(
     })
 }
 
+/// The largest size up to `wanted` that gptqmodel loads, or the smallest.
+fn gptq_groups(wanted: usize) -> usize {
+    let known = [1024, 512, 256, 128, 64, 32, 16];
+    known.into_iter().find(|&size| size <= wanted).unwrap_or(16)
+}
+
 /// The largest size up to `wanted` that AWQ's tools know and that divides all widths; 16 if none
 /// does, and the layers that it does not divide stay as they are.
 fn awq_groups(wanted: usize, widths: &[usize]) -> usize {
@@ -130,19 +146,22 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
 
 /// Refuses what no client could load.
 fn refuse(preset: &Preset, format: Format, architecture: Architecture) -> Result<(), Error> {
-    if architecture != Architecture::Gpt2 {
-        return Ok(());
-    }
-    let (reason, instead) = match format {
-        Format::Awq | Format::CompressedTensors => (
+    let other = if preset.formats.contains(&Format::Gptq) {
+        "pass --format gptq"
+    } else {
+        "pass --format gptq_v2, which holds the same codes"
+    };
+    let (reason, instead) = match (architecture, format) {
+        (Architecture::Gpt2, Format::Awq | Format::CompressedTensors) => (
             "transformers puts these layers in the place of nn.Linear only, and GPT-2's are Conv1D",
-            if preset.formats.contains(&Format::Gptq) {
-                "pass --format gptq"
-            } else {
-                "pass --format gptq_v2, which holds the same codes"
-            },
+            other,
         ),
-        Format::Quanto => (
+        (Architecture::GptNeoX, Format::Awq) => (
+            "transformers expects scales of the activation between GPT-NeoX's feed-forward layers, \
+             which nobody writes, and runs without them into NaN",
+            other,
+        ),
+        (Architecture::Gpt2, Format::Quanto) => (
             "optimum-quanto quantizes nn.Linear only, and GPT-2's layers are Conv1D",
             "use bnb_int8, bnb_nf4 or hqq_4bit",
         ),
@@ -168,6 +187,10 @@ mod tests {
         assert_eq!(awq_groups(128, &[192, 320]), 64);
         assert_eq!(awq_groups(256, &[4096, 11008]), 128);
         assert_eq!(awq_groups(128, &[100]), 16);
+        assert_eq!(
+            [8, 24, 48, 128, 1000, 5000].map(gptq_groups),
+            [16, 16, 32, 128, 512, 1024]
+        );
     }
 
     #[test]
@@ -178,5 +201,7 @@ mod tests {
         assert!(error.hint().unwrap().contains("--format gptq"), "{error}");
         assert!(refused(Format::Gptq).is_none());
         assert!(choose(&preset, Format::Awq, Architecture::Llama, &[768]).is_ok());
+        let neox = |format| choose(&preset, format, Architecture::GptNeoX, &[768]).err();
+        assert!(neox(Format::Awq).is_some() && neox(Format::Gptq).is_none());
     }
 }

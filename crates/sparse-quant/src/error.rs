@@ -200,7 +200,7 @@ impl Error {
                 "the checkpoint may be damaged or its training have diverged"
             }
             Error::TooLarge { .. } => {
-                "convert the checkpoint to bf16 first: it holds larger numbers"
+                "is this weight meant? bnb_nf4 holds such: its scales are single precision"
             }
             Error::Unsupported { instead, .. } => return Some(instead.clone()),
             Error::Damaged { .. } => "the file may be damaged: write or fetch it again",

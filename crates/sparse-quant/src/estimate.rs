@@ -15,6 +15,8 @@ pub struct Estimate {
     pub parameters: u64,
     /// Bytes of all files that would be written.
     pub quantized_bytes: u64,
+    /// What differs from what the preset says, and why.
+    pub notes: Vec<String>,
 }
 
 /// Plans the quantization and adds up what would be written with these options; reads no weights.
@@ -39,6 +41,7 @@ pub fn estimate(
         return Ok(Estimate {
             parameters: plan.parameters(),
             quantized_bytes: gguf.file_bytes() + carry::config_bytes(checkpoint) + files,
+            notes: plan.notes,
         });
     }
     let write = WriteOptions {
@@ -54,5 +57,6 @@ pub fn estimate(
     Ok(Estimate {
         parameters: plan.parameters(),
         quantized_bytes: bytes,
+        notes: plan.notes,
     })
 }

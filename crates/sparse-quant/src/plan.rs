@@ -81,6 +81,12 @@ impl<'a> Plan<'a> {
         }
         let architecture = Architecture::of(&config, &config_path)?;
         let tensors = model_tensors(checkpoint);
+        if let Some(found) = tensors.iter().find(|tensor| is_packed(tensor.name())) {
+            return Err(Error::AlreadyQuantized {
+                path: checkpoint.root().to_owned(),
+                found: format!("it has {}", found.name()),
+            });
+        }
         let widths = widths(architecture, &tensors);
         let Choice {
             scheme,
@@ -111,14 +117,57 @@ impl<'a> Plan<'a> {
             plan.place(tensor)?;
         }
         if plan.layers.is_empty() && !matches!(scheme, Scheme::Half | Scheme::Gguf(_)) {
-            return Err(Error::NoLayers {
-                path: checkpoint.root().to_owned(),
-                architecture: architecture.name(),
+            return Err(plan.nothing_to_do(checkpoint, spec));
+        }
+        if spec.format == Format::Quanto && architecture == Architecture::GptNeoX && !plan.is_tied()
+        {
+            return Err(Error::Unsupported {
+                what: format!("{} for a GPT-NeoX with a head of its own", spec.preset.name),
+                reason: "optimum-quanto looks for the head under another name and leaves it unset"
+                    .to_owned(),
+                instead: "use bnb_int8, bnb_nf4 or hqq_4bit".to_owned(),
             });
         }
         plan.settle_groups();
         plan.say_what_stays();
+        plan.say_what_clients_mind();
         Ok(plan)
+    }
+
+    /// Why no layer can be quantized.
+    fn nothing_to_do(&self, checkpoint: &Checkpoint, spec: &QuantSpec) -> Error {
+        let kept = self.kept.first();
+        match kept.and_then(|layer| Some((layer, self.skipped.get(layer)?))) {
+            Some((layer, obstacle)) => Error::Unsupported {
+                what: format!("{} as {}", spec.preset.name, spec.format),
+                reason: format!("no layer can be stored so, as {layer}: {obstacle}"),
+                instead: "use bnb_nf4, or another --format, --bits or --group-size".to_owned(),
+            },
+            None => Error::NoLayers {
+                path: checkpoint.root().to_owned(),
+                architecture: self.architecture.name(),
+            },
+        }
+    }
+
+    /// Says where a client needs help with what is written, or hardware.
+    fn say_what_clients_mind(&mut self) {
+        let odd =
+            |layer: &Layer<'_>| !layer.rows.is_multiple_of(64) || !layer.cols.is_multiple_of(64);
+        if matches!(self.scheme, Scheme::Nf4 { .. }) && self.layers.iter().any(odd) {
+            self.notes.push(
+                "some layers have sides that are no multiples of 64: bitsandbytes runs these on a \
+                 GPU, but not on a CPU"
+                    .to_owned(),
+            );
+        }
+        if matches!(self.scheme, Scheme::Gptq { .. }) && !self.kept.is_empty() {
+            let count = self.kept.len();
+            self.notes.push(format!(
+                "{count} layers stay as they are, as the format cannot hold them: load the folder \
+                 with GPTQModel.load; transformers alone does not read which"
+            ));
+        }
     }
 
     /// Says what sizes groups really have where a format leaves them to each layer's shape.
@@ -127,7 +176,10 @@ impl<'a> Plan<'a> {
             Scheme::Hqq { bits, group_size } => {
                 hqq::group_size(layer.rows, layer.cols, bits, group_size)
             }
-            Scheme::Quanto { bits: 4 } => method::quanto::group_size(layer.cols),
+            // A row may be as long as a group.
+            Scheme::Quanto { bits: 4 } => {
+                method::quanto::group_size(layer.cols).or(Some(layer.cols))
+            }
             _ => self.group_size,
         };
         let sizes: BTreeSet<Option<usize>> = self.layers.iter().map(of_layer).collect();
@@ -244,10 +296,11 @@ impl<'a> Plan<'a> {
             return;
         }
         for carried in &self.carried {
-            if self.skipped.contains_key(carried.tensor.name()) {
+            let name = carried.tensor.name();
+            let layer = self.architecture.layer(name);
+            if self.skipped.contains_key(layer.unwrap_or(name)) {
                 continue;
             }
-            let name = carried.tensor.name();
             if self.architecture.is_head(name) {
                 let reason = format!("the output head stays {}", carried.spec.dtype);
                 self.skipped.insert(name.to_owned(), reason);
@@ -343,6 +396,19 @@ fn other_dtype(tensors: &[TensorRef<'_>]) -> Dtype {
     } else {
         Dtype::F16
     }
+}
+
+/// Whether a tensor is a part of a quantized layer, as the formats that are known here name them.
+fn is_packed(tensor: &str) -> bool {
+    let parts = [
+        ".qweight",
+        ".weight_packed",
+        ".W_q",
+        ".SCB",
+        ".weight.absmax",
+        ".weight._data",
+    ];
+    parts.iter().any(|part| tensor.ends_with(part))
 }
 
 /// What a configuration says the checkpoint was quantized by.

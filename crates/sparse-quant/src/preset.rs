@@ -130,7 +130,7 @@ const fn ggml(name: &'static str, bits: u32, group_size: usize, file_type: FileT
 
 const AWQ: &[Format] = &[Format::Awq, Format::GptqV2, Format::CompressedTensors];
 /// AWQ's own format has groups of up to 128 in the tools that load it.
-const AWQ_LARGE: &[Format] = &[Format::GptqV2, Format::CompressedTensors];
+const AWQ_LARGE: &[Format] = &[Format::GptqV2, Format::CompressedTensors, Format::Awq];
 /// Formats of codes with a scale per group: any width, and 4 bits only.
 const AFFINE: &[Format] = &[Format::Gptq, Format::GptqV2, Format::CompressedTensors];
 const AFFINE4: &[Format] = &[

@@ -142,8 +142,17 @@ fn quantize_gguf(
             "{change} for {tensors} tensors whose rows are no whole blocks"
         ));
     }
+    if options.calibration.is_some() && !gguf.heeds_importance() {
+        notes.push(
+            "these types weigh all inputs alike: the text to calibrate on was not read".to_owned(),
+        );
+    }
+    if options.max_shard_bytes < gguf.file_bytes() {
+        notes.push("a GGUF file is written whole, whatever its size".to_owned());
+    }
     let folder = OutputDir::create(output, options.existing)?;
-    let importance = match &options.calibration {
+    let calibration = options.calibration.as_ref();
+    let importance = match calibration.filter(|_| gguf.heeds_importance()) {
         Some(calibration) => crate::pool::with_threads(options.threads, || {
             importance(checkpoint, calibration, folder.path(), options, progress)
         })?,
@@ -176,7 +185,11 @@ fn quantize_gguf(
         original_bytes: checkpoint.total_bytes(),
         quantized_bytes,
         parameters: total,
-        effective_bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64,
+        effective_bits_per_weight: match weights {
+            // All fell back to F16.
+            0 => 16.0,
+            weights => 8.0 * bytes as f64 / weights as f64,
+        },
         layers: gguf.layers(),
         skipped: plan.skipped,
         notes,

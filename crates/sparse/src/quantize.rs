@@ -54,7 +54,7 @@ pub struct QuantizeArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Most bytes of weights in one file
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SHARD_BYTES)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SHARD_BYTES, value_parser = clap::value_parser!(u64).range(1..))]
     max_shard_bytes: u64,
     /// Show all presets
     #[arg(long, conflicts_with_all = ["model", "preset", "output", "estimate"])]
@@ -283,9 +283,13 @@ fn estimate(
             text.push_str(&format!("  as {format}"));
         }
         text.push('\n');
+        for note in guess.notes.iter().filter(|_| presets.len() == 1) {
+            text.push_str(&table::wrap(&format!("note: {note}"), 0));
+        }
         rows.push(json!({
             "preset": preset.name,
             "format": format.to_string(),
+            "notes": guess.notes,
             "quantized_bytes": guess.quantized_bytes,
             "ratio_to_fp16": ratio(half),
             "ratio_to_fp32": ratio(full),

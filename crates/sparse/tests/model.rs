@@ -126,7 +126,14 @@ fn several_models_are_measured_against_one_base_at_once() {
     for (name, together) in ["base", "llama", "base"].iter().zip(models) {
         let alone = json(&desk, &format!("eval {name} --against llama {text}"));
         assert_eq!(together["model"], *name);
-        for key in ["nll", "perplexity", "kl_mean", "kl_p99", "top1_agreement", "model_bytes"] {
+        for key in [
+            "nll",
+            "perplexity",
+            "kl_mean",
+            "kl_p99",
+            "top1_agreement",
+            "model_bytes",
+        ] {
             assert_eq!(together[key], alone[key], "{name} {key}");
         }
     }
@@ -134,7 +141,10 @@ fn several_models_are_measured_against_one_base_at_once() {
     assert!(models[0]["kl_mean"].as_f64().unwrap() > 0.01);
     let parts: Vec<&str> = line.split(' ').collect();
     let table = desk.run(&parts).stdout;
-    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(
+        table.lines().all(|line| line.chars().count() <= 80),
+        "{table}"
+    );
     let lines = [
         "eval base llama --text text/wikitext2_slice.txt",
         "eval base llama --against llama --statistics --text text/wikitext2_slice.txt",

@@ -38,7 +38,7 @@ fn lists_and_estimates() {
 fn what_is_written_and_what_is_said_of_it() {
     assert_snapshot!(show(&[
         "quantize base --preset rtn_int4 -o out",
-        "quantize base --preset gptq_quality --samples 4 --group-size 48 -o ragged",
+        "quantize base --preset gptq_quality --samples 4 --group-size 256 -o ragged",
         "quantize base --preset gguf_q4_k_m -o gguf",
         "dequantize out -o plain",
     ]));
@@ -232,7 +232,7 @@ fn every_format_runs_as_it_is_stored() {
         ),
         (
             "rtn_int4",
-            &["--bits", "2", "--group-size", "24", "--zero-points"],
+            &["--bits", "2", "--group-size", "16", "--zero-points"],
         ),
         ("rtn_int8", &[]),
         (
@@ -263,6 +263,44 @@ fn every_format_runs_as_it_is_stored() {
         let rounded = perplexity(&out, "int8") / expected - 1.0;
         assert!(rounded.abs() < 0.01, "{name} {options:?}: off by {rounded}");
     }
+}
+
+/// What somebody else quantized, and did not say so in the configuration.
+#[test]
+fn packed_layers_are_seen_whatever_the_configuration_says() {
+    let desk = Desk::new();
+    for preset in ["bnb_nf4", "bnb_int8", "gptq_quality", "hqq_4bit"] {
+        let args = ["quantize", "base", "--preset", preset, "--force"];
+        assert_eq!(
+            desk.run(&[&args[..], &["--samples", "2", "-o", "out"]].concat())
+                .code,
+            Some(0)
+        );
+        let path = desk.path("out/config.json");
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config
+            .as_object_mut()
+            .unwrap()
+            .remove("quantization_config");
+        fs::write(&path, config.to_string()).unwrap();
+        let again = ["quantize", "out", "--preset", "fp16", "-o", "other"];
+        let (error, _) = refused(&desk, &again);
+        assert!(error.contains("quantized already"), "{preset}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_done_is_said() {
+    let lines = [
+        // Group sizes that the client does not have.
+        "quantize base --preset rtn_int4 --group-size 48 -o groups",
+        "quantize base --preset rtn_int4 --group-size 48 --estimate",
+        // A text that no type looks at, and a file that is not cut.
+        "quantize base --preset gguf_q8_0 --calibration base/config.json --max-shard-bytes 9 -o gguf",
+        "quantize base --preset gguf_q8_0 --max-shard-bytes 0 -o other",
+    ];
+    assert_snapshot!(show(&lines));
 }
 
 #[test]

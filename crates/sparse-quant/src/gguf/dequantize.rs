@@ -6,6 +6,7 @@ use sparse_checkpoint::{Dtype, OutputDir, TensorSpec, WriteOptions, write_shards
 
 use super::model::Model;
 use super::names::restore;
+use super::plan::SLOWED;
 use super::read::GgufFile;
 use crate::format::damaged;
 use crate::quantize::Options;
@@ -29,6 +30,10 @@ pub fn dequantize_gguf(
     let mut specs = Vec::new();
     let mut sources = Vec::new();
     for tensor in gguf.tensors() {
+        if tensor.name == SLOWED {
+            // The configuration says it too.
+            continue;
+        }
         let Some(name) = restore(model.architecture, &tensor.name) else {
             let reason = "it is not known what this tensor is".to_owned();
             return Err(damaged(file, &tensor.name, reason));

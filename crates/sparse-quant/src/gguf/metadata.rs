@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use serde_json::Value as Json;
+use sparse_checkpoint::Checkpoint;
+use sparse_engine::{ModelConfig, Positions, RopeScaling, Rotary};
 
 use super::FileType;
 use super::container::Value;
@@ -100,7 +102,11 @@ pub(super) fn pairs(
                 let epsilon = read.float("rms_norm_eps")?;
                 put("attention.layer_norm_rms_epsilon", Value::Float(epsilon));
             }
-            put("rope.freq_base", Value::Float(read.rope_base()?));
+            put("rope.freq_base", Value::Float(read.rope_base()));
+            if let Some(factor) = read.linear_stretch() {
+                put("rope.scaling.type", Value::Text("linear".to_owned()));
+                put("rope.scaling.factor", Value::Float(factor));
+            }
         }
     }
     Ok(pairs)
@@ -114,11 +120,77 @@ fn arch(architecture: Architecture, config: &Json) -> Result<&'static str, Error
         (Architecture::Llama, "llama" | "mistral") => Ok("llama"),
         (Architecture::Llama, "qwen2") => Ok("qwen2"),
         (Architecture::Llama, "qwen3") => Ok("qwen3"),
+        // llama.cpp leaves the positions of every fourth layer out, whatever the configuration says.
+        (Architecture::Llama, "smollm3") if leaves_out_every_fourth(config) => Ok("smollm3"),
         (Architecture::GptNeoX, _) => Ok("gptneox"),
         _ => Err(unsupported(
             model_type,
             "llama.cpp does not run this architecture, or not this way",
         )),
+    }
+}
+
+/// Whether a SmolLM3 rotates all layers but each fourth, and looks at the whole text in all.
+fn leaves_out_every_fourth(config: &Json) -> bool {
+    let rotated = |layer: usize| !(layer + 1).is_multiple_of(4);
+    let pattern = match config["no_rope_layers"].as_array() {
+        Some(flags) => flags
+            .iter()
+            .enumerate()
+            .all(|(layer, flag)| flag.as_u64() == Some(u64::from(rotated(layer)))),
+        None => config["no_rope_layer_interval"].as_u64().unwrap_or(4) == 4,
+    };
+    pattern && config["use_sliding_window"] != true
+}
+
+/// What each pair of rotated values is slowed down by, where llama.cpp has no name for the rule but
+/// takes the factors in a tensor: Llama 3.1's and 3.2's.
+///
+/// # Errors
+/// If it would not read the tensor, or the rule is another that it has not.
+pub(super) fn slowed(
+    checkpoint: &Checkpoint,
+    architecture: Architecture,
+    config: &Json,
+) -> Result<Option<Vec<f32>>, Error> {
+    let kind = match rope_parameters(config) {
+        Some((_, kind)) if kind != "linear" => kind,
+        _ => return Ok(None),
+    };
+    let refused = || {
+        let reason = "llama.cpp has no such stretched positions for this model";
+        unsupported(&format!("rope_type {kind}"), reason)
+    };
+    if kind != "llama3" || arch(architecture, config)? != "llama" {
+        return Err(refused());
+    }
+    let Positions::Rotary(rotary) = ModelConfig::read(checkpoint)?.positions else {
+        return Err(refused());
+    };
+    let plain = Rotary {
+        scaling: RopeScaling::None,
+        ..rotary.clone()
+    };
+    let pairs = plain.frequencies(0).into_iter().zip(rotary.frequencies(0));
+    Ok(Some(
+        pairs.map(|(plain, slow)| (plain / slow) as f32).collect(),
+    ))
+}
+
+/// Where a configuration stretches rotary positions: its parameters, and the rule's name.
+fn rope_parameters(config: &Json) -> Option<(&Json, &str)> {
+    let parameters = nested_rope(config);
+    let kind = parameters["rope_type"]
+        .as_str()
+        .or(parameters["type"].as_str());
+    kind.filter(|kind| *kind != "default")
+        .map(|kind| (parameters, kind))
+}
+
+fn nested_rope(config: &Json) -> &Json {
+    match (&config["rope_parameters"], &config["rope_scaling"]) {
+        (Json::Null, scaling) => scaling,
+        (parameters, _) => parameters,
     }
 }
 
@@ -157,25 +229,18 @@ impl Reader<'_> {
             .ok_or_else(|| self.wrong(key, "a number"))
     }
 
-    /// The base of rotary positions, unless they are stretched.
-    fn rope_base(&self) -> Result<f64, Error> {
-        let config = self.config;
-        let parameters = match (&config["rope_parameters"], &config["rope_scaling"]) {
-            (Json::Null, scaling) => scaling,
-            (parameters, _) => parameters,
-        };
-        let kind = parameters["rope_type"]
-            .as_str()
-            .or(parameters["type"].as_str());
-        if let Some(kind) = kind.filter(|kind| *kind != "default") {
-            let reason = "its stretched rotary positions are not written";
-            return Err(unsupported(&format!("rope_type {kind}"), reason));
-        }
-        let base = parameters["rope_theta"]
+    /// The base of rotary positions.
+    fn rope_base(&self) -> f64 {
+        let base = nested_rope(self.config)["rope_theta"]
             .as_f64()
-            .or(config["rope_theta"].as_f64());
-        Ok(base
-            .or(config["rotary_emb_base"].as_f64())
-            .unwrap_or(10_000.0))
+            .or(self.config["rope_theta"].as_f64());
+        base.or(self.config["rotary_emb_base"].as_f64())
+            .unwrap_or(10_000.0)
+    }
+
+    /// What all positions are divided by, where they are.
+    fn linear_stretch(&self) -> Option<f64> {
+        let (parameters, _) = rope_parameters(self.config).filter(|(_, kind)| *kind == "linear")?;
+        parameters["factor"].as_f64()
     }
 }

@@ -27,7 +27,7 @@ impl Model {
         };
         let architecture = match arch {
             "gpt2" => Architecture::Gpt2,
-            "llama" | "qwen2" | "qwen3" => Architecture::Llama,
+            "llama" | "qwen2" | "qwen3" | "smollm3" => Architecture::Llama,
             "gptneox" => Architecture::GptNeoX,
             other => {
                 let reason = format!("{other:?} is not a known one");
@@ -44,7 +44,7 @@ impl Model {
         let shared = number("attention.head_count_kv").filter(|heads| *heads > 0);
         Ok(Model {
             architecture,
-            interleaved: arch == "llama",
+            interleaved: matches!(arch, "llama" | "smollm3"),
             heads,
             shared_heads: shared.unwrap_or(heads),
         })

@@ -14,12 +14,17 @@ use crate::{Architecture, Error};
 /// The name of the file in the output folder.
 pub(crate) const FILE: &str = "model.gguf";
 
+/// The tensor of factors that rotations are divided by.
+pub(super) const SLOWED: &str = "rope_freqs.weight";
+
 /// What will be written.
 #[derive(Debug)]
 pub(crate) struct GgufPlan<'a> {
     pub(super) pairs: Vec<(String, Value)>,
     pub(super) tensors: Vec<Planned<'a>>,
     pub(super) architecture: Architecture,
+    /// What rotations are slowed down by: the last tensor, where there is one.
+    pub(super) slowed: Option<(Entry, Vec<u8>)>,
     /// Type -> tensors that have it because the type meant for them does not fit their width.
     pub fallbacks: BTreeMap<String, usize>,
 }
@@ -87,6 +92,7 @@ impl<'a> GgufPlan<'a> {
             pairs,
             tensors: Vec::new(),
             architecture,
+            slowed: None,
             fallbacks: BTreeMap::new(),
         };
         for (tensor, name, block, role) in renamed {
@@ -110,6 +116,18 @@ impl<'a> GgufPlan<'a> {
             planned.entry.offset = offset;
             offset = (offset + planned.bytes()).next_multiple_of(ALIGNMENT);
         }
+        plan.slowed = metadata::slowed(checkpoint, architecture, config)?.map(|factors| {
+            let entry = Entry {
+                name: SLOWED.to_owned(),
+                dims: vec![factors.len() as u64],
+                kind: GgmlType::F32,
+                offset,
+            };
+            (
+                entry,
+                factors.into_iter().flat_map(f32::to_le_bytes).collect(),
+            )
+        });
         Ok(plan)
     }
 
@@ -186,7 +204,10 @@ impl<'a> GgufPlan<'a> {
             .architecture
             .block(tensor)
             .map_or("", |(_, within)| within);
-        let interleaves = matches!(config["model_type"].as_str(), Some("llama" | "mistral"));
+        let interleaves = matches!(
+            config["model_type"].as_str(),
+            Some("llama" | "mistral" | "smollm3")
+        );
         let moved = match (
             self.architecture,
             within.rsplit_once('.').map_or("", |(stem, _)| stem),
@@ -214,16 +235,19 @@ impl<'a> GgufPlan<'a> {
 
     /// Everything before the data.
     pub(super) fn head(&self) -> Vec<u8> {
-        let entries: Vec<Entry> = self.tensors.iter().map(|one| one.entry.clone()).collect();
+        let mut entries: Vec<Entry> = self.tensors.iter().map(|one| one.entry.clone()).collect();
+        entries.extend(self.slowed.iter().map(|(entry, _)| entry.clone()));
         head(&self.pairs, &entries)
     }
 
     /// Bytes of the file.
     pub(crate) fn file_bytes(&self) -> u64 {
-        let data = self.tensors.last().map_or(0, |last| {
-            (last.entry.offset + last.bytes()).next_multiple_of(ALIGNMENT)
-        });
-        self.head().len() as u64 + data
+        let last = match (&self.slowed, self.tensors.last()) {
+            (Some((entry, bytes)), _) => entry.offset + bytes.len() as u64,
+            (None, Some(last)) => last.entry.offset + last.bytes(),
+            (None, None) => 0,
+        };
+        self.head().len() as u64 + last.next_multiple_of(ALIGNMENT)
     }
 
     /// Weights of tensors that are quantized, and bytes that they take.
@@ -235,6 +259,13 @@ impl<'a> GgufPlan<'a> {
         quantized.fold((0, 0), |(weights, bytes), one| {
             (weights + one.source.elements(), bytes + one.bytes())
         })
+    }
+
+    /// Whether an importance matrix changes anything.
+    pub(crate) fn heeds_importance(&self) -> bool {
+        let heeds = |kind| !matches!(kind, GgmlType::Q8_0 | GgmlType::F16 | GgmlType::F32);
+        let mut layers = self.tensors.iter().filter(|one| one.layer.is_some());
+        layers.any(|one| heeds(one.entry.kind))
     }
 
     /// How many layers of the blocks are in it.

@@ -95,6 +95,67 @@ fn a_file_holds_what_the_checkpoint_does() {
     assert_eq!(file.weights("blk.0.attn_norm.bias").unwrap().rows(), 1);
 }
 
+/// Llama 3.1's positions are factors in a tensor, a chat template goes along, and both are passed
+/// over on the way back.
+#[test]
+fn slowed_rotations_and_a_chat_template_are_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let llama =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparse-engine/tests/golden/tiny-llama");
+    for entry in fs::read_dir(&llama).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    fs::write(dir.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
+    let config = |rope: serde_json::Value| {
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(llama.join("config.json")).unwrap()).unwrap();
+        config["rope_parameters"] = rope;
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    };
+    let planned = || {
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let spec = QuantSpec {
+            preset: Preset::named("gguf_q8_0").unwrap(),
+            format: Format::Gguf,
+        };
+        let plan = Plan::new(&checkpoint, &spec).unwrap();
+        let path = dir.path().join(FILE);
+        let gguf = plan.gguf(&checkpoint, plain(FileType::Q8_0))?;
+        write(&gguf, &path, |_| None, |_| Ok(()))?;
+        assert_eq!(fs::metadata(&path).unwrap().len(), gguf.file_bytes());
+        GgufFile::open(&path)
+    };
+    config(serde_json::json!({
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+    }));
+    let file = planned().unwrap();
+    let template = Value::Text("{{ messages }}".to_owned());
+    assert_eq!(file.value("tokenizer.chat_template"), Some(&template));
+    let factors = file.weights(plan::SLOWED).unwrap().into_data();
+    assert_eq!((factors[0], factors.last().copied()), (1.0, Some(8.0)));
+    assert!(factors.is_sorted());
+    let options = crate::Options {
+        threads: 1,
+        existing: sparse_checkpoint::Existing::Keep,
+        max_shard_bytes: u64::MAX,
+        calibration: None,
+    };
+    let plain = dir.path().join("plain");
+    dequantize_gguf(&dir.path().join(FILE), &plain, &options, &crate::Silent).unwrap();
+
+    config(serde_json::json!({"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}));
+    let file = planned().unwrap();
+    assert_eq!(
+        file.value("llama.rope.scaling.factor"),
+        Some(&Value::Float(2.0))
+    );
+    assert!(file.weights(plan::SLOWED).is_err());
+    config(serde_json::json!({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0}));
+    assert!(planned().unwrap_err().to_string().contains("yarn"));
+}
+
 #[test]
 fn a_mixture_has_the_types_of_llama_cpp() {
     let role = |block, role| plain(FileType::Q4_K_M).of(role, block, 12);

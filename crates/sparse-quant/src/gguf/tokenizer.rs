@@ -110,13 +110,20 @@ pub(super) fn pairs(
         );
         add("merges", Value::Texts(merges(&model["merges"], &path)?));
     }
+    let ids = texts.clone();
     add("tokens", Value::Texts(texts));
     add("token_type", Value::Numbers(kinds));
-    for (key, name) in [
-        ("bos_token_id", "bos_token_id"),
-        ("eos_token_id", "eos_token_id"),
+    let beside = settings(checkpoint, "tokenizer_config.json")?;
+    for (key, name, token) in [
+        ("bos_token_id", "bos_token_id", "bos_token"),
+        ("eos_token_id", "eos_token_id", "eos_token"),
+        ("unknown_token_id", "unk_token_id", "unk_token"),
+        ("padding_token_id", "pad_token_id", "pad_token"),
     ] {
+        let named = beside[token].as_str().or(beside[token]["content"].as_str());
+        let named = named.and_then(|named| ids.iter().position(|text| text == named));
         let id = config[name].as_u64().or(config[name][0].as_u64());
+        let id = id.or(named.map(|id| id as u64));
         if let Some(id) = id.filter(|&id| (id as usize) < vocabulary) {
             add(key, Value::Unsigned(id));
         }
@@ -125,7 +132,36 @@ pub(super) fn pairs(
         "add_bos_token",
         Value::Bool(begins_with_special(&json["post_processor"])),
     );
+    if let Some(template) = chat_template(checkpoint, &beside)? {
+        pairs.push(("tokenizer.chat_template".to_owned(), Value::Text(template)));
+    }
     Ok(pairs)
+}
+
+/// A file of settings beside the tokenizer, or null.
+fn settings(checkpoint: &Checkpoint, name: &str) -> Result<Json, Error> {
+    let Some(file) = checkpoint.file(name) else {
+        return Ok(Json::Null);
+    };
+    let path = checkpoint.root().join(name);
+    serde_json::from_slice(&file.read(MAX_BYTES)?).map_err(|error| wrong(&path, &error.to_string()))
+}
+
+/// How a chat is written as a text: the template in a file of its own, or in the tokenizer's
+/// settings, alone or as the default of several.
+fn chat_template(checkpoint: &Checkpoint, settings: &Json) -> Result<Option<String>, Error> {
+    if let Some(file) = checkpoint.file("chat_template.jinja") {
+        let path = checkpoint.root().join("chat_template.jinja");
+        let text = String::from_utf8(file.read(MAX_BYTES)?);
+        return Ok(Some(
+            text.map_err(|error| wrong(&path, &error.to_string()))?,
+        ));
+    }
+    let templates = &settings["chat_template"];
+    let several = templates.as_array().into_iter().flatten();
+    let mut defaults = several.filter(|one| one["name"] == "default");
+    let default = defaults.next().and_then(|one| one["template"].as_str());
+    Ok(templates.as_str().or(default).map(str::to_owned))
 }
 
 fn wrong(path: &Path, reason: &str) -> Error {
@@ -167,17 +203,32 @@ fn merges(merges: &Json, path: &Path) -> Result<Vec<String>, Error> {
     merges.ok_or_else(|| wrong(path, "model.merges should hold pairs of tokens"))
 }
 
+/// Patterns that texts are split by, with llama.cpp's names for them.
+const PATTERNS: [(&str, &str); 2] = [
+    (
+        "llama-bpe",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    (
+        "qwen2",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+];
+
 /// llama.cpp's name for the way in which text is split before merging.
 fn splitting(pre: &Json) -> Result<&'static str, Error> {
-    let text = pre.to_string();
     let byte_level = |pre: &Json| pre["type"] == "ByteLevel" && pre["use_regex"] != false;
-    let parts = pre["pretokenizers"].as_array();
+    let parts = pre["pretokenizers"].as_array().map(Vec::as_slice);
+    let by_pattern = |split: &Json| {
+        let pattern = split["pattern"]["Regex"].as_str()?;
+        let known = PATTERNS.iter().find(|(_, known)| *known == pattern)?;
+        (split["behavior"] == "Isolated" && split["invert"] != true).then_some(known.0)
+    };
     let digits = parts.is_some_and(|parts| parts.iter().any(|part| part["type"] == "Digits"));
     match (byte_level(pre), parts) {
         (true, _) => Ok("gpt-2"),
-        (_, Some(_)) if text.contains("\\\\p{N}{1,3}") => Ok("llama-bpe"),
-        (_, Some(_)) if text.contains("[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}|") => {
-            Ok("qwen2")
+        (_, Some([split, bytes])) if by_pattern(split).is_some() && !byte_level(bytes) => {
+            Ok(by_pattern(split).unwrap_or_default())
         }
         (_, Some(parts)) if digits && parts.iter().any(byte_level) => Ok("smollm"),
         (_, Some(parts)) if parts.len() == 1 && byte_level(&parts[0]) => Ok("gpt-2"),
@@ -212,9 +263,16 @@ mod tests {
         assert_eq!(splitting(&smol).unwrap(), "smollm");
         let llama3 = serde_json::json!({
             "type": "Sequence",
-            "pretokenizers": [{"type": "Split", "pattern": {"Regex": "\\p{L}+|\\p{N}{1,3}"}}],
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": PATTERNS[0].1}, "behavior": "Isolated"},
+                {"type": "ByteLevel", "use_regex": false},
+            ],
         });
         assert_eq!(splitting(&llama3).unwrap(), "llama-bpe");
+        // A pattern that shares a part with a known one is another pattern.
+        let mut other = llama3;
+        other["pretokenizers"][0]["pattern"]["Regex"] = "\\p{L}+|\\p{N}{1,3}".into();
+        assert!(splitting(&other).is_err());
         assert!(splitting(&serde_json::json!({"type": "Whitespace"})).is_err());
     }
 

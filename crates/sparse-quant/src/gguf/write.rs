@@ -3,14 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 
+use half::f16;
 use rayon::prelude::*;
-use sparse_checkpoint::AtomicFile;
+use sparse_checkpoint::{AtomicFile, TensorRef};
 
 use super::container::ALIGNMENT;
 use super::names::Rows;
 use super::plan::{GgufPlan, Planned};
 use crate::Error;
-use crate::method::ggml::quantize_row;
+use crate::method::ggml::{GgmlType, quantize_row};
 use crate::weights::{read_columns, read_row, read_values};
 
 /// Bytes of weights that a thread reads and quantizes at a time: they stay in its second-level
@@ -51,6 +52,11 @@ pub(crate) fn write(
         std::mem::swap(&mut ready, &mut next);
     }
     file.write_all(&ready).map_err(failed)?;
+    if let Some((_, bytes)) = &plan.slowed {
+        let mut bytes = bytes.clone();
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+        file.write_all(&bytes).map_err(failed)?;
+    }
     file.commit()?;
     Ok(())
 }
@@ -113,6 +119,7 @@ fn make_rows(
             for (at, (bytes, out)) in pairs.enumerate() {
                 let before = planned.moved.source(first + at, rows) * cols;
                 read_row(source, bytes, before, row)?;
+                check_range(source, kind, row, |at| before + at)?;
                 quantize_row(row, kind, importance, out);
             }
             Ok(())
@@ -148,7 +155,10 @@ fn make_columns(
         values.resize(columns.len() * cols, 0.0);
         let finite = read_columns(source, stored, rows, &columns, values)?;
         let pairs = values.chunks_exact(cols).zip(out.chunks_exact_mut(width));
-        pairs.for_each(|(row, out)| quantize_row(row, kind, importance, out));
+        for ((row, out), column) in pairs.zip(columns) {
+            check_range(source, kind, row, |at| at * rows + column)?;
+            quantize_row(row, kind, importance, out);
+        }
         Ok(finite)
     });
     let finite: Result<Vec<bool>, Error> = made.collect();
@@ -157,6 +167,29 @@ fn make_columns(
         read_values(source)?;
     }
     Ok(())
+}
+
+/// Refuses weights whose blocks could not store their scale, which is f16; `place` gives the place in
+/// the checkpoint.
+fn check_range(
+    source: TensorRef<'_>,
+    kind: GgmlType,
+    row: &[f32],
+    place: impl Fn(usize) -> usize,
+) -> Result<(), Error> {
+    let beyond = |value: &f32| value.is_finite() && value.abs() > f16::MAX.to_f32();
+    let wide = kind == GgmlType::F32;
+    if wide || !row.iter().fold(false, |any, value| any | beyond(value)) {
+        return Ok(());
+    }
+    let at = row.iter().position(beyond).unwrap_or_default();
+    Err(Error::TooLarge {
+        path: source.shard().full_path().to_owned(),
+        tensor: source.name().to_owned(),
+        at: place(at),
+        value: row[at],
+        dtype: "float16",
+    })
 }
 
 /// [`make`] for a vector: a bias moves as its layer's rows do.
