@@ -56,8 +56,12 @@ class LlamaCpp(Models):
 
         for model in self.originals:
             few = model in self.families or model.removeprefix("llama-") in STRETCHED
-            for preset in PRESETS[:2] if few else PRESETS:
-                out, _, _ = self.make(model, preset)
+            cases = [(preset,) for preset in (PRESETS[:2] if few else PRESETS)]
+            if not few:
+                # With an importance matrix.
+                cases.append(("gguf_q4_0", "--calibration", TEXT, "--samples", 4))
+            for preset, *more in cases:
+                out, _, _ = self.make(model, preset, *more)
                 client = llama_cpp.Llama(
                     str(out / "model.gguf"), n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=2,
                     n_threads_batch=2, logits_all=True, verbose=False,

@@ -143,7 +143,8 @@ class Models(unittest.TestCase):
 
     def make(self, model, preset, *arguments):
         """A quantized folder, its report, and the weights that it stands for by layer."""
-        out = self.folder / "-".join([model, preset, *map(str, arguments)]).replace("--", "")
+        words = [pathlib.Path(str(word)).name for word in arguments]
+        out = self.folder / "-".join([model, preset, *words]).replace("--", "")
         source = self.originals[model]
         report = sparse("quantize", source, "--preset", preset, "-o", out, *arguments)
         guess = sparse("quantize", source, "--estimate", "--preset", preset, *arguments)

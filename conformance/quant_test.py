@@ -8,7 +8,7 @@ not installed skips its tests; `run.sh` installs those of `requirements-quant.tx
 import json
 import unittest
 
-from quant_support import TOLERANCE, UNTRAINED, Models, installed, load, needs, tensors
+from quant_support import LAYERS, PREFIXES, TOLERANCE, UNTRAINED, Models, installed, load, needs, tensors
 from support import BASE
 
 import numpy
@@ -87,6 +87,7 @@ class CompressedTensors(Models):
             for preset, *more in (
                 ("rtn_int4",),
                 ("rtn_int4", "--group-size", 32),
+                ("rtn_int4", "--group-size", 64, "--max-shard-bytes", 100_000),
                 ("rtn_int4", "--group-size", -1),
                 ("rtn_int8",),
                 ("gptq_quality",),
@@ -184,6 +185,30 @@ class Quanto(Models):
                 self.assertPerplexityOfWeights(model, out, weights)
 
 
+# llama.cpp's names within a block, and around the blocks.
+GGUF_NAMES = {
+    "gpt2": (
+        {
+            "attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj",
+            "ffn_norm": "ln_2", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
+        },
+        {
+            "token_embd": "transformer.wte", "position_embd": "transformer.wpe",
+            "output_norm": "transformer.ln_f",
+        },
+    ),
+    "llama": (
+        {
+            "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj",
+            "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+            "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+        },
+        {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"},
+    ),
+}
+
+
 @needs("gguf")
 class Gguf(Models):
     def test_the_library_reads_the_weights_and_the_tokenizer(self):
@@ -191,7 +216,7 @@ class Gguf(Models):
 
         for model in ("gpt2", "llama"):
             for preset in ("gguf_q4_0", "gguf_q8_0", "gguf_q4_k_m", "gguf_q6_k"):
-                out, _, plain = self.make(model, preset)
+                out, report, plain = self.make(model, preset)
                 reader = gguf.GGUFReader(out / "model.gguf")
                 theirs = {
                     tensor.name: torch.from_numpy(
@@ -199,25 +224,22 @@ class Gguf(Models):
                     )
                     for tensor in reader.tensors
                 }
-                names = {
-                    "gpt2": {
-                        "blk.1.attn_qkv": "transformer.h.1.attn.c_attn",
-                        "blk.1.ffn_down": "transformer.h.1.mlp.c_proj",
-                        "token_embd": "transformer.wte",
-                    },
-                    "llama": {
-                        "blk.1.attn_q": "model.layers.1.self_attn.q_proj",
-                        "blk.1.ffn_down": "model.layers.1.mlp.down_proj",
-                        "output": "lm_head",
-                    },
-                }[model]
-                for theirs_name, name in names.items():
-                    ours = plain[f"{name}.weight"]
-                    if model == "gpt2" and theirs_name != "token_embd":
+                blocks, around = GGUF_NAMES[model]
+                stems = dict(around)
+                for block in range(report["layers"] // len(LAYERS[model])):
+                    for theirs_name, name in blocks.items():
+                        stem = f"{PREFIXES.get(model, 'model.layers')}.{block}.{name}"
+                        stems[f"blk.{block}.{theirs_name}"] = stem
+                named = {f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")}
+                self.assertEqual(set(theirs) - named, set())
+                for theirs_name, tensor in theirs.items():
+                    stem, kind = theirs_name.rsplit(".", 1)
+                    ours = plain[f"{stems[stem]}.{kind}"]
+                    if model == "gpt2" and stem.startswith("blk.") and ours.ndim == 2:
                         ours = ours.t().contiguous()
-                    if name.endswith("q_proj"):
-                        ours = interleaved(ours, heads=6)
-                    self.assertSame(theirs[f"{theirs_name}.weight"], ours, f"{preset} {name}")
+                    if stem.endswith(("attn_q", "attn_k")):
+                        ours = interleaved(ours, heads=6 if stem.endswith("q") else 2)
+                    self.assertSame(tensor, ours, f"{preset} {theirs_name}")
                 tokens = reader.fields["tokenizer.ggml.tokens"]
                 vocabulary = json.loads((BASE / "tokenizer.json").read_text())["model"]["vocab"]
                 found = tokens.contents()

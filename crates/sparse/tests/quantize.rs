@@ -290,6 +290,40 @@ fn packed_layers_are_seen_whatever_the_configuration_says() {
     }
 }
 
+/// A norm of zeros puts nothing into the layer behind it: there is no factor to round by.
+#[test]
+fn a_layer_that_sees_nothing_is_rounded_to_nearest_and_named() {
+    let desk = Desk::new();
+    let path = desk.path("base/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    for part in ["weight", "bias"] {
+        let place = &header[format!("transformer.h.1.ln_1.{part}")]["data_offsets"];
+        let at = |end: usize| data + place[end].as_u64().unwrap() as usize;
+        bytes[at(0)..at(1)].fill(0);
+    }
+    fs::write(path, bytes).unwrap();
+    let args = [
+        "quantize",
+        "base",
+        "--preset",
+        "gptq_quality",
+        "--samples",
+        "2",
+    ];
+    let run = desk.run(&[&args[..], &["-o", "out", "--json"]].concat());
+    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+    let notes = run.json()["notes"].to_string();
+    assert!(notes.contains("transformer.h.1.attn.c_attn"), "{notes}");
+    assert!(notes.contains("rounded to nearest"), "{notes}");
+    assert!(!notes.contains("transformer.h.0."), "{notes}");
+    assert_eq!(
+        desk.run(&["dequantize", "out", "-o", "plain"]).code,
+        Some(0)
+    );
+}
+
 #[test]
 fn what_is_not_done_is_said() {
     let lines = [
