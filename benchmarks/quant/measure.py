@@ -38,7 +38,6 @@ LIBRARIES = {
     "quanto_int8": "optimum-quanto", "quanto_int4": "optimum-quanto",
 }
 IMATRIX = [f"{name}+imatrix" for name in GGUF]
-# The slowest peer comes last: what was measured before it is kept.
 METHODS = [*LIBRARIES, *GGUF, *IMATRIX, *GPTQMODEL]
 # Artifacts that are judged together, in memory at once as plain f32.
 TOGETHER = 16

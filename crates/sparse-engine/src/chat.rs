@@ -55,15 +55,26 @@ impl ChatTemplate {
         checkpoint: &Checkpoint,
         config: &serde_json::Value,
     ) -> Result<Option<ChatTemplate>, Error> {
-        let source = if let Some(file) = checkpoint.file("chat_template.jinja") {
-            let text = String::from_utf8(file.read(MAX_BYTES)?);
-            Some(text.map_err(|_| failed("chat_template.jinja is not UTF-8"))?)
-        } else {
-            in_config(&config["chat_template"])
-        };
-        source
+        ChatTemplate::source(checkpoint, config)?
             .map(|source| ChatTemplate::new(&source, config))
             .transpose()
+    }
+
+    /// The text of a checkpoint's template, not parsed: that of its `chat_template.jinja`, or of
+    /// `config`, its `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not UTF-8.
+    pub fn source(
+        checkpoint: &Checkpoint,
+        config: &serde_json::Value,
+    ) -> Result<Option<String>, Error> {
+        let Some(file) = checkpoint.file("chat_template.jinja") else {
+            return Ok(in_config(&config["chat_template"]));
+        };
+        let text = String::from_utf8(file.read(MAX_BYTES)?);
+        let text = text.map_err(|_| failed("chat_template.jinja is not UTF-8"))?;
+        Ok(Some(text))
     }
 
     /// Parses a template; `config` is a `tokenizer_config.json`, for its special tokens.

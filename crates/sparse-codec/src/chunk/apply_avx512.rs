@@ -95,16 +95,9 @@ fn halves(
     let ones = _mm256_set1_epi64x(0x0101_0101_0101_0101);
     let within = _mm256_mullo_epi64(count, ones);
     let total = _mm256_srli_epi64::<56>(within);
-    let sum = _mm256_add_epi64(
-        total,
-        _mm256_maskz_permutex_epi64::<0b10_01_00_00>(0b1110, total),
-    );
-    let sum = _mm256_add_epi64(
-        sum,
-        _mm256_maskz_permutex_epi64::<0b01_00_00_00>(0b1100, sum),
-    );
-    low.skip(_mm256_extract_epi64::<3>(sum) as usize);
-    let before = _mm256_mullo_epi64(_mm256_sub_epi64(sum, total), ones);
+    let (before, all) = before_each(total);
+    low.skip(all);
+    let before = _mm256_mullo_epi64(before, ones);
     let start = _mm256_sub_epi8(_mm256_add_epi8(within, before), count);
     let start = _mm512_cvtepu8_epi16(_mm256_add_epi8(start, _mm256_set1_epi8(bit as i8)));
 
@@ -165,16 +158,9 @@ fn singles(
     let ones = _mm256_set1_epi64x(0x0001_0001_0001_0001);
     let within = _mm256_mullo_epi64(count, ones);
     let total = _mm256_srli_epi64::<48>(within);
-    let sum = _mm256_add_epi64(
-        total,
-        _mm256_maskz_permutex_epi64::<0b10_01_00_00>(0b1110, total),
-    );
-    let sum = _mm256_add_epi64(
-        sum,
-        _mm256_maskz_permutex_epi64::<0b01_00_00_00>(0b1100, sum),
-    );
-    low.skip(_mm256_extract_epi64::<3>(sum) as usize);
-    let before = _mm256_mullo_epi64(_mm256_sub_epi64(sum, total), ones);
+    let (before, all) = before_each(total);
+    low.skip(all);
+    let before = _mm256_mullo_epi64(before, ones);
     let start = _mm256_sub_epi16(_mm256_add_epi16(within, before), count);
     let start = _mm256_add_epi16(start, _mm256_set1_epi16(bit as i16));
     let start = _mm512_cvtepu16_epi32(start);
@@ -211,4 +197,22 @@ fn singles(
     let ordinal = _mm512_sra_epi32(turned(base), shift);
     let moved = turned(_mm512_sll_epi32(_mm512_add_epi32(ordinal, steps), shift));
     _mm512_sll_epi32(_mm512_sra_epi32(moved, shift), shift)
+}
+
+/// For each of four numbers the sum of those before it; and the sum of all.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512vl")]
+fn before_each(numbers: __m256i) -> (__m256i, usize) {
+    let sum = _mm256_add_epi64(
+        numbers,
+        _mm256_maskz_permutex_epi64::<0b10_01_00_00>(0b1110, numbers),
+    );
+    let sum = _mm256_add_epi64(
+        sum,
+        _mm256_maskz_permutex_epi64::<0b01_00_00_00>(0b1100, sum),
+    );
+    (
+        _mm256_sub_epi64(sum, numbers),
+        _mm256_extract_epi64::<3>(sum) as usize,
+    )
 }

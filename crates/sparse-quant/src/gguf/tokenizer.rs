@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 use sparse_checkpoint::Checkpoint;
+use sparse_engine::ChatTemplate;
 
 use super::container::Value;
 use super::metadata::unsupported;
@@ -110,10 +111,8 @@ pub(super) fn pairs(
         );
         add("merges", Value::Texts(merges(&model["merges"], &path)?));
     }
-    let ids = texts.clone();
-    add("tokens", Value::Texts(texts));
-    add("token_type", Value::Numbers(kinds));
     let beside = settings(checkpoint, "tokenizer_config.json")?;
+    let mut special = Vec::new();
     for (key, name, token) in [
         ("bos_token_id", "bos_token_id", "bos_token"),
         ("eos_token_id", "eos_token_id", "eos_token"),
@@ -121,18 +120,23 @@ pub(super) fn pairs(
         ("padding_token_id", "pad_token_id", "pad_token"),
     ] {
         let named = beside[token].as_str().or(beside[token]["content"].as_str());
-        let named = named.and_then(|named| ids.iter().position(|text| text == named));
+        let named = named.and_then(|named| texts.iter().position(|text| text == named));
         let id = config[name].as_u64().or(config[name][0].as_u64());
         let id = id.or(named.map(|id| id as u64));
         if let Some(id) = id.filter(|&id| (id as usize) < vocabulary) {
-            add(key, Value::Unsigned(id));
+            special.push((key, id));
         }
+    }
+    add("tokens", Value::Texts(texts));
+    add("token_type", Value::Numbers(kinds));
+    for (key, id) in special {
+        add(key, Value::Unsigned(id));
     }
     add(
         "add_bos_token",
         Value::Bool(begins_with_special(&json["post_processor"])),
     );
-    if let Some(template) = chat_template(checkpoint, &beside)? {
+    if let Some(template) = ChatTemplate::source(checkpoint, &beside)? {
         pairs.push(("tokenizer.chat_template".to_owned(), Value::Text(template)));
     }
     Ok(pairs)
@@ -145,23 +149,6 @@ fn settings(checkpoint: &Checkpoint, name: &str) -> Result<Json, Error> {
     };
     let path = checkpoint.root().join(name);
     serde_json::from_slice(&file.read(MAX_BYTES)?).map_err(|error| wrong(&path, &error.to_string()))
-}
-
-/// How a chat is written as a text: the template in a file of its own, or in the tokenizer's
-/// settings, alone or as the default of several.
-fn chat_template(checkpoint: &Checkpoint, settings: &Json) -> Result<Option<String>, Error> {
-    if let Some(file) = checkpoint.file("chat_template.jinja") {
-        let path = checkpoint.root().join("chat_template.jinja");
-        let text = String::from_utf8(file.read(MAX_BYTES)?);
-        return Ok(Some(
-            text.map_err(|error| wrong(&path, &error.to_string()))?,
-        ));
-    }
-    let templates = &settings["chat_template"];
-    let several = templates.as_array().into_iter().flatten();
-    let mut defaults = several.filter(|one| one["name"] == "default");
-    let default = defaults.next().and_then(|one| one["template"].as_str());
-    Ok(templates.as_str().or(default).map(str::to_owned))
 }
 
 fn wrong(path: &Path, reason: &str) -> Error {
@@ -225,11 +212,14 @@ fn splitting(pre: &Json) -> Result<&'static str, Error> {
         (split["behavior"] == "Isolated" && split["invert"] != true).then_some(known.0)
     };
     let digits = parts.is_some_and(|parts| parts.iter().any(|part| part["type"] == "Digits"));
+    if let Some([split, bytes]) = parts
+        && !byte_level(bytes)
+        && let Some(name) = by_pattern(split)
+    {
+        return Ok(name);
+    }
     match (byte_level(pre), parts) {
         (true, _) => Ok("gpt-2"),
-        (_, Some([split, bytes])) if by_pattern(split).is_some() && !byte_level(bytes) => {
-            Ok(by_pattern(split).unwrap_or_default())
-        }
         (_, Some(parts)) if digits && parts.iter().any(byte_level) => Ok("smollm"),
         (_, Some(parts)) if parts.len() == 1 && byte_level(&parts[0]) => Ok("gpt-2"),
         _ => Err(unsupported(
