@@ -205,6 +205,10 @@ class Bench:
         }
 
 
+def is_judged(row):
+    return all("kl_mean" in one or "error" in one for who in ("sparse", "peer") for one in row[who])
+
+
 def mean(runs, key):
     values = [one[key] for one in runs if key in one]
     return statistics.mean(values) if values else math.nan
@@ -277,8 +281,8 @@ def main():
                            for who in ("sparse", "peer")}, flush=True)
         for judged in bench.judge():
             print(f"{model}: {judged} of {len(bench.waiting)} judged", flush=True)
+            save(args, model, [row for row in rows if is_judged(row)])
         shutil.rmtree(bench.work)
-        save(args, model, rows)
         good &= not any(better_peer(row) for row in rows)
         print(table(model, rows), flush=True)
     sys.exit(0 if good else 1)
