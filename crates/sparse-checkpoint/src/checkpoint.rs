@@ -110,7 +110,8 @@ impl Checkpoint {
         &self.files
     }
 
-    /// Links to folders, which were not followed: what is behind them is not part of this.
+    /// Folders that are not part of this: links, which are not followed, and those of tools (`.git`,
+    /// `.cache`).
     pub fn skipped(&self) -> &[RelPath] {
         &self.skipped
     }

@@ -54,6 +54,6 @@ pub use relpath::{RelPath, RelPathError};
 pub use shard::{Shard, read_exact_at, write_all_at};
 pub use tensor::TensorRef;
 pub use write::{
-    AtomicFile, Existing, OutputDir, ShardWriter, TensorSpec, TensorWriter, WriteOptions,
-    planned_bytes, write_shards,
+    AtomicFile, Existing, NewParents, OutputDir, ShardWriter, TensorSpec, TensorWriter,
+    WriteOptions, planned_bytes, write_shards,
 };

@@ -12,7 +12,7 @@ const SKIPPED_FOLDERS: [&str; 2] = [".git", ".cache"];
 pub(crate) struct Walk {
     /// Regular files, sorted by path.
     pub files: Vec<Found>,
-    /// Links to folders, which are not followed.
+    /// Links to folders, which are not followed, and folders of tools.
     pub skipped: Vec<RelPath>,
 }
 
@@ -37,9 +37,6 @@ pub(crate) fn walk(root: &Path) -> Result<Walk, Error> {
             let Ok(name) = entry.file_name().into_string() else {
                 return Err(Error::FileNameEncoding { path: full });
             };
-            if kind.is_dir() && SKIPPED_FOLDERS.contains(&name.as_str()) {
-                continue;
-            }
             let path = match &prefix {
                 None => RelPath::parse(&name),
                 Some(prefix) => RelPath::parse(&format!("{prefix}/{name}")),
@@ -48,6 +45,10 @@ pub(crate) fn walk(root: &Path) -> Result<Walk, Error> {
                 path: full.clone(),
                 cause,
             })?;
+            if kind.is_dir() && SKIPPED_FOLDERS.contains(&name.as_str()) {
+                walk.skipped.push(path);
+                continue;
+            }
             let metadata = followed(&full, kind)?;
             if metadata.is_file() {
                 walk.files.push(Found {

@@ -10,10 +10,12 @@ use crate::{Dtype, Error, HeaderError};
 mod abandoned;
 mod atomic;
 mod folder;
+mod parents;
 mod shards;
 
 pub use atomic::AtomicFile;
 pub use folder::{Existing, OutputDir};
+pub use parents::NewParents;
 pub use shards::{WriteOptions, planned_bytes, write_shards};
 
 /// Name, type and shape of a tensor to be written.

@@ -54,7 +54,7 @@ pub use chunk::{ChunkMode, Encoder, Model, Scratch, decode, encode_full};
 pub use context::Scales;
 pub use error::CodecError;
 pub use fit::{Fit, Fitter};
-pub use lowrank::LowRank;
+pub use lowrank::{LowRank, Stop};
 pub use sampling::Sampling;
 pub use tables::TableSet;
 pub use word::{Layout, Word};

@@ -41,6 +41,8 @@ pub(crate) const REQUIRED_REFERENCES: u8 = 32;
 /// follows its SHA-256, and only in documents the template of a row goes by its
 /// base row.
 pub(crate) const REQUIRED_QUICK: u8 = 64;
+/// Feature bits that a reader may ignore: the derivative is a folder, of one file too.
+pub(crate) const OPTIONAL_FOLDER: u8 = 1;
 const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
     | REQUIRED_BYTES
     | REQUIRED_LENIENT
@@ -139,6 +141,8 @@ pub(crate) struct Artifact {
     start: u64,
     end: u64,
     pub(crate) splits: u64,
+    /// Whether the derivative is a folder, see [`OPTIONAL_FOLDER`].
+    pub(crate) is_folder: bool,
 }
 
 impl Artifact {
@@ -173,7 +177,7 @@ impl Artifact {
             path: path.clone(),
             what,
         };
-        let &[version, required, _, ref digests @ ..] = &head[8..] else {
+        let &[version, required, optional, ref digests @ ..] = &head[8..] else {
             return Err(cut());
         };
         if version != FORMAT_VERSION {
@@ -234,6 +238,7 @@ impl Artifact {
             start,
             end,
             splits,
+            is_folder: splits != 1 || optional & OPTIONAL_FOLDER != 0,
         })
     }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use crate::artifact::{
-    FILE_NAME, FORMAT_VERSION, MAGIC, REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES,
-    REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_QUICK, REQUIRED_REFERENCES, checksum,
+    FILE_NAME, FORMAT_VERSION, MAGIC, OPTIONAL_FOLDER, REQUIRED_BYTES, REQUIRED_COLUMNAR,
+    REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_QUICK,
+    REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
@@ -53,7 +54,8 @@ pub fn compress(
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
         | bit(!spec.header, REQUIRED_NO_HEADER);
-    head.extend_from_slice(&[FORMAT_VERSION, required, 0]);
+    let optional = bit(derivative.is_dir(), OPTIONAL_FOLDER);
+    head.extend_from_slice(&[FORMAT_VERSION, required, optional]);
     base.digests.write(&mut head);
     put_number(&mut head, files.len() as u64);
     artifact.write(&head)?;

@@ -28,6 +28,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A name that is not text, by which the file could not be given back.
+    #[error("{}: the name is not valid UTF-8", path.display())]
+    FileName {
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// A record of a text file is not what its format says.
     #[error("{}: line {line}: expected {expected}, found {found}", path.display())]
     Malformed {
@@ -41,10 +47,12 @@ pub enum Error {
         found: String,
     },
     /// A column name occurs twice.
-    #[error("{}: duplicate column name {column:?}", path.display())]
+    #[error("{}{}: duplicate column name {column:?}", path.display(), at_line(*line))]
     DuplicateColumn {
         /// The file.
         path: PathBuf,
+        /// The line, of formats that have lines.
+        line: Option<u64>,
         /// The name.
         column: String,
     },
@@ -153,6 +161,10 @@ pub enum Error {
     },
 }
 
+fn at_line(line: Option<u64>) -> String {
+    line.map_or(String::new(), |line| format!(": line {line}"))
+}
+
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -185,6 +197,11 @@ impl Error {
             ),
             Self::Malformed { .. } => {
                 Some("fix the line, or pass --lenient to store malformed lines as they are")
+            }
+            Self::FileName { .. } => Some("rename it"),
+            Self::NoKey { .. } => Some("name one of these columns, or leave --key out"),
+            Self::MixedSchemas { .. } => {
+                Some("the files of a base are one table: give them apart where they are not")
             }
             Self::Exists { .. } => Some("pass --force to replace it"),
             Self::Damaged { .. } => Some("copy the delta again from where it was made"),

@@ -48,6 +48,7 @@ pub fn estimate(
         let file_bytes = source.len;
         let mut rows = Rows::default();
         add_file(&mut rows, source, spec.text(), false, &mut memory)?;
+        rows.take_apart(&base.rows.columns.names);
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;
         let templates = match rows.text() {
             Some(table) => table.parser.templates.list.clone(),

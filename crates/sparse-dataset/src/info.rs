@@ -14,7 +14,9 @@ use crate::table::{Record, Scales};
 
 /// Bytes shown of a longer value.
 const SHOWN: usize = 160;
-/// Of those, bytes before the first that differs from the base's.
+/// Cells shown of a row that equals the base's.
+const CELLS: usize = 3;
+/// Of the bytes shown, those before the first that differs from the base's.
 const CONTEXT: usize = 40;
 
 /// What a delta holds, without its base.
@@ -85,6 +87,12 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
                 let what = tally.row(reference.map(|(at, _)| at), edited);
                 if found[first..].iter().all(|example| example.what != what) {
                     let base = reference.map(|(_, base)| base);
+                    let mut cells = differences(setup, &rows.own, base, &header.columns);
+                    if cells.is_empty() {
+                        // What is as it was, to know the row by.
+                        cells = differences(setup, &rows.own, None, &header.columns);
+                        cells.truncate(CELLS);
+                    }
                     found.push(Example {
                         split: header.name.clone(),
                         what,
@@ -94,7 +102,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
                             let before = headers.partition_point(|&header| header < at);
                             u64::from(at) - before as u64
                         }),
-                        cells: differences(setup, &rows.own, base, &header.columns),
+                        cells,
                     });
                 }
                 Ok(())

@@ -24,7 +24,7 @@ pub struct ReconstructReport {
 }
 
 /// Rebuilds the files of the delta at `delta`. `output` names the file, or the
-/// folder when the delta has several files or `output` is a folder.
+/// folder when the derivative was a folder or `output` is one.
 ///
 /// # Errors
 /// [`Error::WrongBase`], [`Error::Damaged`], [`Error::WrongOutput`] and the
@@ -37,12 +37,12 @@ pub fn reconstruct(
 ) -> Result<ReconstructReport> {
     let artifact = Artifact::open(delta)?;
     let mut base = artifact.open_base(base)?;
-    let into_folder = artifact.splits != 1 || output.is_dir();
-    if into_folder {
-        std::fs::create_dir_all(output).map_err(Error::io(output))?;
-    }
+    let into_folder = artifact.is_folder || output.is_dir();
     // Dropped after the files: folders that are empty then go.
     let mut folders = Folders::default();
+    if into_folder {
+        folders.create(output)?;
+    }
     let mut done: Vec<Output> = Vec::new();
     let mut report = ReconstructReport {
         files: Vec::new(),
@@ -51,12 +51,17 @@ pub fn reconstruct(
     };
     artifact.each_split(|header, blocks, _| {
         let target = if into_folder {
-            let target = output.join(plain_name(&artifact, header)?);
-            folders.create(target.parent().unwrap_or(output))?;
-            target
+            output.join(plain_name(&artifact, header)?)
         } else {
             output.to_owned()
         };
+        if let Some(folder) = target.parent() {
+            folders.create(folder)?;
+        }
+        // Now, not when other files have their names already.
+        if target.is_dir() {
+            return Err(Error::io(&target)(std::io::ErrorKind::IsADirectory.into()));
+        }
         let mut file = Output::create(&target)?;
         rebuild(
             &artifact.path,
@@ -102,7 +107,7 @@ struct Folders(Vec<PathBuf>);
 impl Folders {
     /// Creates a folder and those around it.
     fn create(&mut self, folder: &Path) -> Result<()> {
-        if folder.is_dir() {
+        if folder.as_os_str().is_empty() || folder.is_dir() {
             return Ok(());
         }
         if let Some(around) = folder.parent() {

@@ -18,7 +18,12 @@ pub(crate) fn split_report(header: &SplitHeader, delta_bytes: u64) -> SplitRepor
             (last_part(&before) != last_part(name)).then(|| (before, name.clone()))
         })
         .collect();
-    let gone = |name: &&String| renamed.iter().all(|(before, _)| before != *name);
+    let kept: Vec<String> = counterparts
+        .iter()
+        .flatten()
+        .map(|&column| base(column))
+        .collect();
+    let gone = |name: &&String| !kept.contains(name);
     let computed = computed(header);
     let added = header.columns.iter().zip(&counterparts).enumerate();
     let added = added.filter(|&(column, (_, base))| base.is_none() && !computed[column]);
@@ -93,7 +98,8 @@ fn sources(header: &SplitHeader, predictor: &Predictor) -> Vec<String> {
     names
 }
 
-/// "`text` is "Question: " + base `question`", for each column with a rule.
+/// "`text` is "Question: " + base `question`", for each column with a rule that
+/// mostly holds.
 fn rules(header: &SplitHeader) -> Vec<String> {
     let name = |origin: Origin| match origin {
         Origin::Base(column) => format!(
@@ -136,10 +142,15 @@ fn rules(header: &SplitHeader) -> Vec<String> {
         Predictor::Element(origin) => format!("an element of {}", name(*origin)),
         Predictor::Learned(origin) => format!("a mapping of {}", name(*origin)),
     };
-    header
-        .columns
-        .iter()
-        .zip(&header.plan.columns)
-        .map(|(column, plan)| format!("{column} = {}", say(&plan.predictor)))
+    let columns = header.columns.iter().zip(&header.plan.columns).enumerate();
+    columns
+        .filter_map(|(at, (column, plan))| {
+            let rule = format!("{column} = {}", say(&plan.predictor));
+            match header.plan.share(at) {
+                100 => Some(rule),
+                share @ COMPUTED.. => Some(format!("{rule} (in {share} of 100 rows)")),
+                _ => None,
+            }
+        })
         .collect()
 }

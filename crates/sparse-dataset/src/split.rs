@@ -75,6 +75,7 @@ pub(crate) fn compress_split(
     let whole = source.clone();
     let mut rows = Rows::default();
     let declared = add_file(&mut rows, source, spec.text(), false, &mut memory)?;
+    rows.take_apart(&base.rows.columns.names);
     let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
     let dropped = base
         .rows

@@ -80,11 +80,11 @@ fn lines_of_json_may_start_with_a_byte_order_mark() {
 fn duplicate_columns_are_named() {
     assert_eq!(
         refusal("d.csv", b"a,b,a\n1,2,3\n"),
-        "/d.csv: duplicate column name \"a\""
+        "/d.csv: line 1: duplicate column name \"a\""
     );
     assert_eq!(
-        refusal("d.jsonl", b"{\"a\":1,\"a\":2}\n"),
-        "/d.jsonl: duplicate column name \"a\""
+        refusal("d.jsonl", b"{\"a\":1}\n{\"a\":1,\"\\u0061\":2}\n"),
+        "/d.jsonl: line 2: duplicate column name \"a\""
     );
 }
 
@@ -264,5 +264,56 @@ fn duplicate_columns_of_parquet_files_are_named() {
     assert!(
         matches!(&error, Error::DuplicateColumn { column, .. } if column == "x"),
         "{error}"
+    );
+}
+
+/// A folder of one file comes back as one, and no other file of a folder changes before all can.
+#[test]
+fn folders_come_back_as_folders_or_not_at_all() {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    folder.write("one/data/train.jsonl", gsm8k().as_bytes());
+    let derivative = folder.0.join("one");
+    common::compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
+    let again = folder.0.join("a/b");
+    sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+    let rebuilt = std::fs::read(again.join("data/train.jsonl")).unwrap();
+    assert_eq!(rebuilt, gsm8k().as_bytes());
+
+    folder.write("two/test.jsonl", b"{\"a\": 1}\n");
+    folder.write("two/train.jsonl", gsm8k().as_bytes());
+    let delta = folder.0.join("delta");
+    std::fs::create_dir(&delta).unwrap();
+    common::compress(
+        &base,
+        &folder.0.join("two"),
+        &delta,
+        &CompressSpec::default(),
+    )
+    .unwrap();
+    let out = folder.0.join("out");
+    std::fs::create_dir_all(out.join("train.jsonl")).unwrap();
+    let refused = sparse_dataset::reconstruct(&base, &delta, &out, &());
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    assert!(!out.join("test.jsonl").exists());
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", gsm8k().as_bytes());
+    folder.write("many/x.jsonl", gsm8k().as_bytes());
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe.jsonl");
+    if std::fs::write(folder.0.join("many").join(name), b"{}\n").is_err() {
+        return; // a file system that has no such names
+    }
+    let many = folder.0.join("many");
+    let refused = common::compress(&base, &many, &folder.0, &CompressSpec::default());
+    assert!(
+        matches!(refused, Err(Error::FileName { .. })),
+        "{refused:?}"
     );
 }

@@ -208,3 +208,85 @@ fn the_same_input_gives_the_same_artifact() {
         .collect();
     assert_eq!(artifacts[0], artifacts[1]);
 }
+
+/// The turns of a conversation are columns of their own: what they are made of is found in them.
+#[test]
+fn conversations_made_of_rows_cost_next_to_nothing() {
+    let base = gsm8k();
+    let fields = |line: &str| -> (String, String) {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| serde_json::to_string(&row[key]).unwrap();
+        (text("question"), text("answer"))
+    };
+    let mut chat: String = base
+        .lines()
+        .rev()
+        .map(|line| {
+            let (question, answer) = fields(line);
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": {question}}}, {{\"role\": \
+                 \"assistant\", \"content\": {answer}}}]}}\n"
+            )
+        })
+        .collect();
+    let report = common::round_trip(
+        ("b.jsonl", base.as_bytes()),
+        ("d.jsonl", chat.as_bytes()),
+        &CompressSpec::default(),
+    );
+    assert!(report.delta_bytes < 420, "{} bytes", report.delta_bytes);
+    assert_eq!(report.splits[0].rows_new, 0);
+    // Lists of other lengths and kinds beside them, some too long to be taken apart.
+    chat.push_str("{\"messages\": []}\n{\"messages\": [1, {\"role\": \"user\"}]}\n");
+    for turns in [1, 8, 9, 40] {
+        let turn = "{\"role\": \"user\", \"content\": \"again\"}";
+        chat.push_str(&format!(
+            "{{\"messages\": [{}]}}\n",
+            [turn].repeat(turns).join(", ")
+        ));
+        chat.push_str(&format!(
+            "{{\"messages\":[ {} ],\"n\":1}}\n",
+            [turn].repeat(turns).join(" ,")
+        ));
+    }
+    for base in [base.as_bytes(), chat.as_bytes()] {
+        common::round_trip(
+            ("b.jsonl", base),
+            ("d.jsonl", chat.as_bytes()),
+            &CompressSpec::default(),
+        );
+    }
+}
+
+/// Keys are known by what they say, however they are spelled.
+#[test]
+fn escaped_keys_are_the_columns_that_they_say() {
+    let base: String = (0..200)
+        .map(|n| {
+            format!(
+                "{{\"gr\\u00f6\\u00dfe\": {n}, \"name\": \"thing number {}\"}}\n",
+                n * 7919
+            )
+        })
+        .collect();
+    let lines = (0..200)
+        .rev()
+        .map(|n| format!("{n},thing number {}\n", n * 7919));
+    let derivative = "größe,name\n".to_owned() + &lines.collect::<String>();
+    let spec = CompressSpec {
+        key: Some("größe".to_owned()),
+        ..CompressSpec::default()
+    };
+    let report = common::round_trip(
+        ("b.jsonl", base.as_bytes()),
+        ("d.csv", derivative.as_bytes()),
+        &spec,
+    );
+    let split = &report.splits[0];
+    assert_eq!((split.rows_referenced, split.rows_edited), (200, 0));
+    assert!(
+        split.columns_renamed.is_empty(),
+        "{:?}",
+        split.columns_renamed
+    );
+}

@@ -16,7 +16,8 @@ use crate::Error;
 use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
 use crate::index::{
-    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, File, Index, Shard, Source,
+    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, File, Index, MAX_TENSORS,
+    Shard, Source,
 };
 use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
@@ -78,6 +79,13 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<Compressed, Error> {
     let started = Instant::now();
+    let tensors = fine.tensors().count();
+    if tensors > MAX_TENSORS {
+        return Err(Error::TooManyTensors {
+            path: fine.root().to_owned(),
+            found: tensors,
+        });
+    }
     let folder = OutputDir::create(output, options.existing)?;
     let mut writer = ArtifactWriter::create(
         folder.path(),

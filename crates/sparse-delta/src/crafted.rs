@@ -7,12 +7,28 @@ use sparse_checkpoint::Checkpoint;
 use crate::Error;
 use crate::artifact::{ArtifactWriter, FILE_NAME};
 use crate::basedigest::BaseDigests;
-use crate::digest::TensorDigest;
+use crate::digest::{TensorDigest, stored_check};
 use crate::index::{Coded, Content, Index, Raw, Source};
 
-/// Puts the digests of `base` into the index, so that checking the base does not hide what comes
-/// after it.
-pub(crate) fn trust(index: &mut Index, base: &Checkpoint) {
+/// Puts the digests of `base` and of the stored bytes `data` into the index, so that checking these
+/// does not hide what comes after it.
+pub(crate) fn trust(index: &mut Index, data: &[u8], base: &Checkpoint) {
+    let mut at = 0usize;
+    let mut check = |len: u64| {
+        let end = at.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(data.get(at..end).unwrap_or_default());
+        at = end;
+        stored_check(&hasher)
+    };
+    for file in &mut index.files {
+        file.stored_check = check(file.stored());
+        if let Content::Shard(shard) = &mut file.content {
+            for tensor in &mut shard.tensors {
+                tensor.stored_check = check(tensor.source.stored());
+            }
+        }
+    }
     let mut digests = BaseDigests::default();
     for tensor in base.tensors() {
         if let Ok(bytes) = tensor.bytes() {

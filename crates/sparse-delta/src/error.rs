@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use sparse_codec::CodecError;
 
+use crate::artifact::FILE_NAME;
+use crate::index::MAX_TENSORS;
+
 /// Why a delta could not be made, read or applied.
 ///
 /// The message names the file, and where there is one the tensor; the cause is part of it.
@@ -91,6 +94,14 @@ pub enum Error {
         /// The rebuilt digest.
         found: String,
     },
+    /// More tensors than an index may list.
+    #[error("{}: {found} tensors, at most {MAX_TENSORS} fit one delta", .path.display())]
+    TooManyTensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// How many it has.
+        found: usize,
+    },
     /// A tensor name that the delta does not hold.
     #[error("{} holds no tensor {name:?}", .path.display())]
     NoSuchTensor {
@@ -151,6 +162,9 @@ impl Error {
             Self::Io { cause, .. } if cause.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space, or choose an output on another disk with -o".to_owned())
             }
+            Self::NotADelta { path, .. } if path.ends_with(FILE_NAME) => {
+                Some("name the folder that it is in".to_owned())
+            }
             Self::NotADelta { .. } => {
                 Some("deltas are made by `sparse delta compress BASE FINETUNE -o DIR`".to_owned())
             }
@@ -164,6 +178,11 @@ impl Error {
             Self::Mismatch { .. } => Some(
                 "this should not happen with a delta and a base that are whole: keep both and \
                  report it"
+                    .to_owned(),
+            ),
+            Self::BaseLacks { what, .. } if what.starts_with("file ") => Some(
+                "fetch all files of the base (a cache may hold only some), or see `sparse delta \
+                 info DELTA` for the base that it was"
                     .to_owned(),
             ),
             Self::BaseLacks { .. } | Self::BaseDiffers { .. } => Some(

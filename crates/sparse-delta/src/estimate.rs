@@ -2,6 +2,7 @@
 
 mod sample;
 
+use std::io::{Read, Seek, SeekFrom};
 use std::time::Instant;
 
 use sparse_checkpoint::{Checkpoint, PlainFile};
@@ -18,8 +19,10 @@ use crate::raw::{self, MAX_DICTIONARY};
 
 use sample::Sample;
 
-/// Bytes looked at of what belongs to no tensor, and of a file beside the weights.
-const SAMPLED_BYTES: u64 = 4 << 20;
+/// What belongs to no tensor, and a file beside the weights, is coded whole up to so many bytes; of
+/// more, pieces spread over it.
+const WHOLE_BYTES: u64 = 64 << 20;
+const PIECES: u64 = 16;
 
 /// How large a delta would be.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +50,7 @@ impl Estimated {
 
 /// Estimates the size of `fine` as a delta of `base`, without writing anything.
 ///
-/// The plan is the one that compressing would make. Then each tensor is compared with its base,
+/// `base_id` is what the delta would call its base. The plan is the one that compressing would make. Then each tensor is compared with its base,
 /// pieces of what differs are coded, and their sizes scaled up. The index is built in full, with
 /// blank digests.
 ///
@@ -56,6 +59,7 @@ impl Estimated {
 pub fn estimate(
     base: &Checkpoint,
     fine: &Checkpoint,
+    base_id: &str,
     effort: Effort,
     threads: usize,
     progress: &dyn Progress,
@@ -100,7 +104,7 @@ pub fn estimate(
             content: Content::Blob(blob),
         });
     }
-    let index = index(&plan, files, "", &BaseDigests::default());
+    let index = index(&plan, files, base_id, &BaseDigests::default());
     let estimated = artifact_bytes(data, &index).map_err(Error::io("estimate", fine.root()))?;
     Ok(Estimated {
         original_bytes: fine.total_bytes(),
@@ -116,7 +120,7 @@ fn estimate_gaps(shard: &sparse_checkpoint::Shard) -> Result<u64, Error> {
     let total: u64 = shard.gaps().iter().map(|gap| gap.end - gap.start).sum();
     let mut bytes = Vec::new();
     for gap in shard.gaps() {
-        let take = (gap.end - gap.start).min(SAMPLED_BYTES - bytes.len() as u64);
+        let take = (gap.end - gap.start).min(WHOLE_BYTES - bytes.len() as u64);
         let at = bytes.len();
         bytes.resize(at + take as usize, 0);
         shard.read_at(shard.data_start() + gap.start, &mut bytes[at..])?;
@@ -124,10 +128,36 @@ fn estimate_gaps(shard: &sparse_checkpoint::Shard) -> Result<u64, Error> {
     if bytes.is_empty() {
         return Ok(0);
     }
+    let packed = packed_bytes(&bytes, &[]).map_err(Error::io("estimate", shard.full_path()))?;
+    Ok((packed as f64 * total as f64 / bytes.len() as f64) as u64)
+}
+
+fn packed_bytes(bytes: &[u8], dictionary: &[u8]) -> std::io::Result<u64> {
     let mut packed = Vec::new();
-    raw::pack(bytes.as_slice(), &[], bytes.len() as u64, &mut packed)
-        .map_err(Error::io("estimate", shard.full_path()))?;
-    Ok((packed.len() as f64 * total as f64 / bytes.len() as f64) as u64)
+    raw::pack(bytes, dictionary, bytes.len() as u64, &mut packed)?;
+    Ok(packed.len() as u64)
+}
+
+/// A file's bytes, or of a large one pieces from all over it.
+fn pieces(plain: &PlainFile) -> Result<Vec<u8>, Error> {
+    let mut file = plain.open()?;
+    let read = |file: &mut dyn Read, len: u64, bytes: &mut Vec<u8>| {
+        let read = file.take(len).read_to_end(bytes);
+        read.map_err(Error::io("read", plain.full_path()))
+    };
+    let mut bytes = Vec::new();
+    if plain.size() <= WHOLE_BYTES {
+        read(&mut file, WHOLE_BYTES, &mut bytes)?;
+        return Ok(bytes);
+    }
+    let piece = WHOLE_BYTES / PIECES;
+    for number in 0..PIECES {
+        let start = (plain.size() - piece) / (PIECES - 1) * number;
+        file.seek(SeekFrom::Start(start))
+            .map_err(Error::io("read", plain.full_path()))?;
+        read(&mut file, piece, &mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 fn estimate_blob(
@@ -150,20 +180,15 @@ fn estimate_blob(
             stored: 0,
         });
     }
-    // Large files are sampled from their start.
-    let take = plain.size().min(SAMPLED_BYTES);
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut std::io::Read::take(plain.open()?, take), &mut bytes)
-        .map_err(Error::io("read", plain.full_path()))?;
+    let bytes = pieces(plain)?;
     let mut dictionary = Vec::new();
     let mut source = BlobSource::Packed;
     if let Some(file) = against.filter(|file| file.size() <= MAX_DICTIONARY) {
         dictionary = file.read(MAX_DICTIONARY)?;
         source = BlobSource::Against(named(file));
     }
-    let mut packed = Vec::new();
-    raw::pack(bytes.as_slice(), &dictionary, take, &mut packed)
-        .map_err(Error::io("estimate", plain.full_path()))?;
-    let stored = packed.len() as u64 * plain.size() / take.max(1);
+    let packed =
+        packed_bytes(&bytes, &dictionary).map_err(Error::io("estimate", plain.full_path()))?;
+    let stored = (packed as f64 * plain.size() as f64 / bytes.len().max(1) as f64) as u64;
     Ok(Blob { source, stored })
 }

@@ -21,7 +21,7 @@ pub fn artifact(index: &[u8], data: &[u8], base: &Checkpoint, folder: &Path) {
     let Ok(mut index) = Index::read(index) else {
         return;
     };
-    crafted::trust(&mut index, base);
+    crafted::trust(&mut index, data, base);
     let _ = std::fs::remove_file(folder.join(FILE_NAME));
     if crafted::write(&index, data, folder).is_ok() {
         let _ = crate::verify(folder, Some(base), 1, &Silent);

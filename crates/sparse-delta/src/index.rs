@@ -26,6 +26,10 @@ pub(crate) const KNOWN_FEATURES: u64 = FEATURE_LOW_RANK | FEATURE_CAST | FEATURE
 /// which may have a hundred million bytes.
 pub(crate) const MAX_INDEX_BYTES: u64 = 1 << 28;
 
+/// Most tensors that are written and read: several times what the largest models have. What is kept
+/// of each takes a hundred times what an index can say it with.
+pub(crate) const MAX_TENSORS: usize = 1 << 19;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     /// Features without which the artifact cannot be read.

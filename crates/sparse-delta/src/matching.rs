@@ -34,6 +34,10 @@ pub(crate) fn match_tensors<'b>(
         .map(|tensor| {
             step(progress, 0)?;
             let info = tensor.info();
+            // There is nothing to refer to, and nothing to compare with thousands of others.
+            if info.bytes() == 0 && layout(info.dtype()).is_some() {
+                return Ok(None);
+            }
             let named = base.tensor(info.name()).filter(|b| fits(b, &tensor));
             if let Some(named) = named
                 && (layout(info.dtype()).is_none() || distance(&named, &tensor)? < STRANGERS)

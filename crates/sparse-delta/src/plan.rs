@@ -86,7 +86,7 @@ pub(crate) fn plan<'a>(
 ) -> Result<Plan<'a>, Error> {
     progress.start("plan", fine.tensors().map(|t| t.byte_len()).sum());
     let matches = match_tensors(base, fine, progress)?;
-    let aliases = find_aliases(fine)?;
+    let aliases = find_aliases(fine, progress)?;
     let budget = Budget::new(SEARCH_BYTES);
     let mut tensors = Vec::new();
     crate::pipeline::ordered(
@@ -99,9 +99,9 @@ pub(crate) fn plan<'a>(
                 (Some(alias), _, _) => Kind::Alias(alias),
                 (None, None, base) => Kind::Raw(base),
                 (None, Some(_), None) => Kind::Full,
-                (None, Some(layout), Some(base)) => {
-                    Kind::Delta(Box::new(plan_delta(fine, base, layout, effort, &budget)?))
-                }
+                (None, Some(layout), Some(base)) => Kind::Delta(Box::new(plan_delta(
+                    fine, base, layout, effort, &budget, progress,
+                )?)),
             };
             Ok(TensorPlan { fine, kind })
         },
@@ -168,12 +168,13 @@ fn plan_delta<'a>(
     layout: Layout,
     effort: Effort,
     budget: &Budget,
+    progress: &dyn Progress,
 ) -> Result<DeltaPlan<'a>, Error> {
     let common = common_weights(base.shape(), fine.shape()).unwrap_or(0);
     let layout = shared_zero_bits(layout, &base, &fine, common)?;
     let whole = common == fine.elements() && common == base.elements();
     let low_rank = if whole && effort == Effort::High {
-        Prediction::find(layout, &base, &fine, budget)?
+        Prediction::find(layout, &base, &fine, budget, progress)?
     } else {
         None
     };
@@ -254,12 +255,13 @@ fn shared_zero_bits(
 }
 
 /// For each tensor, an earlier one with the same bytes.
-fn find_aliases(fine: &Checkpoint) -> Result<Vec<Option<usize>>, Error> {
+fn find_aliases(fine: &Checkpoint, progress: &dyn Progress) -> Result<Vec<Option<usize>>, Error> {
     // By length and a few bytes.
     type Alike<'a> = Vec<(usize, TensorRef<'a>)>;
     let mut seen: HashMap<(u64, Vec<u8>), Alike<'_>> = HashMap::new();
     let mut aliases = Vec::new();
     for (number, tensor) in fine.tensors().enumerate() {
+        step(progress, 0)?;
         let bytes = tensor.info().bytes();
         // Small tensors (norms set to one, say) cost less than the look.
         if bytes < 1024 {

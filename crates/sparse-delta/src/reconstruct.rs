@@ -12,10 +12,9 @@ use sparse_checkpoint::{Checkpoint, Existing, OutputDir};
 use crate::Error;
 use crate::artifact::Artifact;
 use crate::base::check_base;
-use crate::index::Content;
 use crate::progress::Progress;
 
-pub(crate) use decode::{Decoders, check_file, check_stored};
+pub(crate) use decode::{Decoders, check_all_stored};
 pub(crate) use files::{Sink, rebuild};
 pub use tensor::reconstruct_tensor;
 
@@ -41,8 +40,8 @@ pub struct Reconstructed {
 
 /// Rebuilds the fine-tune in `delta` from `base` to the folder `output`.
 ///
-/// The base is checked before anything is written, and every file's SHA-256 before the folder
-/// appears.
+/// The delta's stored bytes and the base are checked before anything is written, and every file's
+/// SHA-256 before the folder appears.
 ///
 /// # Errors
 /// If the base is another one, the delta damaged or the output not writable; nothing is left
@@ -60,6 +59,8 @@ pub fn reconstruct(
         let path = output.to_owned();
         return Err(sparse_checkpoint::Error::OutputExists { path }.into());
     }
+    progress.start("check delta", artifact.bytes());
+    check_all_stored(&artifact, progress, Err)?;
     check_base(&artifact, base, options.threads, progress)?;
     let folder = OutputDir::create(output, options.existing)?;
     progress.start(
@@ -69,12 +70,7 @@ pub fn reconstruct(
     let decoders = Decoders::new(&artifact, base)?;
     let mut bytes = 0;
     for number in 0..artifact.index().files.len() {
-        bytes += files::write_file(&decoders, number, &folder, options.threads, progress).map_err(
-            |error| match error {
-                Error::Mismatch { .. } => first_damage(&decoders, number).unwrap_or(error),
-                error => error,
-            },
-        )?;
+        bytes += files::write_file(&decoders, number, &folder, options.threads, progress)?;
     }
     if progress.cancelled() {
         return Err(Error::Interrupted);
@@ -85,16 +81,4 @@ pub fn reconstruct(
         bytes,
         seconds: started.elapsed().as_secs_f64(),
     })
-}
-
-/// What is damaged of a file that came out wrong: damaged codes may decode all the same.
-fn first_damage(decoders: &Decoders<'_>, number: usize) -> Option<Error> {
-    let artifact = decoders.artifact;
-    let tensors = match &artifact.index().files[number].content {
-        Content::Shard(shard) => shard.tensors.len(),
-        Content::Blob(_) => 0,
-    };
-    (0..tensors)
-        .find_map(|tensor| decoders.check_stored(number, tensor).err())
-        .or_else(|| check_file(artifact, number).err())
 }

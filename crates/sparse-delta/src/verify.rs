@@ -7,9 +7,8 @@ use sparse_checkpoint::Checkpoint;
 use crate::Error;
 use crate::artifact::Artifact;
 use crate::base::check_base;
-use crate::index::Content;
-use crate::progress::{Progress, step};
-use crate::reconstruct::{Decoders, Sink, check_file, check_stored, rebuild};
+use crate::progress::Progress;
+use crate::reconstruct::{Decoders, Sink, check_all_stored, rebuild};
 
 /// Lists everything that is wrong with `delta`; an empty list means that it is whole.
 ///
@@ -34,7 +33,7 @@ pub fn verify(
     };
     let mut problems = Vec::new();
     progress.start("verify", artifact.bytes());
-    check_all_stored(&artifact, progress, &mut problems)?;
+    check_all_stored(&artifact, progress, |error| note(error, &mut problems))?;
     let Some(base) = base else {
         return Ok(problems);
     };
@@ -79,32 +78,4 @@ impl Sink for Nowhere {
     fn put(&mut self, _: &[u8]) -> Result<(), Error> {
         Ok(())
     }
-}
-
-fn check_all_stored(
-    artifact: &Artifact,
-    progress: &dyn Progress,
-    problems: &mut Vec<String>,
-) -> Result<(), Error> {
-    for (number, file) in artifact.index().files.iter().enumerate() {
-        let mut offset = artifact.file_offset(number);
-        match &file.content {
-            Content::Shard(shard) => {
-                offset += shard.gaps;
-                for (tensor, info) in shard.tensors.iter().zip(shard.header.tensors()) {
-                    if let Err(error) = check_stored(artifact, offset, tensor, info) {
-                        note(error, problems)?;
-                    }
-                    offset += tensor.source.stored();
-                    step(progress, tensor.source.stored())?;
-                }
-            }
-            Content::Blob(_) => {}
-        }
-        if let Err(error) = check_file(artifact, number) {
-            note(error, problems)?;
-        }
-        step(progress, file.stored())?;
-    }
-    Ok(())
 }

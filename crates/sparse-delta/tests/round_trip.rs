@@ -481,6 +481,21 @@ fn files_beside_the_weights_come_back() {
 }
 
 #[test]
+fn estimates_see_the_end_of_a_file_and_tensors_that_are_equal() {
+    let weights = model(Dtype::BF16, 22);
+    let (base, fine) = (checkpoint(&weights, None), checkpoint(&weights, None));
+    let text = "a line of a tokenizer\n".repeat(250_000).into_bytes();
+    put(base.path(), "merges.txt", &text);
+    let noise = Noise::new(23).bytes(700_000);
+    put(fine.path(), "merges.txt", &[text, noise].concat());
+    round_trip(base.path(), fine.path());
+    let bias = |n: u32| Made::new(&format!("layer.{n}.bias"), Dtype::F32, &[64], vec![0; 256]);
+    let biases: Vec<Made> = (0..400).map(bias).collect();
+    pair(&biases, &biases);
+    pair(&model(Dtype::F32, 24), &biases);
+}
+
+#[test]
 fn the_smallest_and_the_most_files_cost_what_is_promised() {
     let one = [Made::new("w", Dtype::U8, &[1], vec![7])];
     pair(&one, &one);

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use clap::Subcommand;
 use serde_json::json;
-use sparse_checkpoint::Existing;
+use sparse_checkpoint::{Existing, NewParents};
 use sparse_dataset::{CompressSpec, Effort, Error, FILE_NAME};
 
 use crate::context::{Context, Hinted, Outcome};
 use crate::machine::peak_memory_bytes;
+use crate::output::real_path;
 use crate::table;
 
 /// What to do with dataset deltas.
@@ -162,36 +163,27 @@ fn check_output(output: &Path, context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses to replace a file of the base: the delta is worth nothing without it.
-fn check_apart(target: &Path, base: &Path) -> anyhow::Result<()> {
-    if let (Ok(out), Ok(input)) = (target.canonicalize(), base.canonicalize())
-        && out.starts_with(&input)
-    {
+/// Refuses an output among the files of the base, which would no longer be what the delta needs, and
+/// one in the place of the delta.
+fn check_apart(target: &Path, base: &Path, delta: &Path) -> anyhow::Result<()> {
+    let Ok(out) = real_path(target) else {
+        return Ok(());
+    };
+    let is_in_base = real_path(base).is_ok_and(|base| out.starts_with(base));
+    let is_delta = real_path(delta).is_ok_and(|delta| out == delta || out == delta.join(FILE_NAME));
+    if is_in_base || is_delta {
+        let input = if is_in_base { base } else { delta };
         return Err(Hinted {
             message: format!(
-                "the output {} would replace a file of {}",
+                "the output {} would change {}",
                 target.display(),
-                base.display()
+                input.display()
             ),
             hint: "choose another output with -o".to_owned(),
         }
         .into());
     }
     Ok(())
-}
-
-/// Does `work`, which may create the folder `output`; a folder that a failure leaves empty goes.
-fn or_remove<T>(
-    output: &Path,
-    work: impl FnOnce() -> sparse_dataset::Result<T>,
-) -> sparse_dataset::Result<T> {
-    let existed = output.symlink_metadata().is_ok();
-    work().inspect_err(|_| {
-        if !existed {
-            // Not there, or not empty: then it is not ours.
-            let _ = std::fs::remove_dir(output);
-        }
-    })
 }
 
 fn compress(
@@ -204,13 +196,8 @@ fn compress(
     check_output(output, context)?;
     let started = Instant::now();
     let bar = context.bar();
-    let report = or_remove(output, || {
-        std::fs::create_dir_all(output).map_err(|source| Error::Io {
-            path: output.join(FILE_NAME),
-            source,
-        })?;
-        sparse_dataset::compress(base, derivative, output, spec, &bar)
-    })?;
+    let _folders = NewParents::of(&output.join(FILE_NAME))?;
+    let report = sparse_dataset::compress(base, derivative, output, spec, &bar)?;
     drop(bar);
     let seconds = started.elapsed().as_secs_f64();
     let (value, text) = show::compressed(&report, seconds);
@@ -229,16 +216,14 @@ fn reconstruct(
         for split in sparse_dataset::info(delta)?.splits {
             let target = output.join(split.name);
             check_output(&target, context)?;
-            check_apart(&target, base)?;
+            check_apart(&target, base, delta)?;
         }
     } else {
         check_output(output, context)?;
-        check_apart(output, base)?;
+        check_apart(output, base, delta)?;
     }
     let bar = context.bar();
-    let report = or_remove(output, || {
-        sparse_dataset::reconstruct(base, delta, output, &bar)
-    })?;
+    let report = sparse_dataset::reconstruct(base, delta, output, &bar)?;
     drop(bar);
     let seconds = started.elapsed().as_secs_f64();
     let (value, text) = show::rebuilt(&report, seconds);

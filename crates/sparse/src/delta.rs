@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
-use sparse_delta::{CompressOptions, Effort, ReconstructOptions};
+use sparse_delta::{CompressOptions, Effort, Info, ReconstructOptions};
 
 use crate::context::{Context, Outcome};
 use crate::machine::peak_memory_bytes;
@@ -137,8 +137,9 @@ fn compress(
     let bar = context.bar();
     let made = sparse_delta::compress(&base_checkpoint, &fine_checkpoint, output, &options, &bar)?;
     drop(bar);
-    for link in fine_checkpoint.skipped() {
-        context.warn(&format!("{link} is a linked folder and was left out"));
+    let skipped = fine_checkpoint.skipped();
+    for folder in skipped {
+        context.warn(&format!("the folder {folder} was left out"));
     }
     let modes: Vec<String> = made
         .modes
@@ -158,6 +159,7 @@ fn compress(
             "changed_parameters": made.changed_parameters,
             "modes": made.modes,
             "lossless": true,
+            "skipped": skipped.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "seconds": made.seconds,
             "peak_memory_bytes": peak_memory_bytes(),
         }),
@@ -250,7 +252,10 @@ fn reconstruct_tensor(
             "peak_memory_bytes": peak_memory_bytes(),
         }),
         &table::fields(&[
-            ("rebuilt", format!("tensor {name}, {}", table::bytes(bytes))),
+            (
+                "rebuilt",
+                format!("tensor {}, {}", table::plain(name), table::bytes(bytes)),
+            ),
             ("verified", "yes, its digest matches".to_owned()),
             ("took", table::seconds(seconds)),
         ]),
@@ -269,20 +274,38 @@ fn verify(delta: &Path, base: Option<&str>, context: &Context) -> anyhow::Result
 
 fn info(delta: &Path, context: &Context) -> anyhow::Result<Outcome> {
     let info = sparse_delta::info(delta)?;
-    let ratio = info.original_bytes as f64 / info.delta_bytes.max(1) as f64;
+    // One of the two: there may be hundreds of thousands of tensors.
+    let (value, text) = match context.json() {
+        true => (info_value(&info), String::new()),
+        false => (serde_json::Value::Null, info_text(&info)),
+    };
+    context.emit(&value, &text)?;
+    Ok(Outcome::Yes)
+}
+
+fn ratio(info: &Info) -> f64 {
+    info.original_bytes as f64 / info.delta_bytes.max(1) as f64
+}
+
+fn info_text(info: &Info) -> String {
     let mut text = table::fields(&[
-        ("base", info.base_id.clone()),
+        ("base", table::plain(&info.base_id)),
         ("base digest", info.base_digest.to_string()),
         (
             "made by",
-            format!("{}, format {}", info.creator, info.format_version),
+            format!(
+                "{}, format {}",
+                table::plain(&info.creator),
+                info.format_version
+            ),
         ),
         (
             "size",
             format!(
-                "{} for {}  {ratio:.2}x smaller",
+                "{} for {}  {:.2}x smaller",
                 table::bytes(info.delta_bytes),
-                table::bytes(info.original_bytes)
+                table::bytes(info.original_bytes),
+                ratio(info)
             ),
         ),
     ]);
@@ -314,33 +337,33 @@ fn info(delta: &Path, context: &Context) -> anyhow::Result<Outcome> {
             tensor.mode
         ));
     }
-    context.emit(
-        &json!({
-            "format_version": info.format_version,
-            "creator": info.creator,
-            "base": {"id": info.base_id, "digest": info.base_digest.to_string()},
-            "original_bytes": info.original_bytes,
-            "delta_bytes": info.delta_bytes,
-            "ratio": ratio,
-            "files": info.files.iter().map(|f| json!({
-                "path": f.path,
-                "bytes": f.bytes,
-                "sha256": f.sha256.to_string(),
-                "stored_bytes": f.stored_bytes,
-                "kind": f.kind,
-            })).collect::<Vec<_>>(),
-            "tensors": info.tensors.iter().map(|t| json!({
-                "name": t.name,
-                "dtype": t.dtype,
-                "shape": t.shape,
-                "mode": t.mode,
-                "bytes": t.bytes,
-                "base": t.base,
-            })).collect::<Vec<_>>(),
-        }),
-        &text,
-    )?;
-    Ok(Outcome::Yes)
+    text
+}
+
+fn info_value(info: &Info) -> serde_json::Value {
+    json!({
+        "format_version": info.format_version,
+        "creator": info.creator,
+        "base": {"id": info.base_id, "digest": info.base_digest.to_string()},
+        "original_bytes": info.original_bytes,
+        "delta_bytes": info.delta_bytes,
+        "ratio": ratio(info),
+        "files": info.files.iter().map(|f| json!({
+            "path": f.path,
+            "bytes": f.bytes,
+            "sha256": f.sha256.to_string(),
+            "stored_bytes": f.stored_bytes,
+            "kind": f.kind,
+        })).collect::<Vec<_>>(),
+        "tensors": info.tensors.iter().map(|t| json!({
+            "name": t.name,
+            "dtype": t.dtype,
+            "shape": t.shape,
+            "mode": t.mode,
+            "bytes": t.bytes,
+            "base": t.base,
+        })).collect::<Vec<_>>(),
+    })
 }
 
 fn estimate(
@@ -349,10 +372,10 @@ fn estimate(
     effort: Effort,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    let base = resolve::open(base, context)?;
+    let checkpoint = resolve::open(base, context)?;
     let fine = resolve::open(finetune, context)?;
     let bar = context.bar();
-    let guess = sparse_delta::estimate(&base, &fine, effort, context.threads(), &bar)?;
+    let guess = sparse_delta::estimate(&checkpoint, &fine, base, effort, context.threads(), &bar)?;
     drop(bar);
     context.emit(
         &json!({

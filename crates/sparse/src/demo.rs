@@ -12,10 +12,14 @@ use std::path::Path;
 
 use serde_json::json;
 use sparse_checkpoint::{Checkpoint, Dtype, TensorSpec, WriteOptions, write_shards};
-use sparse_delta::{CompressOptions, Effort, Existing, ReconstructOptions, Silent};
+use sparse_delta::{CompressOptions, Effort, Existing, ReconstructOptions};
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Hinted, Outcome};
+use crate::progress::Bar;
 use crate::table;
+
+/// What deltas call the base.
+const BASE_ID: &str = "examples/base";
 
 /// One line of the table.
 struct Row {
@@ -26,12 +30,16 @@ struct Row {
 
 /// Runs the tour and prints its table.
 pub fn run(context: &Context) -> anyhow::Result<Outcome> {
-    let scratch = tempfile::tempdir()?;
+    let scratch = tempfile::tempdir().map_err(|error| Hinted {
+        message: format!("cannot make a folder for the demo: {error}"),
+        hint: "set TMPDIR to a folder with 30 MB of room".to_owned(),
+    })?;
+    let bar = context.bar();
     let tour = Tour {
         dir: scratch.path(),
         context,
+        bar: &bar,
     };
-    let bar = context.bar();
     let mut rows = Vec::new();
     let base = example::write_base(&tour.dir.join("base"))?;
     rows.push(tour.rebuild_shipped(&base)?);
@@ -41,9 +49,11 @@ pub fn run(context: &Context) -> anyhow::Result<Outcome> {
     rows.push(tour.estimate(&base, &fine)?);
     rows.push(tour.wrong_base(&fine)?);
     rows.push(tour.noise()?);
+    tour.go_on()?;
     rows.extend(model::rows(&base, &fine, context.threads())?);
+    tour.go_on()?;
     let others = peers::sizes(&base, &fine)?;
-    drop(bar);
+    bar.clear();
     let ours = fs::metadata(tour.dir.join("delta/delta.safetensors"))?.len();
     rows.push(Row {
         what: "smaller than the others",
@@ -86,9 +96,18 @@ pub fn run(context: &Context) -> anyhow::Result<Outcome> {
 struct Tour<'a> {
     dir: &'a Path,
     context: &'a Context,
+    bar: &'a Bar,
 }
 
 impl Tour<'_> {
+    /// Ends the tour where somebody has pressed Ctrl-C.
+    fn go_on(&self) -> anyhow::Result<()> {
+        if self.context.interrupted() {
+            return Err(sparse_delta::Error::Interrupted.into());
+        }
+        Ok(())
+    }
+
     fn rebuild_shipped(&self, base: &Checkpoint) -> anyhow::Result<Row> {
         let delta = example::write_delta(&self.dir.join("shipped"))?;
         let made = self.reconstruct(base, &delta, "finetune")?;
@@ -117,7 +136,7 @@ impl Tour<'_> {
         };
         let output = self.dir.join(name);
         Ok(sparse_delta::reconstruct(
-            base, delta, &output, &options, &Silent,
+            base, delta, &output, &options, self.bar,
         )?)
     }
 
@@ -128,14 +147,14 @@ impl Tour<'_> {
         name: &str,
     ) -> anyhow::Result<sparse_delta::Compressed> {
         let options = CompressOptions {
-            base_id: "examples/base".to_owned(),
+            base_id: BASE_ID.to_owned(),
             effort: Effort::High,
             threads: self.context.threads(),
             existing: Existing::Keep,
         };
         let output = self.dir.join(name);
         Ok(sparse_delta::compress(
-            base, fine, &output, &options, &Silent,
+            base, fine, &output, &options, self.bar,
         )?)
     }
 
@@ -144,7 +163,7 @@ impl Tour<'_> {
         let delta = self.dir.join("delta");
         self.reconstruct(base, &delta, "again")?;
         let same = same_files(fine.root(), &self.dir.join("again"))?;
-        let problems = sparse_delta::verify(&delta, Some(base), self.context.threads(), &Silent)?;
+        let problems = sparse_delta::verify(&delta, Some(base), self.context.threads(), self.bar)?;
         let weights = table::count(made.parameters);
         let changed = 100.0 * made.changed_parameters as f64 / made.parameters as f64;
         Ok(vec![
@@ -184,7 +203,7 @@ impl Tour<'_> {
             tensor.name(),
             &output,
             Existing::Keep,
-            &Silent,
+            self.bar,
         )?;
         let file = fs::read(&output)?;
         Ok(Row {
@@ -195,8 +214,14 @@ impl Tour<'_> {
     }
 
     fn estimate(&self, base: &Checkpoint, fine: &Checkpoint) -> anyhow::Result<Row> {
-        let guess =
-            sparse_delta::estimate(base, fine, Effort::High, self.context.threads(), &Silent)?;
+        let guess = sparse_delta::estimate(
+            base,
+            fine,
+            BASE_ID,
+            Effort::High,
+            self.context.threads(),
+            self.bar,
+        )?;
         let real = fs::metadata(self.dir.join("delta/delta.safetensors"))?.len();
         let off = 100.0 * (guess.estimated_delta_bytes as f64 / real as f64 - 1.0);
         Ok(Row {
@@ -217,7 +242,7 @@ impl Tour<'_> {
         };
         let output = self.dir.join("wrong");
         let delta = self.dir.join("delta");
-        let refused = sparse_delta::reconstruct(fine, &delta, &output, &options, &Silent);
+        let refused = sparse_delta::reconstruct(fine, &delta, &output, &options, self.bar);
         Ok(Row {
             what: "refuse a wrong base",
             result: match &refused {

@@ -30,7 +30,7 @@ pub fn check_apart(output: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
 }
 
 /// The path without links and `..`, of which the end need not exist yet.
-fn real_path(path: &Path) -> io::Result<PathBuf> {
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     let mut real = PathBuf::new();
     for component in std::path::absolute(path)?.components() {
         match component {

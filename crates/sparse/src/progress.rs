@@ -69,7 +69,7 @@ impl Progress for Bar {
         if !self.shown {
             return;
         }
-        let template = "{msg:>12} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let template = "{msg:>12} [{bar:24}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
         self.begin(template, phase.to_owned(), bytes);
     }
 

@@ -56,19 +56,59 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// Lines of a label and a value, the values aligned.
+/// Lines of a label and a value, the values aligned; a long value goes on in the next line.
 pub fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);
-    rows.iter()
-        .map(|(label, value)| format!("{label:width$}  {value}\n"))
-        .collect()
+    let mut text = String::new();
+    for (label, value) in rows {
+        let mut line = format!("{label:width$} ");
+        let mut used = width + 1;
+        for word in value.split_inclusive(' ') {
+            let length = word.trim_end().chars().count();
+            if used + 1 + length > 80 && used > width + 1 {
+                text.push_str(line.trim_end());
+                text.push('\n');
+                line = " ".repeat(width + 1);
+                used = width + 1;
+            }
+            if used == width + 1 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += word.chars().count();
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
-/// Shortens a text to `width` characters, in the middle: names differ at both ends.
+/// A text from somewhere else without what would move the cursor, colour what follows, or turn the
+/// order of letters: such characters as escapes.
+pub fn plain(text: &str) -> String {
+    let harmless = |c: char| {
+        let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}');
+        !c.is_control() && !turns
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if harmless(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+/// Shortens a [`plain`] text to `width` characters, in the middle: names differ at both ends.
 pub fn shorten(text: &str, width: usize) -> String {
+    let text = plain(text);
     let length = text.chars().count();
     if length <= width {
-        return text.to_owned();
+        return text;
     }
     let head = (width - 1) / 2;
     let tail = width - 1 - head;
@@ -123,6 +163,25 @@ mod tests {
         assert_eq!(seconds(125.0), "2 min 5 s");
         assert_eq!(shorten("abcdefghij", 5), "ab…ij");
     }
+
+    #[test]
+    fn names_cannot_forge_lines() {
+        assert_eq!(plain("größe 大 é"), "größe 大 é");
+        assert_eq!(plain("\u{1b}[31m\nrow"), "\\u{1b}[31m\\nrow");
+        assert_eq!(shorten("a\u{202e}b", 20), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn long_fields_go_on_in_the_next_line() {
+        let text = fields(&[("a", "b".to_owned()), ("as", "word ".repeat(30))]);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert_eq!(text.lines().nth(2).map(|line| &line[..5]), Some("    w"));
+        assert_eq!(
+            fields(&[("as", "x".repeat(90))]),
+            format!("as  {}\n", "x".repeat(90))
+        );
+    }
+
     #[test]
     fn long_lines_are_broken() {
         assert_eq!(wrap("a b", 2), "  a b\n");

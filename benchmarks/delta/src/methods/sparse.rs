@@ -236,9 +236,9 @@ fn predict<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
         words::<W>(&base[range]),
         words::<W>(&fine[tensor.fine.clone()]),
     );
-    let found = LowRank::find(format, rows, cols, &b, &f).or_else(|| {
+    let found = LowRank::find(format, (rows, cols), &b, &f, &|| false).or_else(|| {
         (W::BITS == 16)
-            .then(|| LowRank::fit(format, rows, cols, &b, &f, MOST))
+            .then(|| LowRank::fit(format, (rows, cols), &b, &f, MOST, &|| false))
             .flatten()
     })?;
     let mut predicted = vec![W::default(); b.len()];

@@ -8,7 +8,7 @@ use super::answers::{Blob, Listing};
 use super::cache::{RepoCache, create_parents};
 use super::client::{Answer, Client, Request, encode, header};
 use super::fetch::fetch;
-use super::files::{is_weights, needed};
+use super::files::{Wanted, is_weights, needed};
 use super::watched::{Tell, watched};
 use super::{HubConfig, HubError, OnProgress, Progress, RepoId};
 use crate::{Error, MAX_HEADER_BYTES, RelPath};
@@ -35,7 +35,7 @@ pub(super) fn download(
         repo,
     };
     watched(progress, move |tell| {
-        let commit = hub.each_file(tell, &mut |commit, file, report| {
+        let commit = hub.each_file(Wanted::Everything, tell, &mut |commit, file, report| {
             hub.get(&cache, commit, file, report)
         })?;
         if hub.repo.revision() != commit {
@@ -59,7 +59,7 @@ pub(super) fn download_headers(
     };
     let into = into.to_path_buf();
     watched(progress, move |tell| {
-        hub.each_file(tell, &mut |commit, file, report| {
+        hub.each_file(Wanted::ToRun, tell, &mut |commit, file, report| {
             hub.peek(&into, commit, file, report)
         })
         .map(drop)
@@ -78,11 +78,12 @@ impl Hub {
     /// Calls `get` with the commit for every file that is needed; returns the commit.
     fn each_file(
         &self,
+        wanted: Wanted,
         tell: Tell<'_>,
         get: &mut dyn FnMut(&str, &RelPath, Report<'_>) -> Result<(), Error>,
     ) -> Result<String, Error> {
         let listing = self.listing()?;
-        let files = needed(&listing.files);
+        let files = needed(&listing.files, wanted);
         if !files.iter().any(|file| is_weights(file)) {
             return Err(HubError::NoSafetensors {
                 repo: self.repo.to_string(),

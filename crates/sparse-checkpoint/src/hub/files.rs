@@ -1,14 +1,26 @@
 //! Which files of a repository a checkpoint needs.
 
+use crate::RelPath;
+
+/// How much of a repository to fetch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What a program needs to run the model.
+    ToRun,
+    /// All that belongs to it: its card, licence and code too.
+    Everything,
+}
+
 /// The needed files among `all`, in the order to fetch them: the weights last, so that a snapshot
 /// that has its weights has everything.
 ///
 /// Weights come as safetensors only, and once: no second layout (`consolidated*`), no
-/// reduced-precision variant beside the full one, nothing for other runtimes. The names are as the
-/// hub gave them: a repository may hold a picture whose name no checkpoint could have.
-pub(super) fn needed(all: &[String]) -> Vec<&str> {
+/// reduced-precision variant beside the full one, nothing for other runtimes; pictures, sound and
+/// films never. The names are as the hub gave them: a repository may hold a file whose name no
+/// checkpoint could have.
+pub(super) fn needed(all: &[String], wanted: Wanted) -> Vec<&str> {
     let names = all.iter().map(String::as_str);
-    let mut needed: Vec<&str> = names.filter(|name| is_needed(name, all)).collect();
+    let mut needed: Vec<&str> = names.filter(|name| is_needed(name, all, wanted)).collect();
     needed.sort_by_key(|name| (is_weights(name), *name));
     needed
 }
@@ -22,7 +34,7 @@ fn split(name: &str) -> (&str, &str) {
     name.split_at(name.rfind('/').map_or(0, |slash| slash + 1))
 }
 
-fn is_needed(name: &str, all: &[String]) -> bool {
+fn is_needed(name: &str, all: &[String], wanted: Wanted) -> bool {
     const FOLDERS: [&str; 7] = [
         "original", "onnx", "openvino", "coreml", "gguf", "flax", "runs",
     ];
@@ -35,7 +47,48 @@ fn is_needed(name: &str, all: &[String]) -> bool {
         ".jinja",
     ];
     const FOREIGN_INDEXES: [&str; 3] = [".bin.index.json", ".msgpack.index.json", ".h5.index.json"];
-    let wanted = KINDS.iter().any(|kind| name.ends_with(kind));
+    // Weights of other tools, and what is only looked at.
+    const OTHERS: [&str; 34] = [
+        ".bin",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".h5",
+        ".msgpack",
+        ".onnx",
+        ".onnx_data",
+        ".ot",
+        ".tflite",
+        ".gguf",
+        ".ggml",
+        ".mlmodel",
+        ".pb",
+        ".npz",
+        ".npy",
+        ".pkl",
+        ".nemo",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".gif",
+        ".webp",
+        ".svg",
+        ".mp4",
+        ".mov",
+        ".webm",
+        ".wav",
+        ".mp3",
+        ".flac",
+        ".pdf",
+    ];
+    let lower = name.to_ascii_lowercase();
+    let wanted = KINDS.iter().any(|kind| name.ends_with(kind))
+        || wanted == Wanted::Everything
+            && !OTHERS.iter().any(|kind| lower.ends_with(kind))
+            && RelPath::parse(name).is_ok();
     let foreign = name
         .split_once('/')
         .is_some_and(|(folder, _)| FOLDERS.contains(&folder))
@@ -79,7 +132,8 @@ mod tests {
 
     fn kept(all: &[&str]) -> Vec<String> {
         let all: Vec<_> = all.iter().map(|&name| name.to_owned()).collect();
-        needed(&all).into_iter().map(str::to_owned).collect()
+        let needed = needed(&all, Wanted::ToRun);
+        needed.into_iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -111,6 +165,10 @@ mod tests {
             "model-00001-of-00002.safetensors",
         ];
         assert_eq!(kept(&all), expected, "weights last");
+        let all = all.map(str::to_owned);
+        let mut everything = needed(&all, Wanted::Everything);
+        everything.retain(|name| !expected.contains(name));
+        assert_eq!(everything, [".gitattributes", "README.md"]);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::Path;
 
-/// How an output's hidden names begin: `.NAME.sparse-`, then numbers and `.tmp`.
+/// How an output's hidden names begin: `.NAME.sparse-`, then numbers and `.tmp`, or `.old` for a
+/// folder that is being replaced.
 pub(super) struct Hidden(OsString);
 
 /// What an unfinished output is.
@@ -40,11 +41,11 @@ impl Hidden {
         name
     }
 
-    fn is_of(&self, name: &OsStr, kind: Kind) -> bool {
+    fn is_of(&self, name: &OsStr, kind: Kind, suffix: &[u8]) -> bool {
         let numbers = name
             .as_encoded_bytes()
             .strip_prefix(self.0.as_encoded_bytes())
-            .and_then(|rest| rest.strip_suffix(b".tmp"));
+            .and_then(|rest| rest.strip_suffix(suffix));
         let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
         numbers.is_some_and(|numbers| {
             let mut parts = numbers.split(|&byte| byte == b'-');
@@ -53,22 +54,36 @@ impl Hidden {
         })
     }
 
+    /// Gives an output back that a process had put aside to replace it, and was killed before it
+    /// had done so. Where the new one is there, the old one goes.
+    pub(super) fn restore(&self, target: &Path) {
+        for entry in beside(target) {
+            let path = entry.path();
+            if !self.is_of(&entry.file_name(), Kind::Folder, b".old")
+                || File::open(&path).is_ok_and(|open| open.try_lock().is_err())
+            {
+                continue;
+            }
+            let _ = match fs::symlink_metadata(target) {
+                Err(_) => fs::rename(&path, target),
+                Ok(_) if path.is_dir() => fs::remove_dir_all(&path),
+                Ok(_) => fs::remove_file(&path),
+            };
+        }
+    }
+
     /// Removes what killed processes left beside `target`.
     ///
     /// Only what holds something and nobody has locked: what is empty may belong to a process that
     /// has just made it and not locked it yet. Whatever goes wrong here does not matter to the new
     /// output.
     pub(super) fn remove_abandoned(&self, target: &Path, kind: Kind) {
-        let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
-        let Ok(entries) = fs::read_dir(parent.unwrap_or(Path::new("."))) else {
-            return;
-        };
-        for entry in entries.flatten() {
+        for entry in beside(target) {
             let is_kind = entry.file_type().is_ok_and(|found| match kind {
                 Kind::File => found.is_file(),
                 Kind::Folder => found.is_dir(),
             });
-            if !is_kind || !self.is_of(&entry.file_name(), kind) {
+            if !is_kind || !self.is_of(&entry.file_name(), kind, b".tmp") {
                 continue;
             }
             let path = entry.path();
@@ -88,4 +103,11 @@ impl Hidden {
             };
         }
     }
+}
+
+/// What is in the folder that `target` is in, or is to be in.
+fn beside(target: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
+    let entries = fs::read_dir(parent.unwrap_or(Path::new(".")));
+    entries.into_iter().flatten().flatten()
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::NewParents;
 use super::abandoned::{Hidden, Kind};
 use crate::Error;
 
@@ -28,6 +29,8 @@ pub struct OutputDir {
     _in_use: Option<File>,
     existing: Existing,
     committed: bool,
+    /// Dropped last.
+    _parents: NewParents,
 }
 
 impl OutputDir {
@@ -37,24 +40,23 @@ impl OutputDir {
     /// If something is at `target` and is to be kept, or the system refuses.
     pub fn create(target: &Path, existing: Existing) -> Result<OutputDir, Error> {
         let Some(name) = target.file_name() else {
-            return Err(Error::OutputExists {
+            return Err(Error::IsADirectory {
                 path: target.to_owned(),
             });
         };
+        let hidden = Hidden::of(name);
+        hidden.restore(target);
         if existing == Existing::Keep && fs::symlink_metadata(target).is_ok() {
             return Err(Error::OutputExists {
                 path: target.to_owned(),
             });
         }
-        if let Some(parent) = target.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        }
-        let hidden = Hidden::of(name);
+        let parents = NewParents::of(target)?;
         hidden.remove_abandoned(target, Kind::Folder);
         let temporary = target.with_file_name(hidden.name(&[std::process::id().into()]));
         // Left by a killed process that had the same number, on a system without locks.
         let _ = fs::remove_dir_all(&temporary);
-        fs::create_dir(&temporary).map_err(Error::io("create", &temporary))?;
+        fs::create_dir(&temporary).map_err(Error::io("create", target))?;
         let in_use = File::open(&temporary).ok();
         Ok(OutputDir {
             _in_use: in_use.filter(|folder| folder.try_lock().is_ok()),
@@ -62,6 +64,7 @@ impl OutputDir {
             temporary,
             existing,
             committed: false,
+            _parents: parents,
         })
     }
 
@@ -83,25 +86,28 @@ impl OutputDir {
         let target = &self.target;
         let aside = self.temporary.with_extension("old");
         let replaced = match fs::symlink_metadata(target) {
-            Err(_) => false,
+            Err(_) => None,
             Ok(_) if self.existing == Existing::Keep => {
                 return Err(Error::OutputExists {
                     path: target.clone(),
                 });
             }
             Ok(_) => {
+                // Locked, so that nobody takes it for abandoned.
+                let old = File::open(target).ok();
+                let locked = old.filter(|old| old.try_lock().is_ok());
                 fs::rename(target, &aside).map_err(Error::io("replace", target))?;
-                true
+                Some(locked)
             }
         };
         if let Err(cause) = fs::rename(&self.temporary, target) {
-            if replaced {
+            if replaced.is_some() {
                 let _ = fs::rename(&aside, target);
             }
             return Err(Error::io("create", target)(cause));
         }
         self.committed = true;
-        if replaced {
+        if replaced.is_some() {
             let _ = match fs::symlink_metadata(&aside) {
                 Ok(meta) if meta.is_dir() => fs::remove_dir_all(&aside),
                 _ => fs::remove_file(&aside),
@@ -126,7 +132,8 @@ mod tests {
     #[test]
     fn nothing_is_left_of_an_output_that_was_given_up() {
         let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("a/b");
+        fs::create_dir(dir.path().join("a")).unwrap();
+        let target = dir.path().join("a/b/c");
         let output = OutputDir::create(&target, Existing::Keep).unwrap();
         fs::write(output.path().join("x"), "half").unwrap();
         drop(output);
@@ -160,6 +167,28 @@ mod tests {
         drop(lock);
         drop(OutputDir::create(&target, Existing::Keep).unwrap());
         assert!(!used.exists());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_was_being_replaced_when_a_process_was_killed_is_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, aside) = (dir.path().join("out"), ".out.sparse-999999999.old");
+        let aside = dir.path().join(aside);
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("x"), "1").unwrap();
+        let lock = File::open(&aside).unwrap();
+        lock.try_lock().unwrap();
+        drop(OutputDir::create(&target, Existing::Keep).unwrap());
+        assert!(aside.exists(), "somebody is at it");
+        drop(lock);
+        let kept = OutputDir::create(&target, Existing::Keep);
+        assert!(matches!(kept, Err(Error::OutputExists { .. })));
+        assert!(target.join("x").exists() && !aside.exists());
+        // Where the new one came to be, nobody needs the old one.
+        fs::create_dir(&aside).unwrap();
+        drop(OutputDir::create(&target, Existing::Replace).unwrap());
+        assert!(target.join("x").exists() && !aside.exists());
     }
 
     #[test]

@@ -30,13 +30,13 @@ fn a_model_is_fetched_into_the_layout_that_others_read_and_then_found_there() {
     }
     assert_eq!(
         setup.blobs().len(),
-        3,
-        "three files are needed, none is left incomplete"
+        4,
+        "four files belong to it, none is left incomplete"
     );
     let size = weights().len() as u64;
     assert_eq!(
         *seen.last().unwrap(),
-        ("model.safetensors".into(), size, Some(size), 2, 3)
+        ("model.safetensors".into(), size, Some(size), 3, 4)
     );
 
     let requests = setup.server.hub.lock().unwrap().log.len();
@@ -175,7 +175,7 @@ fn a_file_with_the_wrong_content_never_gets_its_name() {
     assert!(
         matches!(&error, HubError::WrongDigest { expected, .. } if *expected == sha256(&weights()))
     );
-    assert_eq!(setup.blobs().len(), 2, "the small files only");
+    assert_eq!(setup.blobs().len(), 3, "the small files only");
     setup.edit("model.safetensors", |file| file.bytes = weights());
     assert_whole(&setup.resolve("o/n").unwrap());
 }
@@ -192,7 +192,7 @@ fn two_processes_at_once_end_with_one_whole_copy() {
     });
     let gets = setup.server.requests("GET");
     assert_eq!(gets.iter().filter(|get| get.contains("/store/")).count(), 1);
-    assert_eq!(setup.blobs().len(), 3);
+    assert_eq!(setup.blobs().len(), 4);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn small(text: &str) -> Served {
 fn hub() -> Hub {
     let files = [
         ("config.json", small("{}")),
-        ("README.md", small("no need")),
+        ("README.md", small("a card")),
         ("pytorch_model.bin", small("no need")),
         ("model.safetensors", large(weights())),
         ("sub/tokenizer.json", small("[]")),
@@ -135,5 +135,5 @@ fn assert_whole(snapshot: &Path) {
         .iter()
         .map(|file| file.path().as_str())
         .collect();
-    assert_eq!(files, ["config.json", "sub/tokenizer.json"]);
+    assert_eq!(files, ["README.md", "config.json", "sub/tokenizer.json"]);
 }

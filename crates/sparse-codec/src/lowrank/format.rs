@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Mul};
 
+use super::{LowRank, panels};
 use crate::{Layout, Word};
 
 /// The type that predictions are summed in.
@@ -13,6 +14,13 @@ pub(super) trait Real:
     fn from_int(value: i32) -> Self;
     /// `2^exponent`, for exponents of -126 to 127.
     fn power(exponent: i32) -> Self;
+    /// The right factors of a matrix in panels, made when they are first needed.
+    fn panels(matrix: &LowRank) -> &[Self];
+}
+
+fn make_panels<T: Real>(matrix: &LowRank) -> Vec<T> {
+    let right: Vec<T> = matrix.right.iter().map(|&x| T::from_int(x)).collect();
+    panels(&right, matrix.cols)
 }
 
 impl Real for f32 {
@@ -24,6 +32,9 @@ impl Real for f32 {
     fn power(exponent: i32) -> Self {
         Self::from_bits(((exponent + 127).clamp(1, 254) as u32) << 23)
     }
+    fn panels(matrix: &LowRank) -> &[Self] {
+        matrix.panels.singles.get_or_init(|| make_panels(matrix))
+    }
 }
 
 impl Real for f64 {
@@ -34,6 +45,9 @@ impl Real for f64 {
     #[inline(always)]
     fn power(exponent: i32) -> Self {
         Self::from(f32::power(exponent))
+    }
+    fn panels(matrix: &LowRank) -> &[Self] {
+        matrix.panels.doubles.get_or_init(|| make_panels(matrix))
     }
 }
 

@@ -17,6 +17,9 @@ mod search;
 mod tests;
 mod view;
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use crate::binary::{BinaryDecoder, BinaryEncoder, Bit, Number};
 use crate::bytes::{put_varint, unzigzag, zigzag};
 use crate::simd::vectorised;
@@ -30,8 +33,14 @@ const MAX_RANK: usize = 256;
 const EXPONENTS: std::ops::RangeInclusive<i32> = -120..=40;
 /// Rows and columns of a matrix are fewer than this, so that factors cannot exhaust memory.
 const MAX_SIDE: usize = 1 << 28;
-/// Weights predicted at once; their sums stay in registers.
+/// Weights of a row predicted at once; their sums stay in registers.
 const LANES: usize = 32;
+/// Rows predicted together, at most. More would share the panels among more, but their words lie a
+/// power of two apart in many models and push one another out of the cache.
+const ROWS: usize = 4;
+
+/// Asked whether a search is to be given up.
+pub type Stop<'a> = &'a dyn Fn() -> bool;
 
 /// A low-rank matrix in integers, and how a base changes by it.
 ///
@@ -51,7 +60,7 @@ const LANES: usize = 32;
 ///         ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 ///     })
 ///     .collect();
-/// let found = LowRank::find(Layout::BF16, rows, cols, &base, &fine).unwrap();
+/// let found = LowRank::find(Layout::BF16, (rows, cols), &base, &fine, &|| false).unwrap();
 /// let mut bytes = Vec::new();
 /// found.write(&mut bytes);
 /// let read = LowRank::read(&mut Reader::new(&bytes, "factors"), rows, cols).unwrap();
@@ -60,7 +69,7 @@ const LANES: usize = 32;
 /// let missed = predicted.iter().zip(&fine).filter(|(p, f)| p != f).count();
 /// assert!(missed * 20 < base.len() && bytes.len() * 20 < base.len());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LowRank {
     rows: usize,
     cols: usize,
@@ -73,7 +82,28 @@ pub struct LowRank {
     left: Vec<i32>,
     /// Component by component: `cols` numbers for each.
     right: Vec<i32>,
+    /// `right` as predictions need it, from the first of them on.
+    panels: Panels,
 }
+
+/// [`panels`] of `right`, in the type that sums have.
+#[derive(Debug, Clone, Default)]
+struct Panels {
+    singles: OnceLock<Vec<f32>>,
+    doubles: OnceLock<Vec<f64>>,
+}
+
+impl PartialEq for LowRank {
+    fn eq(&self, other: &Self) -> bool {
+        let shape = |one: &Self| (one.rows, one.cols, one.rounded);
+        shape(self) == shape(other)
+            && self.exponents == other.exponents
+            && self.left == other.left
+            && self.right == other.right
+    }
+}
+
+impl Eq for LowRank {}
 
 impl LowRank {
     /// Finds the low-rank matrix that takes `base` to `fine` up to rounding, both of
@@ -81,16 +111,18 @@ impl LowRank {
     ///
     /// `None` where there is none, where it would not save bytes, for matrices with a side below
     /// 32 or more than 2^26 weights, and for 8-bit formats. Most matrices that are not low-rank are
-    /// turned down on a sample, within milliseconds.
+    /// turned down on a sample, within milliseconds. The others can take minutes: the search is
+    /// given up, with `None`, soon after `stop` has said so, which is asked every few rows.
     #[must_use]
     pub fn find<W: Word>(
         layout: Layout,
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
         base: &[W],
         fine: &[W],
+        stop: Stop<'_>,
     ) -> Option<Self> {
-        search::find(layout, rows, cols, base, fine)
+        let view = search::view(layout, (rows, cols), base, fine, stop)?;
+        search::find(&view).filter(|_| !stop())
     }
 
     /// Finds the low-rank matrix of at most `most` components that saves most bytes, whether or
@@ -101,13 +133,14 @@ impl LowRank {
     #[must_use]
     pub fn fit<W: Word>(
         layout: Layout,
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
         base: &[W],
         fine: &[W],
         most: usize,
+        stop: Stop<'_>,
     ) -> Option<Self> {
-        search::fit(layout, rows, cols, base, fine, most)
+        let view = search::view(layout, (rows, cols), base, fine, stop)?;
+        search::fit(&view, most).filter(|_| !stop())
     }
 
     /// Components of the matrix.
@@ -213,6 +246,7 @@ impl LowRank {
             exponents,
             left,
             right,
+            panels: Panels::default(),
         })
     }
 }
@@ -259,31 +293,41 @@ impl<W: Word> Visit<W> for Predict<'_, W> {
 
     fn visit<F: Format<Word = W>>(self, format: F) {
         let matrix = self.matrix;
-        let right: Vec<F::Sum> = matrix.right.iter().map(|&x| F::Sum::from_int(x)).collect();
-        let panels = panels(&right, matrix.cols);
-        let mut left = Vec::with_capacity(matrix.rank());
+        let panels = F::Sum::panels(matrix);
+        let mut left = Vec::new();
         let (mut at, mut done) = (self.start, 0);
         while done < self.out.len() {
             let (row, column) = (at / matrix.cols, at % matrix.cols);
-            let count = (matrix.cols - column).min(self.out.len() - done);
-            let (base, out) = (&self.base[done..][..count], &mut self.out[done..][..count]);
+            // Whole rows go together, parts of rows alone.
+            let within = self.out.len() - done;
+            let (count, width) = match within / matrix.cols {
+                whole @ 1.. if column == 0 && row < matrix.rows => {
+                    (whole.min(ROWS).min(matrix.rows - row), matrix.cols)
+                }
+                _ => (1, within.min(matrix.cols - column)),
+            };
+            let words = count * width;
+            let (base, out) = (&self.base[done..][..words], &mut self.out[done..][..words]);
             if row < matrix.rows {
                 left.clear();
-                let factors = &matrix.left[row * matrix.rank()..][..matrix.rank()];
-                // Exact: a power of two, and no factor leaves the normal range.
-                left.extend(
-                    factors
-                        .iter()
-                        .zip(&matrix.exponents)
-                        .map(|(&x, &e)| F::Sum::from_int(x) * F::Sum::power(e)),
-                );
+                let factors = &matrix.left[row * matrix.rank()..][..count * matrix.rank()];
+                for factors in factors.chunks_exact(matrix.rank().max(1)) {
+                    // Exact: a power of two, and no factor leaves the normal range.
+                    left.extend(
+                        factors
+                            .iter()
+                            .zip(&matrix.exponents)
+                            .map(|(&x, &e)| F::Sum::from_int(x) * F::Sum::power(e)),
+                    );
+                }
                 let rounded = matrix.rounded;
-                predict_row(format, rounded, &left, &panels, column, base, out);
+                let columns = column..column + width;
+                predict_rows(format, rounded, &left, panels, columns, base, out);
             } else {
                 out.copy_from_slice(base);
             }
-            at += count;
-            done += count;
+            at += words;
+            done += words;
         }
     }
 }
@@ -303,54 +347,63 @@ fn panels<T: Copy + Default>(vectors: &[T], len: usize) -> Vec<T> {
 }
 
 vectorised! {
-    /// Predicts a run of weights within one row, from column `first` on.
-    fn predict_row<F: Format>(format: F, rounded: bool, left: &[F::Sum], panels: &[F::Sum], first: usize, base: &[F::Word], out: &mut [F::Word]) {
-        let (mut at, len) = (0, base.len());
-        while at < len {
-            let (panel, lane) = ((first + at) / LANES, (first + at) % LANES);
-            // Two panels at once where registers hold the sums of both: each addition has to wait
-            // for the one before it.
-            if size_of::<F::Sum>() == 4 && lane == 0 && at + 2 * LANES <= len {
-                let size = left.len() * LANES;
-                let (one, two) = panels[panel * size..][..2 * size].split_at(size);
-                let (mut first, mut second) = ([F::Sum::default(); LANES], [F::Sum::default(); LANES]);
-                let strips = one.chunks_exact(LANES).zip(two.chunks_exact(LANES));
-                for (&l, (one, two)) in left.iter().zip(strips) {
-                    for i in 0..LANES {
-                        first[i] += l * one[i];
-                        second[i] += l * two[i];
-                    }
-                }
-                for sums in [first, second] {
-                    let words = base[at..][..LANES].iter().zip(&mut out[at..][..LANES]);
-                    for (&sum, (&base, out)) in sums.iter().zip(words) {
+    /// Predicts a range of columns in each of some rows, whose words stand one row after the other.
+    fn predict_rows<F: Format>(format: F, rounded: bool, left: &[F::Sum], panels: &[F::Sum], columns: Range<usize>, base: &[F::Word], out: &mut [F::Word]) {
+        let width = columns.len();
+        let rows = base.len() / width;
+        let rank = left.len() / rows;
+        let mut at = columns.start;
+        // A panel after the other: one stays in the cache while all rows meet it.
+        while at < columns.end {
+            let (panel, lane) = (at / LANES, at % LANES);
+            let lanes = lane..LANES.min(lane + columns.end - at);
+            let panel = &panels[panel * rank * LANES..][..rank * LANES];
+            let mut predict = |row: usize, sums: &[F::Sum; LANES]| {
+                let place = row * width + at - columns.start;
+                let (base, out) = (&base[place..][..lanes.len()], &mut out[place..][..lanes.len()]);
+                if let (Some(base), Some(out)) = (base.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>()) {
+                    for ((&sum, &base), out) in sums.iter().zip(base).zip(out) {
                         *out = apply(format, rounded, sum, base);
                     }
-                    at += LANES;
+                } else {
+                    for ((&sum, &base), out) in sums[lanes.clone()].iter().zip(base).zip(out) {
+                        *out = apply(format, rounded, sum, base);
+                    }
                 }
-                continue;
+            };
+            let mut row = 0;
+            while row < rows {
+                let own = &left[row * rank..];
+                // As many sums as registers hold: each addition waits for the one before it.
+                if size_of::<F::Sum>() == 4 && row + 2 <= rows {
+                    let [first, second] = sums_of(rank, own, panel);
+                    predict(row, &first);
+                    predict(row + 1, &second);
+                    row += 2;
+                } else {
+                    let [sums] = sums_of(rank, own, panel);
+                    predict(row, &sums);
+                    row += 1;
+                }
             }
-            let strips = &panels[panel * left.len() * LANES..][..left.len() * LANES];
-            let mut sums = [F::Sum::default(); LANES];
-            for (&l, strip) in left.iter().zip(strips.chunks_exact(LANES)) {
-                for (sum, &r) in sums.iter_mut().zip(strip) {
-                    *sum += l * r;
-                }
-            }
-            if lane == 0 && at + LANES <= len {
-                let words = base[at..][..LANES].iter().zip(&mut out[at..][..LANES]);
-                for (&sum, (&base, out)) in sums.iter().zip(words) {
-                    *out = apply(format, rounded, sum, base);
-                }
-                at += LANES;
-            } else {
-                for &sum in sums[lane..].iter().take(len - at) {
-                    out[at] = apply(format, rounded, sum, base[at]);
-                    at += 1;
-                }
+            at += lanes.len();
+        }
+    }
+}
+
+/// The sums of a panel's columns for each of the first `N` rows of left factors.
+#[inline(always)]
+fn sums_of<S: Real, const N: usize>(rank: usize, left: &[S], panel: &[S]) -> [[S; LANES]; N] {
+    let rows: [&[S]; N] = std::array::from_fn(|row| &left[row * rank..][..rank]);
+    let mut sums = [[S::default(); LANES]; N];
+    for (k, strip) in panel.as_chunks::<LANES>().0.iter().enumerate().take(rank) {
+        for (sums, row) in sums.iter_mut().zip(&rows) {
+            for (sum, &right) in sums.iter_mut().zip(strip) {
+                *sum += row[k] * right;
             }
         }
     }
+    sums
 }
 
 /// The prediction for one word.

@@ -11,7 +11,7 @@ mod refine;
 
 use super::linear::singular;
 use super::view::{Buffers, View, lowest};
-use super::{LowRank, MAX_RANK};
+use super::{LowRank, MAX_RANK, Stop};
 use crate::simd::vectorised;
 use crate::{Layout, Word};
 use choose::choose;
@@ -31,58 +31,44 @@ const ROUNDING: f64 = 1e-6;
 /// Coarsest precision tried for changes that are not low-rank, in half octaves of a median step.
 const COARSEST: i32 = -16;
 
-pub(super) fn find<W: Word>(
-    layout: Layout,
-    rows: usize,
-    cols: usize,
-    base: &[W],
-    fine: &[W],
-) -> Option<LowRank> {
-    let view = view_of(layout, rows, cols, base, fine)?;
-    if !probe(&view) {
+/// The low-rank matrix that is the change up to rounding.
+pub(super) fn find<W: Word>(view: &View<'_, W>) -> Option<LowRank> {
+    if !probe(view) {
         return None;
     }
-    let flipped = Flipped::of(&view);
-    let turned = flipped.view(&view);
-    let (mut left, mut right) = decompose_known(&view, &turned)?;
-    refine(&view, &turned, &mut left, &mut right);
+    let flipped = Flipped::of(view);
+    let turned = flipped.view(view);
+    let (mut left, mut right) = decompose_known(view, &turned)?;
+    refine(view, &turned, &mut left, &mut right);
     let values = singular(&mut left, &mut right);
-    choose(&view, values, left, right, 0)
+    choose(view, values, left, right, 0)
 }
 
 /// The matrix of at most `most` components that saves most.
-pub(super) fn fit<W: Word>(
-    layout: Layout,
-    rows: usize,
-    cols: usize,
-    base: &[W],
-    fine: &[W],
-    most: usize,
-) -> Option<LowRank> {
-    let view = view_of(layout, rows, cols, base, fine)?;
-    let most = most.min(rows.min(cols) / 4).min(MAX_RANK);
-    let (energy, noise) = energies(&view);
+pub(super) fn fit<W: Word>(view: &View<'_, W>, most: usize) -> Option<LowRank> {
+    let most = most.min(view.rows.min(view.cols) / 4).min(MAX_RANK);
+    let (energy, noise) = energies(view);
     if most == 0 || energy < noise {
         return None;
     }
-    let flipped = Flipped::of(&view);
-    let turned = flipped.view(&view);
-    let found = decompose(&view, &turned, most + most / 4 + 2, 1);
+    let flipped = Flipped::of(view);
+    let turned = flipped.view(view);
+    let found = decompose(view, &turned, most + most / 4 + 2, 1);
     let (mut left, mut right) = (found.left, found.right);
     left.truncate(most);
     right.truncate(most);
     let mut values = found.values;
     values.truncate(most);
-    choose(&view, values, left, right, COARSEST)
+    choose(view, values, left, right, COARSEST)
 }
 
 /// The matrices as one, where they are of a kind that factors can be found for.
-fn view_of<'a, W: Word>(
+pub(super) fn view<'a, W: Word>(
     layout: Layout,
-    rows: usize,
-    cols: usize,
+    (rows, cols): (usize, usize),
     base: &'a [W],
     fine: &'a [W],
+    stop: Stop<'a>,
 ) -> Option<View<'a, W>> {
     let len = rows.checked_mul(cols)?;
     let known = matches!(layout.bits(), 16 | 32) && W::BITS == layout.bits();
@@ -100,6 +86,7 @@ fn view_of<'a, W: Word>(
         base,
         fine,
         unit: median_step(layout, fine),
+        stop,
     })
 }
 
@@ -133,7 +120,7 @@ impl<W: Word> Flipped<W> {
         }
     }
 
-    fn view(&self, view: &View<'_, W>) -> View<'_, W> {
+    fn view<'a>(&'a self, view: &View<'a, W>) -> View<'a, W> {
         View {
             layout: view.layout,
             rows: view.cols,
@@ -141,6 +128,7 @@ impl<W: Word> Flipped<W> {
             base: &self.base,
             fine: &self.fine,
             unit: view.unit,
+            stop: view.stop,
         }
     }
 }
@@ -163,7 +151,7 @@ fn flip<W: Word>(rows: usize, cols: usize, words: &[W]) -> Vec<W> {
 fn energies<W: Word>(view: &View<'_, W>) -> (f64, f64) {
     let mut buffers = Buffers::new(view.cols);
     let (mut energy, mut noise) = (0.0, 0.0);
-    for row in 0..view.rows {
+    for row in view.rows() {
         view.load(row, &mut buffers);
         let (of_changes, of_steps) = squares(&buffers.change, &buffers.step);
         energy += of_changes;

@@ -88,7 +88,7 @@ fn missed<W: Word>(layout: Layout, matrix: &LowRank, base: &[W], fine: &[W]) -> 
 
 fn finds<W: Word>(layout: Layout, rank: usize) {
     let (base, fine) = merged::<W>(layout, 160, 224, rank, 0.002);
-    let matrix = LowRank::find(layout, 160, 224, &base, &fine).unwrap();
+    let matrix = LowRank::find(layout, (160, 224), &base, &fine, &|| false).unwrap();
     assert_eq!(matrix.rank(), rank, "{layout:?}");
     let unchanged = base.iter().zip(&fine).filter(|(b, f)| b == f).count();
     assert!(
@@ -116,20 +116,57 @@ fn merges_are_found_in_every_format() {
 #[test]
 fn other_changes_are_not() {
     let (base, _) = merged::<u16>(Layout::BF16, 160, 224, 4, 0.002);
-    assert_eq!(LowRank::find(Layout::BF16, 160, 224, &base, &base), None);
+    assert_eq!(
+        LowRank::find(Layout::BF16, (160, 224), &base, &base, &|| false),
+        None
+    );
     // Full rank.
     let (_, fine) = merged::<u16>(Layout::BF16, 160, 224, 160, 0.0002);
-    assert_eq!(LowRank::find(Layout::BF16, 160, 224, &base, &fine), None);
+    assert_eq!(
+        LowRank::find(Layout::BF16, (160, 224), &base, &fine, &|| false),
+        None
+    );
     // Unrelated.
     let other: Vec<u16> = base.iter().rev().copied().collect();
-    assert_eq!(LowRank::find(Layout::BF16, 160, 224, &base, &other), None);
+    assert_eq!(
+        LowRank::find(Layout::BF16, (160, 224), &base, &other, &|| false),
+        None
+    );
     // Not what it says it is.
-    assert_eq!(LowRank::find(Layout::BF16, 160, 225, &base, &fine), None);
-    assert_eq!(LowRank::find(Layout::F8_E4M3, 160, 224, &base, &fine), None);
+    assert_eq!(
+        LowRank::find(Layout::BF16, (160, 225), &base, &fine, &|| false),
+        None
+    );
+    assert_eq!(
+        LowRank::find(Layout::F8_E4M3, (160, 224), &base, &fine, &|| false),
+        None
+    );
     let noise: Vec<u16> = (0..160 * 224u32)
         .map(|i| (i.wrapping_mul(0x9e37_79b9) >> 16) as u16)
         .collect();
-    assert_eq!(LowRank::find(Layout::BF16, 160, 224, &base, &noise), None);
+    assert_eq!(
+        LowRank::find(Layout::BF16, (160, 224), &base, &noise, &|| false),
+        None
+    );
+}
+
+#[test]
+fn a_search_that_is_stopped_anywhere_finds_nothing() {
+    let shape = (160, 224);
+    let (base, fine) = merged::<u16>(Layout::BF16, shape.0, shape.1, 3, 0.002);
+    let asked = std::cell::Cell::new(0usize);
+    let find = |most: usize| {
+        asked.set(0);
+        let stop = || asked.replace(asked.get() + 1) >= most;
+        LowRank::find(Layout::BF16, shape, &base, &fine, &stop)
+            .or_else(|| LowRank::fit(Layout::BF16, shape, &base, &fine, 8, &stop))
+    };
+    assert!(find(usize::MAX).is_some());
+    let all = asked.get();
+    assert!(all > 1000, "it is asked {all} times");
+    for most in (0..all).step_by(all / 50) {
+        assert_eq!(find(most), None, "after {most} of {all}");
+    }
 }
 
 #[test]
@@ -144,16 +181,19 @@ fn the_low_rank_part_of_other_changes_is_found() {
             Layout::BF16.step_from(p, Layout::BF16.steps(b, r)) as u16
         })
         .collect();
-    assert_eq!(LowRank::find(Layout::BF16, rows, cols, &base, &fine), None);
-    let matrix = LowRank::fit(Layout::BF16, rows, cols, &base, &fine, 8).unwrap();
+    assert_eq!(
+        LowRank::find(Layout::BF16, (rows, cols), &base, &fine, &|| false),
+        None
+    );
+    let matrix = LowRank::fit(Layout::BF16, (rows, cols), &base, &fine, 8, &|| false).unwrap();
     assert!((1..=8).contains(&matrix.rank()));
     assert!(missed(Layout::BF16, &matrix, &base, &fine) < 0.8);
     assert_eq!(
-        LowRank::fit(Layout::BF16, rows, cols, &base, &base, 8),
+        LowRank::fit(Layout::BF16, (rows, cols), &base, &base, 8, &|| false),
         None
     );
     assert_eq!(
-        LowRank::fit(Layout::BF16, rows, cols, &base, &fine, 0),
+        LowRank::fit(Layout::BF16, (rows, cols), &base, &fine, 0, &|| false),
         None
     );
 }
@@ -166,7 +206,7 @@ fn infinities_and_nans_do_not_hide_a_merge() {
             base[40 * i + 7] = word;
             fine[60 * i + 3] = word;
         }
-        let matrix = LowRank::find(Layout::BF16, rows, cols, &base, &fine).unwrap();
+        let matrix = LowRank::find(Layout::BF16, (rows, cols), &base, &fine, &|| false).unwrap();
         assert_eq!(matrix.rank(), 2);
         assert!(missed(Layout::BF16, &matrix, &base, &fine) < 0.12);
         let mut predicted = vec![0; base.len()];
@@ -226,6 +266,7 @@ fn wild(rows: usize, cols: usize, rank: usize, seed: u32) -> LowRank {
         exponents: (0..rank).map(|_| next().rem_euclid(161) - 120).collect(),
         left: (0..rows * rank).map(|_| next()).collect(),
         right: (0..cols * rank).map(|_| next()).collect(),
+        panels: Panels::default(),
     }
 }
 
@@ -321,7 +362,7 @@ proptest! {
     #[test]
     fn random_merges_shrink(rank in 1usize..6, rows in 64usize..200, cols in 64usize..200, size in -12f64..-8.0) {
         let (base, fine) = merged::<u16>(Layout::BF16, rows, cols, rank, size.exp2());
-        if let Some(matrix) = LowRank::find(Layout::BF16, rows, cols, &base, &fine) {
+        if let Some(matrix) = LowRank::find(Layout::BF16, (rows, cols), &base, &fine, &|| false) {
             prop_assert!(matrix.rank() <= rank + 1);
             let before = base.iter().zip(&fine).filter(|(b, f)| b != f).count() as f64 / fine.len() as f64;
             prop_assert!(missed(Layout::BF16, &matrix, &base, &fine) < before / 2.0);

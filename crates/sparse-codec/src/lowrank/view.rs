@@ -1,8 +1,8 @@
 //! A matrix of changes, row by row, as numbers.
 
-use super::LANES;
 use super::format::{Format, Visit, dispatch};
 use super::linear::Vectors;
+use super::{LANES, Stop};
 use crate::simd::vectorised;
 use crate::{Layout, Word};
 
@@ -20,6 +20,8 @@ pub(super) struct View<'a, W> {
     pub(super) fine: &'a [W],
     /// The unit of changes is `2^unit`.
     pub(super) unit: i32,
+    /// Whether to leave out the rest: what comes of it is thrown away.
+    pub(super) stop: Stop<'a>,
 }
 
 /// What one row of weighted least squares works on.
@@ -46,6 +48,11 @@ impl Buffers {
 }
 
 impl<W: Word> View<'_, W> {
+    /// The numbers of all rows, as long as nobody says stop.
+    pub(super) fn rows(&self) -> impl Iterator<Item = usize> {
+        (0..self.rows).take_while(|_| !(self.stop)())
+    }
+
     /// Reads a row's changes and steps.
     pub(super) fn load(&self, row: usize, buffers: &mut Buffers) {
         let range = row * self.cols..(row + 1) * self.cols;
@@ -67,7 +74,7 @@ impl<W: Word> View<'_, W> {
         // Rows beside one another, padded with zeros.
         let mut block = vec![0.0; TOGETHER * self.cols];
         let mut products = vec![[0.0; TOGETHER]; vectors.rank];
-        for first in (0..self.rows).step_by(TOGETHER) {
+        for first in self.rows().step_by(TOGETHER) {
             let count = TOGETHER.min(self.rows - first);
             for (row, own) in block.chunks_exact_mut(self.cols).enumerate() {
                 if row < count {

@@ -17,29 +17,35 @@ const MAGIC: &[u8] = b"ARROW1";
 /// A continuation mark and a length.
 const PREFIX: u64 = 8;
 
-/// Goes through the messages of an Arrow file or stream. What makes no sense
-/// is left to the reader.
-pub(super) fn check_messages(file: &Source) -> Result<()> {
+/// Goes through the messages of an Arrow file or stream; gives whether there is
+/// metadata beside the schema's: of the file, or of a message. What makes no
+/// sense is left to the reader.
+pub(super) fn check_messages(file: &Source) -> Result<bool> {
     let mut buffer = Vec::new();
+    let mut noted = false;
     if file.read(0, MAGIC.len() as u64, &mut buffer)? != MAGIC {
         let mut at = 0;
-        while let Some(end) = check_message(file, at, None)? {
-            at = end;
+        while let Some(message) = check_message(file, at, None)? {
+            at = message.end;
+            noted |= message.noted;
         }
-        return Ok(());
+        return Ok(noted);
     }
     let Some(end) = file.len.checked_sub(10) else {
-        return Ok(());
+        return Ok(false);
     };
     let tail = file.read(end, end + 4, &mut buffer)?;
     let length = u64::from(number(tail));
     let Some(start) = end.checked_sub(length) else {
-        return Ok(());
+        return Ok(false);
     };
     let mut footer = Vec::new();
     let Ok(footer) = root_as_footer(file.read(start, end, &mut footer)?) else {
-        return Ok(());
+        return Ok(false);
     };
+    noted |= footer
+        .custom_metadata()
+        .is_some_and(|list| !list.is_empty());
     let lists = [footer.dictionaries(), footer.recordBatches()];
     for block in lists.iter().flatten().flat_map(|list| list.iter()) {
         let sizes = [
@@ -52,14 +58,22 @@ pub(super) fn check_messages(file: &Source) -> Result<()> {
         if end.is_none_or(|end| end > file.len) {
             return Err(beyond(&file.path));
         }
-        check_message(file, at, Some(at + head))?;
+        let message = check_message(file, at, Some(at + head))?;
+        noted |= message.is_some_and(|message| message.noted);
     }
-    Ok(())
+    Ok(noted)
 }
 
-/// Checks the message at `at`; gives its end, nothing after the last. Its body
-/// starts where the footer says, if there is one.
-fn check_message(file: &Source, at: u64, body: Option<u64>) -> Result<Option<u64>> {
+/// A message that was checked.
+struct Checked {
+    end: u64,
+    /// Whether it has metadata of its own.
+    noted: bool,
+}
+
+/// Checks the message at `at`; gives nothing after the last. Its body starts
+/// where the footer says, if there is one.
+fn check_message(file: &Source, at: u64, body: Option<u64>) -> Result<Option<Checked>> {
     let mut buffer = Vec::new();
     let head = file.read(at, at.saturating_add(PREFIX), &mut buffer)?;
     // Before version 0.15 there was no continuation mark.
@@ -95,7 +109,10 @@ fn check_message(file: &Source, at: u64, body: Option<u64>) -> Result<Option<u64
             });
         }
     }
-    Ok(Some(end))
+    let noted = message
+        .custom_metadata()
+        .is_some_and(|list| !list.is_empty());
+    Ok(Some(Checked { end, noted }))
 }
 
 /// The bytes that the compressed buffers of a batch say they unfold to.

@@ -2,6 +2,7 @@
 
 mod batch;
 mod build;
+mod declared;
 mod dictionaries;
 mod messages;
 mod output;

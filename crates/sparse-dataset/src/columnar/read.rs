@@ -10,6 +10,7 @@ use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::batch::rows_together;
+use super::declared::declare_alike;
 use super::dictionaries::{each, has_dictionary, same};
 use super::messages::check_messages;
 use super::pages::check_pages;
@@ -68,6 +69,7 @@ pub(crate) fn read_rows(path: &Path, most: u64) -> Result<Option<ReadRows>> {
         if columns.find(&name).is_some() {
             return Err(Error::DuplicateColumn {
                 path: path.to_owned(),
+                line: None,
                 column: name,
             });
         }
@@ -210,8 +212,16 @@ fn is_distinct(values: &ArrayRef) -> bool {
     })
 }
 
-/// Whether two files hold equal batches under equal schemas.
+/// Whether two files hold equal batches under equal schemas, for any reader:
+/// what ours does not see must not differ either.
 pub(crate) fn equal_files(first: &Path, second: &Path, format: Format) -> Result<bool> {
+    let same_beside = match format {
+        Format::Parquet => declare_alike(first, second)?,
+        _ => !check_messages(&Source::unread(first)?)?,
+    };
+    if !same_beside {
+        return Ok(false);
+    }
     let (first_schema, mut a) = batches(first, format)?;
     let (second_schema, mut b) = batches(second, format)?;
     if first_schema != second_schema {

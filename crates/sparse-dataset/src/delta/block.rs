@@ -61,7 +61,7 @@ impl Setup {
             ..
         } = base;
         let counterparts =
-            plan.resolved_counterparts(columns, scales, base, |name| numbers.intern(name));
+            plan.resolved_counterparts(columns, scales, base, |name| numbers.named(name));
         let mut plan = plan.clone();
         plan.resolve(numbers);
         Self {
@@ -120,8 +120,8 @@ pub(crate) struct Counts {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) counts: Counts,
-    /// The row that follows the base row of the last row that has one.
-    next: u32,
+    /// The base row of the last row that has one.
+    last: Option<u32>,
 }
 
 impl Tally {
@@ -133,8 +133,8 @@ impl Tally {
             counts.new += 1;
             return "new";
         };
-        let moved = base < self.next;
-        self.next = base.saturating_add(1);
+        let moved = self.last.is_some_and(|last| base < last);
+        self.last = Some(base);
         counts.referenced += 1;
         counts.moved += u64::from(moved);
         counts.edited += u64::from(edited);

@@ -3,6 +3,9 @@
 use super::{Fold, Origin, Piece, Predictor};
 use crate::table::Kind;
 
+/// Bytes of a concatenation that are not from cells, at most: a long system prompt is among them.
+const LITERAL: usize = 1 << 16;
+
 /// Functions that explain one sampled cell.
 pub(super) fn guesses(target: &[u8], cells: &[(Origin, Kind, &[u8])], out: &mut Vec<Predictor>) {
     let mut add = |predictor: Predictor| {
@@ -78,7 +81,7 @@ pub(super) fn guesses(target: &[u8], cells: &[(Origin, Kind, &[u8])], out: &mut 
             }
         })
         .sum();
-    if covered > 0 && at == target.len() && literal <= 4096 && pieces.len() < 32 {
+    if covered > 0 && at == target.len() && literal <= LITERAL && pieces.len() < 32 {
         add(Predictor::Concat(pieces));
     }
 }

@@ -122,7 +122,7 @@ impl Plan {
         let numbers: Vec<u32> = self
             .base_columns
             .iter()
-            .map(|name| columns.intern(name))
+            .map(|name| columns.named(name))
             .collect();
         self.renumber(|place| numbers[place as usize]);
     }

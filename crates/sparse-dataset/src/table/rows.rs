@@ -308,6 +308,14 @@ impl Rows {
         self.parts.iter().all(alike)
     }
 
+    /// See [`RecordParser::take_apart`](crate::text::RecordParser::take_apart); for rows of one
+    /// file that no row was read of.
+    pub(crate) fn take_apart(&mut self, whole: &[String]) {
+        if let Some(Part::Text(table)) = self.parts.first_mut() {
+            table.parser.take_apart(whole);
+        }
+    }
+
     /// The parser of the first file, when it is a text file.
     pub(crate) fn text(&self) -> Option<&TextTable> {
         match self.parts.first() {

@@ -113,6 +113,7 @@ impl TextTable {
             if names[..index].contains(name) {
                 return Err(Error::DuplicateColumn {
                     path: source.path,
+                    line: Some(1),
                     column: name.clone(),
                 });
             }
@@ -158,12 +159,13 @@ impl TextTable {
 /// The error for what is wrong in the record `bytes` that starts at `start`.
 pub(super) fn fault_error(source: &Source, start: u64, bytes: &[u8], fault: Fault) -> Error {
     let path = source.path.clone();
-    if let Some(column) = fault.duplicate {
-        return Error::DuplicateColumn { path, column };
-    }
     let before = &bytes[..fault.at.min(bytes.len().saturating_sub(1))];
     // A file that cannot be read again gets the line within the record.
     let line = 1 + count_lines(source, start).unwrap_or(0) + lines(before);
+    if let Some(column) = fault.duplicate {
+        let line = Some(line);
+        return Error::DuplicateColumn { path, line, column };
+    }
     Error::Malformed {
         path,
         line,

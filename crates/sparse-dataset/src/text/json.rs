@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::leaf::{nested_end, push_leaf, push_value, string_end, value_end};
+use super::leaf::{key_name, objects, push_leaf, push_value, string_end, value_end};
 use super::spelling::Spelling;
 use super::template::{Columns, Template};
 use crate::table::Record;
@@ -17,7 +17,19 @@ struct Frame {
     object: bool,
     /// Dotted path of the array or object.
     path: String,
-    keys: HashSet<Vec<u8>>,
+    /// Of an array that is taken apart, which element comes.
+    element: Option<usize>,
+    keys: HashSet<String>,
+}
+
+impl Frame {
+    /// Dotted path of the value that comes in an array.
+    fn element_path(&self) -> String {
+        match self.element {
+            Some(element) => format!("{}.{element}", self.path),
+            None => self.path.clone(),
+        }
+    }
 }
 
 /// What was wrong, and where in the record.
@@ -35,7 +47,14 @@ pub(crate) struct JsonScanner {
     /// Arrays that are walked into; others are one value.
     pub(crate) walked: HashSet<String>,
     pub(crate) record_path: Option<String>,
+    /// Where lists of a few objects are taken apart, each object with columns of
+    /// its own: those that are not.
+    pub(crate) whole: Option<HashSet<String>>,
 }
+
+/// Objects in a list that is taken apart, at most: lists of other lengths make
+/// templates of their own.
+const APART: usize = 8;
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
@@ -47,6 +66,7 @@ impl JsonScanner {
             stack: Vec::new(),
             walked: HashSet::new(),
             record_path: None,
+            whole: None,
         }
     }
 
@@ -55,7 +75,16 @@ impl JsonScanner {
             stack: Vec::new(),
             walked,
             record_path: Some(record_path),
+            whole: None,
         }
+    }
+
+    /// Whether the list at `at`, whose path is `path`, is taken apart.
+    fn takes_apart(&self, path: &str, input: &[u8], at: usize) -> bool {
+        let Some(whole) = &self.whole else {
+            return false;
+        };
+        !whole.contains(path) && objects(input, at).is_some_and(|count| count <= APART)
     }
 
     /// Scans one record from the start of `input`; returns its length.
@@ -102,7 +131,8 @@ impl JsonScanner {
                         at += 1;
                         after_value = false;
                         if !top.object {
-                            path.clone_from(&top.path);
+                            top.element = top.element.map(|element| element + 1);
+                            path = top.element_path();
                         }
                         // A value or key must follow, not a bracket.
                         let next = input[at..].iter().copied().find(|&b| !is_space(b));
@@ -137,19 +167,19 @@ impl JsonScanner {
                     return fault(at, "the end of the key");
                 };
                 let key = &input[at + 1..end - 1];
-                if !top.keys.insert(key.to_vec()) {
-                    let name = String::from_utf8_lossy(key).into_owned();
+                let key = key_name(key);
+                if !top.keys.insert(key.clone()) {
                     return Err(Fault {
                         at,
                         expected: "each key once",
-                        duplicate: Some(name),
+                        duplicate: Some(key),
                     });
                 }
                 path.clone_from(&top.path);
                 if !path.is_empty() {
                     path.push('.');
                 }
-                path.push_str(&String::from_utf8_lossy(key));
+                path.push_str(&key);
                 at = end;
                 while input.get(at).copied().is_some_and(is_space) {
                     at += 1;
@@ -162,7 +192,7 @@ impl JsonScanner {
                     at += 1;
                 }
             } else if let Some(top) = self.stack.last() {
-                path.clone_from(&top.path);
+                path = top.element_path();
                 if byte == b']' {
                     after_value = true;
                     continue;
@@ -172,12 +202,14 @@ impl JsonScanner {
             let Some(&byte) = input.get(at) else {
                 return fault(at, "a value");
             };
+            let apart = byte == b'[' && self.takes_apart(&path, input, at);
             let walk = self.stack.len() < MAX_DEPTH
-                && (byte == b'{' || byte == b'[' && self.walked.contains(&path));
+                && (byte == b'{' || apart || byte == b'[' && self.walked.contains(&path));
             if walk {
                 self.stack.push(Frame {
                     object: byte == b'{',
                     path: path.clone(),
+                    element: apart.then_some(0),
                     keys: HashSet::new(),
                 });
                 at += 1;
@@ -186,9 +218,6 @@ impl JsonScanner {
             let Some(end) = value_end(input, at) else {
                 return fault(at, "a value");
             };
-            if matches!(byte, b'[' | b'{') && !well_formed(&input[at..end]) {
-                return fault(at, "a list that is valid JSON");
-            }
             let column = columns.intern(&path);
             template.pieces.push(input[piece_start..at].to_vec());
             template.columns.push(column);
@@ -219,29 +248,11 @@ impl JsonScanner {
     }
 }
 
-/// Whether brackets, strings and scalars of a nested value parse.
-fn well_formed(value: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(&byte) = value.get(at) {
-        at = match byte {
-            b'"' => match string_end(value, at) {
-                Some(end) => end,
-                None => return false,
-            },
-            b'[' | b']' | b'{' | b'}' | b',' | b':' => at + 1,
-            _ if is_space(byte) => at + 1,
-            _ => match super::leaf::scalar_end(value, at) {
-                Some(end) => end,
-                None => return false,
-            },
-        };
-    }
-    nested_end(value, 0) == Some(value.len())
-}
-
 /// Fits a record to a template it may have; returns the record's length.
 pub(crate) fn fit(
     template: &Template,
+    scanner: &JsonScanner,
+    columns: &Columns,
     input: &[u8],
     spelling: &Spelling,
     record: &mut Record,
@@ -254,7 +265,7 @@ pub(crate) fn fit(
         at += piece.len();
         match *input.get(at)? {
             b'{' => return None,
-            b'[' if !well_formed(&input[at..nested_end(input, at)?]) => return None,
+            b'[' if scanner.takes_apart(&columns.names[column as usize], input, at) => return None,
             _ => at = push_value(record, column, input, at, spelling)?,
         }
     }

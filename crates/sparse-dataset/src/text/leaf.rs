@@ -3,7 +3,8 @@
 use super::spelling::{Spelling, unescape};
 use crate::table::{Kind, Record};
 
-/// The end of the string that starts at `at` with its quote.
+/// The end of the string that starts at `at` with its quote; nothing where it has
+/// none, or an escape that JSON does not know.
 pub(crate) fn string_end(input: &[u8], at: usize) -> Option<usize> {
     let mut from = at + 1;
     loop {
@@ -11,8 +12,28 @@ pub(crate) fn string_end(input: &[u8], at: usize) -> Option<usize> {
         if input[found] == b'"' {
             return Some(found + 1);
         }
-        from = found + 2;
+        from = match input.get(found + 1)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => found + 2,
+            b'u' => {
+                let digits = input.get(found + 2..found + 6)?;
+                if !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return None;
+                }
+                found + 6
+            }
+            _ => return None,
+        };
     }
+}
+
+/// What a key says, given what stands between its quotes.
+pub(crate) fn key_name(spelled: &[u8]) -> String {
+    let mut name = Vec::new();
+    if !unescape(spelled, &mut name) {
+        name = spelled.to_vec();
+    }
+    String::from_utf8(name)
+        .unwrap_or_else(|name| String::from_utf8_lossy(name.as_bytes()).into_owned())
 }
 
 /// The end of the number or word that starts at `at`, if it is one.
@@ -23,40 +44,129 @@ pub(crate) fn scalar_end(input: &[u8], at: usize) -> Option<usize> {
         .position(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')))
         .unwrap_or(rest.len());
     let word = &rest[..length];
-    let valid = match word.first()? {
-        b'-' | b'0'..=b'9' => {
-            matches!(word, b"-Infinity")
-                || word
-                    .iter()
-                    .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
-        }
-        _ => matches!(word, b"true" | b"false" | b"null" | b"NaN" | b"Infinity"),
-    };
+    // Writers in several languages know the last three.
+    let valid = is_number(word)
+        || matches!(
+            word,
+            b"true" | b"false" | b"null" | b"NaN" | b"Infinity" | b"-Infinity"
+        );
     valid.then_some(at + length)
 }
 
-/// The end of the list or object that starts at `at`; brackets must match.
+/// Whether a word is a number as JSON spells them.
+fn is_number(word: &[u8]) -> bool {
+    let digits = |word: &[u8]| word.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let word = word.strip_prefix(b"-").unwrap_or(word);
+    let whole = digits(word);
+    if whole == 0 || whole > 1 && word[0] == b'0' {
+        return false;
+    }
+    let mut rest = &word[whole..];
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let length = digits(fraction);
+        if length == 0 {
+            return false;
+        }
+        rest = &fraction[length..];
+    }
+    let [b'e' | b'E', exponent @ ..] = rest else {
+        return rest.is_empty();
+    };
+    let exponent = exponent
+        .strip_prefix(b"-")
+        .or(exponent.strip_prefix(b"+"))
+        .unwrap_or(exponent);
+    !exponent.is_empty() && digits(exponent) == exponent.len()
+}
+
+/// The end of the list or object that starts at `at`, if it is valid.
 pub(crate) fn nested_end(input: &[u8], at: usize) -> Option<usize> {
+    /// What may come next.
+    #[derive(PartialEq)]
+    enum Next {
+        /// The first value of a list or key of an object, or its end.
+        First,
+        Key,
+        Value,
+        /// A comma, or the end.
+        More,
+    }
+    let spaces = |from: usize| {
+        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        let rest = input.get(from..).unwrap_or_default();
+        from + rest.iter().take_while(is_space).count()
+    };
     let mut open = Vec::new();
+    let mut next = Next::Value;
     let mut from = at;
     loop {
-        match *input.get(from)? {
-            b'"' => {
-                from = string_end(input, from)?;
-                continue;
-            }
-            bracket @ (b'[' | b'{') => open.push(bracket),
-            bracket @ (b']' | b'}') => {
-                if open.pop()? != if bracket == b']' { b'[' } else { b'{' } {
+        from = spaces(from);
+        let byte = *input.get(from)?;
+        let in_object = open.last() == Some(&b'{');
+        match byte {
+            b']' | b'}' if matches!(next, Next::First | Next::More) => {
+                if open.pop()? != (if byte == b']' { b'[' } else { b'{' }) {
                     return None;
                 }
+                from += 1;
                 if open.is_empty() {
-                    return Some(from + 1);
+                    return Some(from);
                 }
+                next = Next::More;
             }
-            _ => {}
+            b',' if next == Next::More => {
+                from += 1;
+                next = if in_object { Next::Key } else { Next::Value };
+            }
+            _ if next == Next::More => return None,
+            b'"' if in_object && next != Next::Value => {
+                from = spaces(string_end(input, from)?);
+                if input.get(from) != Some(&b':') {
+                    return None;
+                }
+                from += 1;
+                next = Next::Value;
+            }
+            _ if in_object && next != Next::Value => return None,
+            b'[' | b'{' => {
+                open.push(byte);
+                from += 1;
+                next = Next::First;
+            }
+            b'"' => {
+                from = string_end(input, from)?;
+                next = Next::More;
+            }
+            _ => {
+                from = scalar_end(input, from)?;
+                next = Next::More;
+            }
         }
-        from += 1;
+    }
+}
+
+/// How many objects are in the list that starts at `at`; nothing where something
+/// else is, or the list is not valid.
+pub(crate) fn objects(input: &[u8], at: usize) -> Option<usize> {
+    let end = nested_end(input, at)?;
+    let rest = |from: usize| input.get(from..end).unwrap_or_default();
+    let next = |from: usize| {
+        from + rest(from)
+            .iter()
+            .take_while(|b| b.is_ascii_whitespace())
+            .count()
+    };
+    let (mut from, mut count) = (next(at + 1), 0);
+    loop {
+        if input.get(from) != Some(&b'{') {
+            return None;
+        }
+        count += 1;
+        from = next(nested_end(input, from)?);
+        if input.get(from) == Some(&b']') {
+            return Some(count);
+        }
+        from = next(from + 1);
     }
 }
 
@@ -188,6 +298,59 @@ pub(crate) fn members(object: &[u8]) -> Vec<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_json_allows_is_a_value() {
+        let whole = |text: &str| value_end(text.as_bytes(), 0) == Some(text.len());
+        for text in [
+            "0",
+            "-0",
+            "10.50",
+            "1e5",
+            "-1.5E+10",
+            "true",
+            "null",
+            "NaN",
+            "-Infinity",
+            r#""\u00e9\n""#,
+            "[]",
+            "{}",
+            "[ 1 , [ ] , {\"a\" : {} } ]",
+            r#"{"a":[{"b":"]"}],"c":null}"#,
+        ] {
+            assert!(whole(text), "{text}");
+        }
+        for text in [
+            "01",
+            "1.",
+            ".5",
+            "1.2.3",
+            "--1",
+            "-",
+            "1e",
+            "+1",
+            "tru",
+            "nan",
+            r#""\q""#,
+            r#""\u12g4""#,
+            "[1 2]",
+            "[1,]",
+            "[,1]",
+            "[1",
+            r#"["k":1]"#,
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{1:2}"#,
+            "{]",
+            r#"{"a" "b"}"#,
+            "[tru]",
+            "[01]",
+            r#"["\x"]"#,
+        ] {
+            assert!(!whole(text), "{text}");
+        }
+    }
 
     #[test]
     fn lists_are_compared_compact_and_spelled_as_found() {

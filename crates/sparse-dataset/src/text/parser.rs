@@ -118,6 +118,14 @@ impl RecordParser {
         }
     }
 
+    /// Takes lists of a few objects apart but for those under a name in `whole`:
+    /// turns of a conversation, say. For lines of JSON, before the first is parsed.
+    pub(crate) fn take_apart(&mut self, whole: &[String]) {
+        if matches!(self.layout, Layout::Json(_)) && !self.is_document() {
+            self.scanner.whole = Some(whole.iter().cloned().collect());
+        }
+    }
+
     pub(crate) fn is_document(&self) -> bool {
         self.scanner.record_path.is_some()
     }
@@ -200,7 +208,15 @@ impl RecordParser {
                 continue;
             };
             record.clear();
-            if let Some(length) = fit(template, bytes, spelling, record) {
+            let found = fit(
+                template,
+                &self.scanner,
+                &self.columns,
+                bytes,
+                spelling,
+                record,
+            );
+            if let Some(length) = found {
                 record.template = index;
                 if index != self.last {
                     self.second_last = self.last;

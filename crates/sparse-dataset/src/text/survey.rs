@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::leaf::{scalar_end, string_end};
+use super::leaf::{key_name, scalar_end, string_end};
 
 #[derive(Default)]
 struct Seen {
@@ -54,8 +54,7 @@ impl Survey {
                 b'"' => match input[end..].iter().find(|b| !b.is_ascii_whitespace()) {
                     None if !last => break,
                     Some(b':') if self.stack.last().is_some_and(|top| top.object) => {
-                        self.key =
-                            Some(String::from_utf8_lossy(&input[at + 1..end - 1]).into_owned());
+                        self.key = Some(key_name(&input[at + 1..end - 1]));
                     }
                     _ => self.count(),
                 },

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use super::leaf::key_name;
+
 /// The literal pieces around the cells of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Template {
@@ -85,5 +87,14 @@ impl Columns {
 
     pub(crate) fn find(&self, name: &str) -> Option<u32> {
         self.known.get(name).copied()
+    }
+
+    /// The number of a column that an artifact names. The first writers named JSON
+    /// columns as their keys are spelled.
+    pub(crate) fn named(&mut self, name: &str) -> u32 {
+        let found = self
+            .find(name)
+            .or_else(|| self.find(&key_name(name.as_bytes())));
+        found.unwrap_or_else(|| self.intern(name))
     }
 }

@@ -7,7 +7,7 @@ use sparse_codec::Scales;
 
 use crate::Error;
 use crate::compress::{Encoders, changed_in_rows, count_changed, full, model_bytes};
-use crate::digest::Check;
+use crate::digest::{Check, TensorDigest};
 use crate::index::{
     BaseTensor, CHUNK_WEIGHTS, Coded, RAW_CHUNK_BYTES, Raw, Source, Tensor, chunk_weights, chunks,
     width,
@@ -33,6 +33,8 @@ const COPIED_CHUNK: u64 = 1;
 /// Bytes of the fine-tune up to which all of it is compared with the base. In larger ones some
 /// chunks stand for all.
 const COMPARED: u64 = 8 << 30;
+/// Bytes up to which a tensor is digested.
+const HASHED_BYTES: u64 = 1 << 16;
 
 /// Whole rows and segments spread evenly over `parts`.
 ///
@@ -85,6 +87,7 @@ pub(super) struct Sample<'a> {
     coded: u64,
     /// What of `changed` is each tensor's.
     changed_in: Vec<u64>,
+    checks: Vec<Check>,
     noise: u64,
 }
 
@@ -145,6 +148,7 @@ impl<'a> Sample<'a> {
             changed: 0,
             coded: 0,
             changed_in: Vec::new(),
+            checks: Vec::new(),
             noise: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -169,13 +173,27 @@ impl<'a> Sample<'a> {
         })
     }
 
-    fn base_ref(&mut self, base: &TensorRef<'_>) -> BaseTensor {
-        BaseTensor {
+    fn base_ref(&mut self, base: &TensorRef<'_>) -> Result<BaseTensor, Error> {
+        let Check(digest) = self.check(base)?;
+        let mut check = [0; 4];
+        check.copy_from_slice(&digest[..4]);
+        Ok(BaseTensor {
             name: base.info().name().to_owned(),
             dtype: base.info().dtype(),
             shape: base.info().shape().to_vec(),
-            check: self.blank(),
+            check,
+        })
+    }
+
+    /// A tensor's check, where it is small: many are equal (biases of zeros, say), and so are their
+    /// checks then. Of a larger one blank.
+    fn check(&mut self, tensor: &TensorRef<'_>) -> Result<Check, Error> {
+        if tensor.byte_len() > HASHED_BYTES {
+            return Ok(Check(self.blank()));
         }
+        let mut bytes = vec![0; tensor.byte_len() as usize];
+        tensor.read_range(0..tensor.byte_len(), &mut bytes)?;
+        Ok(TensorDigest::of(&bytes).check())
     }
 
     /// Estimates the next tensor.
@@ -189,7 +207,7 @@ impl<'a> Sample<'a> {
                 Source::Alias(0, *number)
             }
             Kind::Raw(base) => {
-                let base_ref = base.as_ref().map(|base| self.base_ref(base));
+                let base_ref = base.as_ref().map(|base| self.base_ref(base)).transpose()?;
                 let (chunks, copied) = self.raw(tensor, base.as_ref())?;
                 match base_ref {
                     Some(base) if copied && same(&base) => Source::Copy(base),
@@ -205,7 +223,7 @@ impl<'a> Sample<'a> {
                 chunks: self.without_base(tensor, 0)?,
             }),
             Kind::Delta(delta) => {
-                let base = self.base_ref(&delta.base);
+                let base = self.base_ref(&delta.base)?;
                 let (mut chunks, copied) = self.against_base(tensor, delta)?;
                 if copied && same(&base) {
                     Source::Copy(base)
@@ -224,9 +242,23 @@ impl<'a> Sample<'a> {
         };
         self.weights += info.elements();
         self.changed_in.push(self.changed - before);
+        let check = match &source {
+            // Of one that equals the base's, the base's is known to begin with the same bytes.
+            Source::Copy(base) if info.bytes() > HASHED_BYTES => {
+                let mut check = self.blank();
+                check[..4].copy_from_slice(&base.check);
+                Check(check)
+            }
+            Source::Alias(_, number) => self.checks[*number],
+            _ => self.check(&tensor.fine)?,
+        };
+        self.checks.push(check);
         Ok(Tensor {
-            check: Check(self.blank()),
-            stored_check: self.blank(),
+            check,
+            stored_check: match source.stored() {
+                0 => [0; 4],
+                _ => self.blank(),
+            },
             source,
         })
     }

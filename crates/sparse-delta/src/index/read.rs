@@ -8,8 +8,8 @@ use super::write::{
     FILE_SHARD, TENSOR_ALIAS, TENSOR_CODED, TENSOR_COPY, TENSOR_RAW,
 };
 use super::{
-    BaseFile, BaseTensor, Blob, BlobSource, Coded, Content, File, Index, Raw, Shard, Source,
-    Tensor, common_weights, is_modelled,
+    BaseFile, BaseTensor, Blob, BlobSource, Coded, Content, File, Index, MAX_TENSORS, Raw, Shard,
+    Source, Tensor, common_weights, is_modelled,
 };
 use crate::digest::{BaseDigest, Check, FileDigest};
 use crate::words::castable;
@@ -43,8 +43,13 @@ impl Index {
         let table_sets = count(&mut reader, "number of table sets")?;
         let file_count = count(&mut reader, "number of files")?;
         let mut files = Vec::new();
+        let mut tensors = 0;
         for number in 0..file_count {
             let file = read_file(&mut reader, number, table_sets, &files)?;
+            if let Content::Shard(shard) = &file.content {
+                tensors += shard.tensors.len();
+            }
+            too_many(tensors)?;
             files.push(file);
         }
         let mut tables = Vec::new();
@@ -68,6 +73,15 @@ impl Index {
             tables,
             files,
         })
+    }
+}
+
+fn too_many(tensors: usize) -> Result<(), IndexError> {
+    match tensors {
+        0..=MAX_TENSORS => Ok(()),
+        _ => Err(other(format!(
+            "{tensors} tensors, of {MAX_TENSORS} at most"
+        ))),
     }
 }
 
@@ -163,6 +177,7 @@ fn read_shard(
     let data_len = reader.varint()?;
     let header =
         parse_header(header.as_bytes(), data_len).map_err(|error| other(error.to_string()))?;
+    too_many(header.tensors().len())?;
     let gaps = reader.varint()?;
     if (gaps > 0) == header.gaps().is_empty() {
         return Err(other("bytes between tensors are missing or superfluous"));

@@ -4,9 +4,10 @@
 use std::sync::{Condvar, Mutex};
 
 use sparse_checkpoint::TensorRef;
-use sparse_codec::{CodecError, Layout, LowRank, Reader};
+use sparse_codec::{CodecError, Layout, LowRank, Reader, Stop};
 
 use crate::Error;
+use crate::progress::{Progress, step};
 use crate::source::{read_cast, read_words};
 use crate::words::Words;
 
@@ -93,6 +94,7 @@ impl Prediction {
         base: &TensorRef<'_>,
         fine: &TensorRef<'_>,
         budget: &Budget,
+        progress: &dyn Progress,
     ) -> Result<Option<Self>, Error> {
         let Some(stack) = Stack::of(fine.info().shape()) else {
             return Ok(None);
@@ -109,14 +111,16 @@ impl Prediction {
             let _held = budget.take(rows * cols * each * 4);
             let fine_words = read_words(fine, first * cols, rows * cols)?;
             let base_words = read_cast(base, first * cols, rows * cols, fine.info().dtype())?;
-            let (rows, cols) = (rows as usize, cols as usize);
+            let shape = (rows as usize, cols as usize);
+            let stop: Stop<'_> = &|| progress.cancelled();
             blocks.push(match (&base_words, &fine_words) {
-                (Words::W16(b), Words::W16(f)) => LowRank::find(layout, rows, cols, b, f)
-                    .or_else(|| LowRank::fit(layout, rows, cols, b, f, MOST)),
+                (Words::W16(b), Words::W16(f)) => LowRank::find(layout, shape, b, f, stop)
+                    .or_else(|| LowRank::fit(layout, shape, b, f, MOST, stop)),
                 // Where the steps are this fine, only an exact low-rank change pays.
-                (Words::W32(b), Words::W32(f)) => LowRank::find(layout, rows, cols, b, f),
+                (Words::W32(b), Words::W32(f)) => LowRank::find(layout, shape, b, f, stop),
                 _ => None,
             });
+            step(progress, 0)?;
         }
         let found = blocks.iter().any(Option::is_some);
         Ok(found.then_some(Self { stack, blocks }))

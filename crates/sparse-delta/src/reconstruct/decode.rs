@@ -14,6 +14,7 @@ use crate::index::{
     common_weights, width,
 };
 use crate::plan::Prediction;
+use crate::progress::{Progress, step};
 use crate::raw;
 use crate::source::read_words;
 use crate::words::{Words, cast, layout};
@@ -275,8 +276,29 @@ fn read_model(
     Ok((scales, low_rank))
 }
 
+/// Checks all stored bytes of an artifact against their digests; `found` is given what is damaged.
+pub(crate) fn check_all_stored(
+    artifact: &Artifact,
+    progress: &dyn Progress,
+    mut found: impl FnMut(Error) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for (number, file) in artifact.index().files.iter().enumerate() {
+        if let Content::Shard(shard) = &file.content {
+            let mut offset = artifact.file_offset(number) + shard.gaps;
+            for (tensor, info) in shard.tensors.iter().zip(shard.header.tensors()) {
+                check_stored(artifact, offset, tensor, info).or_else(&mut found)?;
+                offset += tensor.source.stored();
+                step(progress, tensor.source.stored())?;
+            }
+        }
+        check_file(artifact, number).or_else(&mut found)?;
+        step(progress, file.stored())?;
+    }
+    Ok(())
+}
+
 /// Checks the stored bytes of a tensor against their digest.
-pub(crate) fn check_stored(
+fn check_stored(
     artifact: &Artifact,
     offset: u64,
     tensor: &Tensor,
@@ -293,7 +315,7 @@ pub(crate) fn check_stored(
 }
 
 /// Checks the stored bytes of file `number` that belong to no tensor.
-pub(crate) fn check_file(artifact: &Artifact, number: usize) -> Result<(), Error> {
+fn check_file(artifact: &Artifact, number: usize) -> Result<(), Error> {
     let file = &artifact.index().files[number];
     let part = || format!("file {}", file.path);
     let offset = artifact.file_offset(number);

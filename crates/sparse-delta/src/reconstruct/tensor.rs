@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sparse_checkpoint::{AtomicFile, Checkpoint, Existing};
+use sparse_checkpoint::{AtomicFile, Checkpoint, Existing, NewParents};
 use sparse_codec::Scratch;
 
 use super::decode::Decoders;
@@ -61,9 +61,7 @@ pub fn reconstruct_tensor(
     while header.len() % 8 != 0 {
         header.push(' ');
     }
-    if let Some(parent) = output.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-    }
+    let _parents = NewParents::of(output)?;
     let mut out = AtomicFile::create(output)?;
     let mut write = |bytes: &[u8]| {
         std::io::Write::write_all(&mut out, bytes).map_err(Error::io("write", output))

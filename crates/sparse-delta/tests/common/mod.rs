@@ -257,7 +257,7 @@ pub fn round_trip(base: &Path, fine: &Path) -> Compressed {
     assert_eq!(verify(&one, Some(&base), 2, &Silent).unwrap(), none);
 
     let fine = Checkpoint::open(fine).unwrap();
-    let guess = estimate(&base, &fine, Effort::High, 2, &Silent).unwrap();
+    let guess = estimate(&base, &fine, "owner/base", Effort::High, 2, &Silent).unwrap();
     assert_eq!(guess.original_bytes, made.original_bytes);
     let error = guess.estimated_delta_bytes as f64 / made.delta_bytes as f64 - 1.0;
     let unchanged = 1.0 - made.changed_parameters as f64 / made.parameters.max(1) as f64;

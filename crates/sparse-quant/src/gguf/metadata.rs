@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde_json::Value as Json;
-use sparse_checkpoint::Checkpoint;
 use sparse_engine::{ModelConfig, Positions, RopeScaling, Rotary};
 
 use super::FileType;
@@ -16,7 +15,7 @@ use crate::{Architecture, Error};
 /// If the configuration lacks what llama.cpp needs, or wants what it does not have.
 pub(super) fn pairs(
     architecture: Architecture,
-    config: &Json,
+    (config, model): (&Json, &ModelConfig),
     path: &Path,
     file_type: FileType,
     name: &str,
@@ -39,14 +38,11 @@ pub(super) fn pairs(
         ),
     ];
     let mut put = |key: &str, value: Value| pairs.push((format!("{arch}.{key}"), value));
+    put("context_length", Value::Unsigned(model.context as u64));
     match architecture {
         Architecture::Gpt2 => {
             let width = read.number("n_embd")?;
             put("block_count", Value::Unsigned(read.number("n_layer")?));
-            put(
-                "context_length",
-                Value::Unsigned(read.number("n_positions")?),
-            );
             put("embedding_length", Value::Unsigned(width));
             let inner = config["n_inner"].as_u64().unwrap_or(4 * width);
             put("feed_forward_length", Value::Unsigned(inner));
@@ -60,20 +56,15 @@ pub(super) fn pairs(
             );
         }
         _ => {
-            let (width, heads) = (
-                read.number("hidden_size")?,
-                read.number("num_attention_heads")?,
-            );
-            let head_width = config["head_dim"].as_u64().unwrap_or(width / heads.max(1));
+            let heads = read.number("num_attention_heads")?;
             put(
                 "block_count",
                 Value::Unsigned(read.number("num_hidden_layers")?),
             );
             put(
-                "context_length",
-                Value::Unsigned(read.number("max_position_embeddings")?),
+                "embedding_length",
+                Value::Unsigned(read.number("hidden_size")?),
             );
-            put("embedding_length", Value::Unsigned(width));
             put(
                 "feed_forward_length",
                 Value::Unsigned(read.number("intermediate_size")?),
@@ -81,12 +72,6 @@ pub(super) fn pairs(
             put("attention.head_count", Value::Unsigned(heads));
             put("vocab_size", Value::Unsigned(read.number("vocab_size")?));
             if architecture == Architecture::GptNeoX {
-                let share = config["rotary_pct"]
-                    .as_f64()
-                    .or(config["rope_parameters"]["partial_rotary_factor"].as_f64())
-                    .unwrap_or(0.25);
-                let rotated = (share * head_width as f64) as u64;
-                put("rope.dimension_count", Value::Unsigned(rotated));
                 let parallel = config["use_parallel_residual"] != false;
                 put("use_parallel_residual", Value::Bool(parallel));
                 put(
@@ -95,18 +80,20 @@ pub(super) fn pairs(
                 );
             } else {
                 let shared = config["num_key_value_heads"].as_u64().unwrap_or(heads);
+                let head_width = Value::Unsigned(model.head_width as u64);
                 put("attention.head_count_kv", Value::Unsigned(shared));
-                put("attention.key_length", Value::Unsigned(head_width));
-                put("attention.value_length", Value::Unsigned(head_width));
-                put("rope.dimension_count", Value::Unsigned(head_width));
+                put("attention.key_length", head_width.clone());
+                put("attention.value_length", head_width);
                 let epsilon = read.float("rms_norm_eps")?;
                 put("attention.layer_norm_rms_epsilon", Value::Float(epsilon));
             }
-            put("rope.freq_base", Value::Float(read.rope_base()));
-            if let Some(factor) = read.linear_stretch() {
-                put("rope.scaling.type", Value::Text("linear".to_owned()));
-                put("rope.scaling.factor", Value::Float(factor));
-            }
+        }
+    }
+    if let Positions::Rotary(rotary) = &model.positions {
+        put("rope.dimension_count", Value::Unsigned(rotary.width as u64));
+        put("rope.freq_base", Value::Float(rotary.theta));
+        for (key, value) in scaling(rotary, arch)? {
+            put(&format!("rope.scaling.{key}"), value);
         }
     }
     Ok(pairs)
@@ -143,55 +130,64 @@ fn leaves_out_every_fourth(config: &Json) -> bool {
     pattern && config["use_sliding_window"] != true
 }
 
-/// What each pair of rotated values is slowed down by, where llama.cpp has no name for the rule but
-/// takes the factors in a tensor: Llama 3.1's and 3.2's.
+/// How positions are stretched, for the rules that llama.cpp has a name for.
 ///
 /// # Errors
-/// If it would not read the tensor, or the rule is another that it has not.
-pub(super) fn slowed(
-    checkpoint: &Checkpoint,
-    architecture: Architecture,
-    config: &Json,
-) -> Result<Option<Vec<f32>>, Error> {
-    let kind = match rope_parameters(config) {
-        Some((_, kind)) if kind != "linear" => kind,
-        _ => return Ok(None),
-    };
-    let refused = || {
+/// If it has not the rule, or not for this family.
+fn scaling(rotary: &Rotary, arch: &str) -> Result<Vec<(&'static str, Value)>, Error> {
+    let refused = |rule: &str| {
         let reason = "llama.cpp has no such stretched positions for this model";
-        unsupported(&format!("rope_type {kind}"), reason)
+        Err(unsupported(&format!("rope_type {rule}"), reason))
     };
-    if kind != "llama3" || arch(architecture, config)? != "llama" {
-        return Err(refused());
+    match rotary.scaling {
+        RopeScaling::None => Ok(Vec::new()),
+        RopeScaling::Linear { factor } => Ok(vec![
+            ("type", Value::Text("linear".to_owned())),
+            ("factor", Value::Float(factor)),
+        ]),
+        RopeScaling::Yarn {
+            factor,
+            attention,
+            original,
+            fast,
+            slow,
+            truncate: true,
+        } => Ok(vec![
+            ("type", Value::Text("yarn".to_owned())),
+            ("factor", Value::Float(factor)),
+            ("original_context_length", Value::Unsigned(original as u64)),
+            // On top of what it takes from the factor, as the paper does (arXiv:2309.00071).
+            (
+                "attn_factor",
+                Value::Float(attention / (1.0 + 0.1 * factor.max(1.0).ln())),
+            ),
+            ("yarn_beta_fast", Value::Float(fast)),
+            ("yarn_beta_slow", Value::Float(slow)),
+        ]),
+        // A tensor says it, which is read for this family alone: see `slowed`.
+        RopeScaling::Llama3 { .. } if arch == "llama" => Ok(Vec::new()),
+        RopeScaling::Yarn { .. } => refused("yarn with a ramp between parts of pairs"),
+        RopeScaling::Llama3 { .. } => refused("llama3"),
+        RopeScaling::Dynamic { .. } => refused("dynamic"),
+        RopeScaling::Long { .. } => refused("longrope"),
     }
-    let Positions::Rotary(rotary) = ModelConfig::read(checkpoint)?.positions else {
-        return Err(refused());
+}
+
+/// What each pair of rotated values is slowed down by, where llama.cpp has no name for the rule but
+/// takes the factors in a tensor: Llama 3.1's and 3.2's.
+pub(super) fn slowed(model: &ModelConfig) -> Option<Vec<f32>> {
+    let Positions::Rotary(rotary) = &model.positions else {
+        return None;
+    };
+    let RopeScaling::Llama3 { .. } = rotary.scaling else {
+        return None;
     };
     let plain = Rotary {
         scaling: RopeScaling::None,
         ..rotary.clone()
     };
     let pairs = plain.frequencies(0).into_iter().zip(rotary.frequencies(0));
-    Ok(Some(
-        pairs.map(|(plain, slow)| (plain / slow) as f32).collect(),
-    ))
-}
-
-/// Where a configuration stretches rotary positions: its parameters, and the rule's name.
-fn rope_parameters(config: &Json) -> Option<(&Json, &str)> {
-    let parameters = nested_rope(config);
-    let kind = parameters["rope_type"]
-        .as_str()
-        .or(parameters["type"].as_str());
-    kind.filter(|kind| *kind != "default")
-        .map(|kind| (parameters, kind))
-}
-
-fn nested_rope(config: &Json) -> &Json {
-    match (&config["rope_parameters"], &config["rope_scaling"]) {
-        (Json::Null, scaling) => scaling,
-        (parameters, _) => parameters,
-    }
+    Some(pairs.map(|(plain, slow)| (plain / slow) as f32).collect())
 }
 
 pub(super) fn unsupported(what: &str, reason: &str) -> Error {
@@ -227,20 +223,5 @@ impl Reader<'_> {
         self.config[key]
             .as_f64()
             .ok_or_else(|| self.wrong(key, "a number"))
-    }
-
-    /// The base of rotary positions.
-    fn rope_base(&self) -> f64 {
-        let base = nested_rope(self.config)["rope_theta"]
-            .as_f64()
-            .or(self.config["rope_theta"].as_f64());
-        base.or(self.config["rotary_emb_base"].as_f64())
-            .unwrap_or(10_000.0)
-    }
-
-    /// What all positions are divided by, where they are.
-    fn linear_stretch(&self) -> Option<f64> {
-        let (parameters, _) = rope_parameters(self.config).filter(|(_, kind)| *kind == "linear")?;
-        parameters["factor"].as_f64()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use sparse_checkpoint::{Checkpoint, TensorRef};
+use sparse_engine::ModelConfig;
 
 use super::container::{ALIGNMENT, Entry, Value, head};
 use super::names::{Role, Rows, rename};
@@ -56,9 +57,10 @@ impl<'a> GgufPlan<'a> {
     ) -> Result<GgufPlan<'a>, Error> {
         let path = checkpoint.root().join("config.json");
         let folder = checkpoint.root().file_name().and_then(|name| name.to_str());
+        let model = ModelConfig::read(checkpoint)?;
         let mut pairs = metadata::pairs(
             architecture,
-            config,
+            (config, &model),
             &path,
             mixture.file_type,
             folder.unwrap_or("model"),
@@ -116,7 +118,7 @@ impl<'a> GgufPlan<'a> {
             planned.entry.offset = offset;
             offset = (offset + planned.bytes()).next_multiple_of(ALIGNMENT);
         }
-        plan.slowed = metadata::slowed(checkpoint, architecture, config)?.map(|factors| {
+        plan.slowed = metadata::slowed(&model).map(|factors| {
             let entry = Entry {
                 name: SLOWED.to_owned(),
                 dims: vec![factors.len() as u64],

@@ -152,8 +152,22 @@ fn slowed_rotations_and_a_chat_template_are_in_the_file() {
         Some(&Value::Float(2.0))
     );
     assert!(file.weights(plan::SLOWED).is_err());
-    config(serde_json::json!({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0}));
-    assert!(planned().unwrap_err().to_string().contains("yarn"));
+    config(serde_json::json!({
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "attention_factor": 2.0,
+        "original_max_position_embeddings": 64,
+    }));
+    let file = planned().unwrap();
+    let float = |key: &str| match file.value(&format!("llama.rope.scaling.{key}")) {
+        Some(Value::Float(found)) => *found,
+        other => panic!("{key}: {other:?}"),
+    };
+    assert_eq!((float("factor"), float("yarn_beta_fast")), (4.0, 32.0));
+    // llama.cpp multiplies it with 0.1 ln(4) + 1.
+    assert!((float("attn_factor") * 1.138_629 - 2.0).abs() < 1e-5);
+    let original = file.value("llama.rope.scaling.original_context_length");
+    assert_eq!(original, Some(&Value::Unsigned(64)));
+    config(serde_json::json!({"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}));
+    assert!(planned().unwrap_err().to_string().contains("dynamic"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub fn compressed(report: &CompressReport, seconds: f64) -> (Value, String) {
     ]);
     text.push_str(&splits(&report.splits));
     if !report.skipped.is_empty() {
-        let names = report.skipped.join(", ");
+        let names = table::plain(&report.skipped.join(", "));
         text.push('\n');
         text.push_str(&table::wrap(&format!("not data, skipped: {names}"), 0));
     }
@@ -93,7 +93,11 @@ pub fn info(info: &Info, examples: &[Example]) -> (Value, String) {
             .filter(|example| example.split == split.name);
         text.push('\n');
         text.push_str(&table::wrap(
-            &format!("{} rebuilds {}", split.name, exactness(split.byte_exact)),
+            &format!(
+                "{} rebuilds {}",
+                table::plain(&split.name),
+                exactness(split.byte_exact)
+            ),
             0,
         ));
         text.push_str(&columns(split));
@@ -175,14 +179,15 @@ fn columns(split: &SplitReport) -> String {
         ),
     ] {
         if !names.is_empty() {
-            out.push_str(&table::wrap(&format!("{label}: {}", names.join(", ")), 2));
+            let names = table::plain(&names.join(", "));
+            out.push_str(&table::wrap(&format!("{label}: {names}"), 2));
         }
     }
     if split.columns_reordered {
         out.push_str(&table::wrap("columns stand in another order", 2));
     }
     for rule in &split.column_rules {
-        out.push_str(&table::wrap(rule, 2));
+        out.push_str(&table::wrap(&table::plain(rule), 2));
     }
     out
 }
@@ -193,10 +198,16 @@ fn describe(example: &Example) -> String {
         .map_or(String::new(), |row| format!(", base row {row}"));
     let mut out = format!("  example, {} row {}{from}:\n", example.what, example.row);
     for (column, before, after) in &example.cells {
+        let column = table::plain(column);
         if let Some(before) = before {
             out.push_str(&table::wrap(&format!("- {column}: {before:?}"), 4));
         }
-        out.push_str(&table::wrap(&format!("+ {column}: {after:?}"), 4));
+        // Of a row as it was, a few cells to know it by.
+        let mark = match (example.what, before) {
+            ("kept" | "moved", None) => ' ',
+            _ => '+',
+        };
+        out.push_str(&table::wrap(&format!("{mark} {column}: {after:?}"), 4));
     }
     out
 }

@@ -3,7 +3,7 @@
 use super::{SAMPLE, spread};
 use crate::lowrank::linear::Vectors;
 use crate::lowrank::view::View;
-use crate::lowrank::{EXPONENTS, LowRank};
+use crate::lowrank::{EXPONENTS, LowRank, Panels};
 use crate::score::bucket;
 use crate::simd::vectorised;
 use crate::{Layout, Word};
@@ -67,6 +67,7 @@ impl Quantiser {
             exponents,
             left,
             right,
+            panels: Panels::default(),
         };
         Some((matrix, bits))
     }
@@ -187,6 +188,7 @@ impl<W: Word> Sampled<W> {
             rounded: matrix.rounded,
             exponents: matrix.exponents.clone(),
             right: matrix.right.clone(),
+            panels: Panels::default(),
         };
         here.predict(layout, 0, &self.base, &mut self.predicted);
         cost.add(layout, &self.predicted, &self.fine);

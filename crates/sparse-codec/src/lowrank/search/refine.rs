@@ -55,7 +55,7 @@ fn solve<W: Word>(
     let mut buffers = Buffers::new(view.cols);
     let mut system = System::new(rank);
     let mut coefficients = vec![0.0; rank];
-    for row in 0..view.rows {
+    for row in view.rows() {
         view.load(row, &mut buffers);
         for (k, coefficient) in coefficients.iter_mut().enumerate() {
             *coefficient = moving.data[k * view.rows + row];
