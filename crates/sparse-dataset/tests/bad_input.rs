@@ -274,7 +274,7 @@ fn folders_come_back_as_folders_or_not_at_all() {
     let base = folder.write("base.jsonl", gsm8k().as_bytes());
     folder.write("one/data/train.jsonl", gsm8k().as_bytes());
     let derivative = folder.0.join("one");
-    common::compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
+    compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
     let again = folder.0.join("a/b");
     sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
     let rebuilt = std::fs::read(again.join("data/train.jsonl")).unwrap();
@@ -284,7 +284,7 @@ fn folders_come_back_as_folders_or_not_at_all() {
     folder.write("two/train.jsonl", gsm8k().as_bytes());
     let delta = folder.0.join("delta");
     std::fs::create_dir(&delta).unwrap();
-    common::compress(
+    compress(
         &base,
         &folder.0.join("two"),
         &delta,
@@ -311,7 +311,7 @@ fn names_that_are_no_text_are_refused() {
         return; // a file system that has no such names
     }
     let many = folder.0.join("many");
-    let refused = common::compress(&base, &many, &folder.0, &CompressSpec::default());
+    let refused = compress(&base, &many, &folder.0, &CompressSpec::default());
     assert!(
         matches!(refused, Err(Error::FileName { .. })),
         "{refused:?}"

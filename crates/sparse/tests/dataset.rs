@@ -202,15 +202,23 @@ fn outputs_that_exist_stay_without_force() {
         run(&desk, "dataset reconstruct base.jsonl delta -o .").code,
         Some(2)
     );
-    // Never over what it is rebuilt from.
+    // Never over what it is rebuilt from, nor among it.
     let base = fs::read(desk.path("base.jsonl")).unwrap();
-    let over = run(
-        &desk,
-        "dataset reconstruct base.jsonl delta -o base.jsonl --force",
-    );
-    assert_eq!(over.code, Some(2));
-    assert!(over.stderr.contains("would replace"), "{}", over.stderr);
+    for over in ["base.jsonl", "delta/dataset.delta"] {
+        let line = format!("dataset reconstruct base.jsonl delta -o {over} --force");
+        let over = run(&desk, &line);
+        assert_eq!(over.code, Some(2));
+        assert!(over.stderr.contains("would change"), "{}", over.stderr);
+    }
     assert_eq!(fs::read(desk.path("base.jsonl")).unwrap(), base);
+    desk.put("many/base.jsonl", &base);
+    done(&desk, "dataset compress many derived.csv -o delta2");
+    let among = run(
+        &desk,
+        "dataset reconstruct many delta2 -o many/new/derived.csv",
+    );
+    assert!(among.stderr.contains("would change"), "{}", among.stderr);
+    assert_eq!(fs::read_dir(desk.path("many")).unwrap().count(), 1);
 }
 
 #[test]
