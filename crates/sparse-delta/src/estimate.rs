@@ -50,9 +50,10 @@ impl Estimated {
 
 /// Estimates the size of `fine` as a delta of `base`, without writing anything.
 ///
-/// `base_id` is what the delta would call its base. The plan is the one that compressing would make. Then each tensor is compared with its base,
-/// pieces of what differs are coded, and their sizes scaled up. The index is built in full, with
-/// blank digests.
+/// `base_id` is what the delta would call its base. The plan is the one that compressing would
+/// make. Then each tensor is compared with its base, pieces of what differs are coded, and their
+/// sizes scaled up. The index is built in full, with the digests of small tensors and blank ones of
+/// the others.
 ///
 /// # Errors
 /// If a checkpoint cannot be read.
