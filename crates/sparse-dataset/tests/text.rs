@@ -229,7 +229,7 @@ fn conversations_made_of_rows_cost_next_to_nothing() {
             )
         })
         .collect();
-    let report = common::round_trip(
+    let report = round_trip(
         ("b.jsonl", base.as_bytes()),
         ("d.jsonl", chat.as_bytes()),
         &CompressSpec::default(),
@@ -250,7 +250,7 @@ fn conversations_made_of_rows_cost_next_to_nothing() {
         ));
     }
     for base in [base.as_bytes(), chat.as_bytes()] {
-        common::round_trip(
+        round_trip(
             ("b.jsonl", base),
             ("d.jsonl", chat.as_bytes()),
             &CompressSpec::default(),
@@ -277,7 +277,7 @@ fn escaped_keys_are_the_columns_that_they_say() {
         key: Some("größe".to_owned()),
         ..CompressSpec::default()
     };
-    let report = common::round_trip(
+    let report = round_trip(
         ("b.jsonl", base.as_bytes()),
         ("d.csv", derivative.as_bytes()),
         &spec,
