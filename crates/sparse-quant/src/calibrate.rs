@@ -56,7 +56,7 @@ const BATCH: usize = 2;
 const TRIED: usize = 8;
 /// Bytes of text that are cut into tokens at a time, but for the rest of a line: a tokenizer takes
 /// some hundred bytes for each of them.
-const PIECE: usize = 1 << 13;
+const PIECE: usize = 1 << 10;
 
 /// A model and the text's rows between two of its blocks, or two parts of one.
 pub(crate) struct Calibrator<'a> {

@@ -337,8 +337,9 @@ fn quantize_calibrated(
 ) -> Result<u64, Error> {
     let (mut done, total) = (0, plan.parameters());
     step(progress, done, total)?;
-    let calibration = options.calibration.clone().unwrap_or_default();
-    let mut calibrator = Calibrator::new(checkpoint, &calibration, options.threads, scratch)?;
+    let default = Calibration::default();
+    let calibration = options.calibration.as_ref().unwrap_or(&default);
+    let mut calibrator = Calibrator::new(checkpoint, calibration, options.threads, scratch)?;
     let awq = spec.preset.method == Method::Awq;
     // AWQ looks for ranges itself, by what goes in: a search that takes all weights for equal would
     // clip the very ones that it scaled up.
