@@ -64,15 +64,14 @@ impl DataFiles {
             let path = entry.path();
             let name = format!("{prefix}{}", name_of(&path));
             let is_folder = entry.file_type().map_err(Error::io(&path))?.is_dir();
-            if is_folder && depth < DEPTH && !name_of(&path).starts_with('.') {
-                if entry.file_name().to_str().is_none() {
-                    return Err(Error::FileName { path });
-                }
+            let looked_into = is_folder && depth < DEPTH && !name_of(&path).starts_with('.');
+            let is_data = path.is_file() && Format::of(&path).is_ok();
+            if (looked_into || is_data) && entry.file_name().to_str().is_none() {
+                return Err(Error::FileName { path });
+            }
+            if looked_into {
                 self.add_folder(&path, &format!("{name}/"), depth + 1)?;
-            } else if path.is_file() && Format::of(&path).is_ok() {
-                if entry.file_name().to_str().is_none() {
-                    return Err(Error::FileName { path });
-                }
+            } else if is_data {
                 self.files.push(DataFile { path, name });
             } else {
                 self.skipped.push(name);

@@ -16,7 +16,7 @@ use crate::progress::{Progress, step};
 /// Compares every tensor and file that the delta refers to with the digests in it.
 ///
 /// # Errors
-/// [`Error::BaseLacks`] or [`Error::BaseDiffers`] naming the first that is wrong.
+/// [`Error::BaseLacks`], [`Error::BaseLacksFile`] or [`Error::BaseDiffers`] naming the first that is wrong.
 pub(crate) fn check_base(
     artifact: &Artifact,
     base: &Checkpoint,
@@ -48,15 +48,14 @@ pub(crate) fn check_base(
     )?;
     for expected in index.base_files() {
         let path = expected.path.as_str();
-        let what = format!("file {path}");
-        let file = base.file(path).ok_or_else(|| Error::BaseLacks {
+        let file = base.file(path).ok_or_else(|| Error::BaseLacksFile {
             path: base.root().to_owned(),
-            what: what.clone(),
+            file: path.to_owned(),
         })?;
         if file.size() != expected.size {
             return Err(differs(
                 base,
-                what,
+                format!("file {path}"),
                 format!("{} bytes", expected.size),
                 format!("{} bytes", file.size()),
             ));

@@ -64,13 +64,21 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
-    /// The base lacks a tensor or file that the delta refers to.
+    /// The base lacks a tensor that the delta refers to.
     #[error("wrong base {}: it has no {what}", .path.display())]
     BaseLacks {
         /// The base.
         path: PathBuf,
-        /// The missing tensor or file.
+        /// The missing tensor.
         what: String,
+    },
+    /// The base lacks a file that the delta refers to.
+    #[error("wrong base {}: it has no file {file}", .path.display())]
+    BaseLacksFile {
+        /// The base.
+        path: PathBuf,
+        /// The missing file.
+        file: String,
     },
     /// A tensor or file of the base is not what it was when the delta was made.
     #[error("wrong base {}: {what} differs: expected {expected}, found {found}", .path.display())]
@@ -180,7 +188,7 @@ impl Error {
                  report it"
                     .to_owned(),
             ),
-            Self::BaseLacks { what, .. } if what.starts_with("file ") => Some(
+            Self::BaseLacksFile { .. } => Some(
                 "fetch all files of the base (a cache may hold only some), or see `sparse delta \
                  info DELTA` for the base that it was"
                     .to_owned(),

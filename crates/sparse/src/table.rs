@@ -59,29 +59,10 @@ pub fn seconds(seconds: f64) -> String {
 /// Lines of a label and a value, the values aligned; a long value goes on in the next line.
 pub fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for (label, value) in rows {
-        let mut line = format!("{label:width$} ");
-        let mut used = width + 1;
-        for word in value.split_inclusive(' ') {
-            let length = word.trim_end().chars().count();
-            if used + 1 + length > 80 && used > width + 1 {
-                text.push_str(line.trim_end());
-                text.push('\n');
-                line = " ".repeat(width + 1);
-                used = width + 1;
-            }
-            if used == width + 1 {
-                line.push(' ');
-                used += 1;
-            }
-            line.push_str(word);
-            used += word.chars().count();
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let line = |(label, value): &(&str, String)| {
+        broken(value, format!("{label:width$}  "), width + 2, false)
+    };
+    rows.iter().map(line).collect()
 }
 
 /// A text from somewhere else without what would move the cursor, colour what follows, or turn the
@@ -122,21 +103,29 @@ pub fn shorten(text: &str, width: usize) -> String {
 /// Breaks a text into lines of at most 80 characters, at spaces where there are any; every
 /// line begins with `indent` spaces, those after the first with two more.
 pub fn wrap(text: &str, indent: usize) -> String {
+    broken(text, " ".repeat(indent), indent + 2, true)
+}
+
+/// Breaks a text into lines of at most 80 characters; the first goes on from `line`, the others are
+/// indented. A word that no line can hold is cut, or else goes beyond.
+fn broken(text: &str, mut line: String, indent: usize, cut: bool) -> String {
     let mut out = String::new();
-    let mut line = " ".repeat(indent);
-    let mut width = indent;
+    let mut width = line.chars().count();
+    let mut start = width;
     for word in text.split_inclusive(' ') {
         let mut letters: Vec<char> = word.chars().collect();
         while width + letters.len() > 80 {
-            if width == indent + 2 || letters.len() > 78 - indent {
+            if cut && (width == indent || letters.len() > 80 - indent) {
                 let rest = letters.split_off((80 - width).min(letters.len()));
                 line.extend(letters);
                 letters = rest;
+            } else if !cut && width == start {
+                break;
             }
             out.push_str(line.trim_end());
             out.push('\n');
-            line = " ".repeat(indent + 2);
-            width = indent + 2;
+            line = " ".repeat(indent);
+            (width, start) = (indent, indent);
         }
         width += letters.len();
         line.extend(letters);

@@ -59,14 +59,14 @@ impl Hidden {
     pub(super) fn restore(&self, target: &Path) {
         for entry in beside(target) {
             let path = entry.path();
-            if !self.is_of(&entry.file_name(), Kind::Folder, b".old")
-                || File::open(&path).is_ok_and(|open| open.try_lock().is_err())
-            {
+            let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
+            let in_use = || File::open(&path).is_ok_and(|open| open.try_lock().is_err());
+            if !self.is_of(&entry.file_name(), Kind::Folder, b".old") || is_folder && in_use() {
                 continue;
             }
             let _ = match fs::symlink_metadata(target) {
                 Err(_) => fs::rename(&path, target),
-                Ok(_) if path.is_dir() => fs::remove_dir_all(&path),
+                Ok(_) if is_folder => fs::remove_dir_all(&path),
                 Ok(_) => fs::remove_file(&path),
             };
         }

@@ -85,29 +85,32 @@ impl OutputDir {
     pub fn commit(mut self) -> Result<(), Error> {
         let target = &self.target;
         let aside = self.temporary.with_extension("old");
-        let replaced = match fs::symlink_metadata(target) {
-            Err(_) => None,
+        // Locked, so that nobody takes it for abandoned while it is aside; only a folder, as opening
+        // a named pipe would wait.
+        let found = fs::symlink_metadata(target);
+        let is_folder = found.as_ref().is_ok_and(|found| found.is_dir());
+        let old = is_folder.then(|| File::open(target).ok()).flatten();
+        let _in_use = old.filter(|old| old.try_lock().is_ok());
+        let replaced = match found {
+            Err(_) => false,
             Ok(_) if self.existing == Existing::Keep => {
                 return Err(Error::OutputExists {
                     path: target.clone(),
                 });
             }
             Ok(_) => {
-                // Locked, so that nobody takes it for abandoned.
-                let old = File::open(target).ok();
-                let locked = old.filter(|old| old.try_lock().is_ok());
                 fs::rename(target, &aside).map_err(Error::io("replace", target))?;
-                Some(locked)
+                true
             }
         };
         if let Err(cause) = fs::rename(&self.temporary, target) {
-            if replaced.is_some() {
+            if replaced {
                 let _ = fs::rename(&aside, target);
             }
             return Err(Error::io("create", target)(cause));
         }
         self.committed = true;
-        if replaced.is_some() {
+        if replaced {
             let _ = match fs::symlink_metadata(&aside) {
                 Ok(meta) if meta.is_dir() => fs::remove_dir_all(&aside),
                 _ => fs::remove_file(&aside),

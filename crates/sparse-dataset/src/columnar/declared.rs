@@ -6,14 +6,13 @@ use std::path::Path;
 
 use arrow_schema::Fields;
 use base64::Engine as _;
+use parquet::arrow::ARROW_SCHEMA_META_KEY;
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
 use crate::error::{Error, Result};
-
-const ARROW_SCHEMA: &str = "ARROW:schema";
 
 /// Whether two Parquet files say the same of each column, its place in lists and
 /// structs and its type, and have the same Arrow schema beside it.
@@ -94,7 +93,9 @@ impl Declared {
 /// no sense is nothing.
 fn arrow_fields(metadata: &ParquetMetaData) -> Option<Fields> {
     let entries = metadata.file_metadata().key_value_metadata()?;
-    let entry = entries.iter().find(|entry| entry.key == ARROW_SCHEMA)?;
+    let entry = entries
+        .iter()
+        .find(|entry| entry.key == ARROW_SCHEMA_META_KEY)?;
     let bytes = base64::prelude::BASE64_STANDARD
         .decode(entry.value.as_ref()?)
         .ok()?;
@@ -123,7 +124,7 @@ mod tests {
         let metadata = arrow.map(|data_type| {
             let schema = Schema::new(vec![Field::new("a", data_type, true)]);
             vec![KeyValue::new(
-                ARROW_SCHEMA.to_owned(),
+                ARROW_SCHEMA_META_KEY.to_owned(),
                 encode_arrow_schema(&schema),
             )]
         });

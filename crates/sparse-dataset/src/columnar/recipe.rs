@@ -9,8 +9,8 @@ use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter as IpcFileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -22,8 +22,6 @@ use super::writer::FileWriter;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::wire::{Reader, put_bytes, put_number};
-
-const ARROW_SCHEMA: &str = "ARROW:schema";
 
 /// Which writer, with what it was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,11 +104,13 @@ impl Recipe {
             codec,
             version: file.version().clamp(1, 2) as u8,
             dictionary: column.is_some_and(|column| column.dictionary_page_offset().is_some()),
-            arrow_schema: entries.iter().any(|entry| entry.key == ARROW_SCHEMA),
+            arrow_schema: entries
+                .iter()
+                .any(|entry| entry.key == ARROW_SCHEMA_META_KEY),
             created_by: file.created_by().unwrap_or_default().to_owned(),
             metadata: entries
                 .into_iter()
-                .filter(|entry| entry.key != ARROW_SCHEMA)
+                .filter(|entry| entry.key != ARROW_SCHEMA_META_KEY)
                 .map(|entry| (entry.key, entry.value))
                 .collect(),
         };

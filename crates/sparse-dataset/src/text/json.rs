@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 
-use super::leaf::{key_name, objects, push_leaf, push_value, string_end, value_end};
+use super::leaf::{
+    holds_objects, key_name, past_space, push_leaf, push_value, string_end, value_end,
+};
 use super::spelling::Spelling;
 use super::template::{Columns, Template};
 use crate::table::Record;
@@ -56,10 +58,6 @@ pub(crate) struct JsonScanner {
 /// templates of their own.
 const APART: usize = 8;
 
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
-}
-
 impl JsonScanner {
     pub(crate) fn lines() -> Self {
         Self {
@@ -84,7 +82,7 @@ impl JsonScanner {
         let Some(whole) = &self.whole else {
             return false;
         };
-        !whole.contains(path) && objects(input, at).is_some_and(|count| count <= APART)
+        !whole.contains(path) && holds_objects(input, at, APART)
     }
 
     /// Scans one record from the start of `input`; returns its length.
@@ -113,9 +111,7 @@ impl JsonScanner {
         let mut after_value = !self.stack.is_empty();
         let mut path = String::new();
         loop {
-            while input.get(at).copied().is_some_and(is_space) {
-                at += 1;
-            }
+            at = past_space(input, at);
             let Some(&byte) = input.get(at) else {
                 if !self.stack.is_empty() || (!after_value && self.record_path.is_some()) {
                     return fault(at, "more of the value");
@@ -135,7 +131,7 @@ impl JsonScanner {
                             path = top.element_path();
                         }
                         // A value or key must follow, not a bracket.
-                        let next = input[at..].iter().copied().find(|&b| !is_space(b));
+                        let next = input.get(past_space(input, at)).copied();
                         if matches!(next, None | Some(b'}' | b']' | b',')) {
                             return fault(at, "a value after the comma");
                         }
@@ -180,17 +176,11 @@ impl JsonScanner {
                     path.push('.');
                 }
                 path.push_str(&key);
-                at = end;
-                while input.get(at).copied().is_some_and(is_space) {
-                    at += 1;
-                }
+                at = past_space(input, end);
                 if input.get(at) != Some(&b':') {
                     return fault(at, "`:` after the key");
                 }
-                at += 1;
-                while input.get(at).copied().is_some_and(is_space) {
-                    at += 1;
-                }
+                at = past_space(input, at + 1);
             } else if let Some(top) = self.stack.last() {
                 path = top.element_path();
                 if byte == b']' {

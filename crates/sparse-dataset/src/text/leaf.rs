@@ -3,6 +3,15 @@
 use super::spelling::{Spelling, unescape};
 use crate::table::{Kind, Record};
 
+/// The first place from `at` on that is no white space.
+pub(crate) fn past_space(input: &[u8], at: usize) -> usize {
+    let rest = input.get(at..).unwrap_or_default();
+    at + rest
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t'))
+        .count()
+}
+
 /// The end of the string that starts at `at` with its quote; nothing where it has
 /// none, or an escape that JSON does not know.
 pub(crate) fn string_end(input: &[u8], at: usize) -> Option<usize> {
@@ -28,12 +37,9 @@ pub(crate) fn string_end(input: &[u8], at: usize) -> Option<usize> {
 
 /// What a key says, given what stands between its quotes.
 pub(crate) fn key_name(spelled: &[u8]) -> String {
-    let mut name = Vec::new();
-    if !unescape(spelled, &mut name) {
-        name = spelled.to_vec();
-    }
-    String::from_utf8(name)
-        .unwrap_or_else(|name| String::from_utf8_lossy(name.as_bytes()).into_owned())
+    let mut said = Vec::new();
+    let is_valid = unescape(spelled, &mut said);
+    String::from_utf8_lossy(if is_valid { &said } else { spelled }).into_owned()
 }
 
 /// The end of the number or word that starts at `at`, if it is one.
@@ -91,16 +97,11 @@ pub(crate) fn nested_end(input: &[u8], at: usize) -> Option<usize> {
         /// A comma, or the end.
         More,
     }
-    let spaces = |from: usize| {
-        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-        let rest = input.get(from..).unwrap_or_default();
-        from + rest.iter().take_while(is_space).count()
-    };
     let mut open = Vec::new();
     let mut next = Next::Value;
     let mut from = at;
     loop {
-        from = spaces(from);
+        from = past_space(input, from);
         let byte = *input.get(from)?;
         let in_object = open.last() == Some(&b'{');
         match byte {
@@ -120,7 +121,7 @@ pub(crate) fn nested_end(input: &[u8], at: usize) -> Option<usize> {
             }
             _ if next == Next::More => return None,
             b'"' if in_object && next != Next::Value => {
-                from = spaces(string_end(input, from)?);
+                from = past_space(input, string_end(input, from)?);
                 if input.get(from) != Some(&b':') {
                     return None;
                 }
@@ -145,29 +146,26 @@ pub(crate) fn nested_end(input: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// How many objects are in the list that starts at `at`; nothing where something
-/// else is, or the list is not valid.
-pub(crate) fn objects(input: &[u8], at: usize) -> Option<usize> {
-    let end = nested_end(input, at)?;
-    let rest = |from: usize| input.get(from..end).unwrap_or_default();
-    let next = |from: usize| {
-        from + rest(from)
-            .iter()
-            .take_while(|b| b.is_ascii_whitespace())
-            .count()
-    };
-    let (mut from, mut count) = (next(at + 1), 0);
-    loop {
+/// Whether the list that starts at `at` holds objects alone, at least one and at
+/// most `most`.
+pub(crate) fn holds_objects(input: &[u8], at: usize, most: usize) -> bool {
+    let mut from = at + 1;
+    for _ in 0..most {
+        from = past_space(input, from);
         if input.get(from) != Some(&b'{') {
-            return None;
+            return false;
         }
-        count += 1;
-        from = next(nested_end(input, from)?);
-        if input.get(from) == Some(&b']') {
-            return Some(count);
+        let Some(end) = nested_end(input, from) else {
+            return false;
+        };
+        from = past_space(input, end);
+        match input.get(from) {
+            Some(b']') => return true,
+            Some(b',') => from += 1,
+            _ => return false,
         }
-        from = next(from + 1);
     }
+    false
 }
 
 /// The end of the value that starts at `at`.

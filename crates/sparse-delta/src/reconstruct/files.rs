@@ -209,9 +209,9 @@ fn rebuild_blob(
 ) -> Result<(), Error> {
     let find = |base: &BaseFile| {
         let found = decoders.base().file(base.path.as_str());
-        found.ok_or_else(|| Error::BaseLacks {
+        found.ok_or_else(|| Error::BaseLacksFile {
             path: decoders.base().root().to_owned(),
-            what: format!("file {}", base.path),
+            file: base.path.to_string(),
         })
     };
     let base = match &blob.source {
