@@ -41,6 +41,8 @@ pub(crate) const REQUIRED_REFERENCES: u8 = 32;
 /// follows its SHA-256, and only in documents the template of a row goes by its
 /// base row.
 pub(crate) const REQUIRED_QUICK: u8 = 64;
+/// Feature bits that a reader must know: Parquet files may be written page by page.
+pub(crate) const REQUIRED_PAGES: u8 = 128;
 /// Feature bits that a reader may ignore: the derivative is a folder, of one file too.
 pub(crate) const OPTIONAL_FOLDER: u8 = 1;
 const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
@@ -49,7 +51,8 @@ const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
     | REQUIRED_NO_HEADER
     | REQUIRED_DICTIONARIES
     | REQUIRED_REFERENCES
-    | REQUIRED_QUICK;
+    | REQUIRED_QUICK
+    | REQUIRED_PAGES;
 const CHECKSUM: usize = 8;
 /// Magic, version and feature bits, then the base's digests.
 const HEAD: usize = 11;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::artifact::{
     FILE_NAME, FORMAT_VERSION, MAGIC, OPTIONAL_FOLDER, REQUIRED_BYTES, REQUIRED_COLUMNAR,
-    REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_QUICK,
+    REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_PAGES, REQUIRED_QUICK,
     REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
@@ -39,9 +39,10 @@ pub fn compress(
     base.rows.carry();
     let mut artifact = Output::create(&output.join(FILE_NAME))?;
     let mut head = MAGIC.to_vec();
-    let columnar = files
-        .iter()
-        .any(|file| Format::of(&file.path).is_ok_and(|format| !format.is_text()));
+    let any = |of: fn(Format) -> bool| {
+        let mut files = files.iter();
+        files.any(|file| Format::of(&file.path).is_ok_and(of))
+    };
     let mut dictionaries = false;
     for file in &files {
         dictionaries |= guarded(&file.path, || keeps_dictionaries(&file.path))?;
@@ -50,7 +51,8 @@ pub fn compress(
     let required = REQUIRED_BYTES
         | REQUIRED_REFERENCES
         | REQUIRED_QUICK
-        | bit(columnar, REQUIRED_COLUMNAR)
+        | bit(any(|format| !format.is_text()), REQUIRED_COLUMNAR)
+        | bit(any(|format| format == Format::Parquet), REQUIRED_PAGES)
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
         | bit(!spec.header, REQUIRED_NO_HEADER);

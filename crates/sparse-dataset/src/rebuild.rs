@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::artifact::{Blocks, damaged};
 use crate::bytes;
-use crate::columnar::{ColumnarOutput, Recipe, guarded};
+use crate::columnar::{ColumnarOutput, Frame, Learner, Recipe, Script, guarded};
 use crate::delta::{BlockDecoder, Decoded, RowCoder, Setup};
 use crate::error::{Error, Result};
 use crate::header::{Body, SplitHeader};
@@ -91,6 +91,19 @@ pub(crate) fn rebuild(
     sink: &mut (dyn Sink + Send),
     progress: &dyn Progress,
 ) -> Result<()> {
+    rebuild_with(artifact, header, blocks, base, sink, None, progress)
+}
+
+/// As [`rebuild`], of a file that may have a learner in place of its frame.
+pub(crate) fn rebuild_with(
+    artifact: &Path,
+    header: &SplitHeader,
+    blocks: &Blocks,
+    base: &mut Base,
+    sink: &mut (dyn Sink + Send),
+    learner: Option<Learner>,
+    progress: &dyn Progress,
+) -> Result<()> {
     if header.body == Body::Bytes {
         let prefix = base.prefix(header.bytes)?;
         let (source, start, end) = blocks.span();
@@ -104,7 +117,14 @@ pub(crate) fn rebuild(
             .then_some(())
             .ok_or_else(|| damaged(artifact, "compressed file"));
     }
-    if let Some(patch) = &header.patch {
+    let recipe = match &header.body {
+        Body::Columnar(recipe) => Some(guarded(artifact, || {
+            Recipe::read(recipe).ok_or_else(|| damaged(artifact, "recipe"))
+        })?),
+        _ => None,
+    };
+    let by_pages = recipe.as_ref().is_some_and(Recipe::is_by_pages);
+    if let Some(patch) = header.patch.as_ref().filter(|_| !by_pages) {
         let mut plain = Keep {
             bytes: Vec::new(),
             artifact,
@@ -137,8 +157,8 @@ pub(crate) fn rebuild(
     let mut decoder = BlockDecoder::new(setup, base)?;
     let mut buffer = Vec::new();
     let nonsense = || damaged(artifact, "block of rows");
-    let rebuilt = match (&header.body, &header.layout) {
-        (Body::Text, Some(layout)) => {
+    let rebuilt = match (recipe, &header.layout) {
+        (None, Some(layout)) => {
             let alike = base.escapes_as(layout);
             let mut written = 0u64;
             let mut out = Vec::new();
@@ -164,11 +184,17 @@ pub(crate) fn rebuild(
             }
             sink.write(&out)
         }
-        (Body::Columnar(recipe), _) => {
+        (Some(recipe), _) => {
             let path = Path::new(&header.name);
-            let recipe = guarded(artifact, || {
-                Recipe::read(recipe).ok_or_else(|| damaged(artifact, "recipe"))
-            })?;
+            let script = match (&header.patch, learner) {
+                _ if !by_pages => None,
+                (_, Some(learner)) => Some(Script::Learn(learner)),
+                (frame, None) => {
+                    let frame = frame.as_deref().and_then(Frame::read);
+                    let frame = frame.ok_or_else(|| damaged(artifact, "frame"))?;
+                    Some(Script::Follow(Box::new(frame)))
+                }
+            };
             let failed = Mutex::new(None);
             let write_all = || {
                 let mut output = ColumnarOutput::new(
@@ -177,6 +203,7 @@ pub(crate) fn rebuild(
                         sink,
                         failed: &failed,
                     },
+                    script,
                     path,
                 )?;
                 let mut done = 0;

@@ -16,7 +16,7 @@ use crate::inputs::{Base, DataFile, add_file};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::plan::Plan;
-use crate::rebuild::rebuild;
+use crate::rebuild::{Check, rebuild, rebuild_with};
 use crate::spec::{CompressSpec, Effort, Progress, step};
 use crate::table::{Memory, Rows, Source};
 use crate::text::Template;
@@ -191,6 +191,34 @@ fn as_bytes(
     Ok((other.len() < most).then_some(other))
 }
 
+/// Finds out whether a file comes back page by page; if so, `header` says how.
+fn by_pages(
+    header: &mut SplitHeader,
+    blocks: &Blocks,
+    recipe: &Recipe,
+    file: &Path,
+    base: &mut Base,
+    most: u64,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let found = guarded(file, || recipe.clone().by_pages(file, most))?;
+    let Some((recipe, learner)) = found else {
+        return Ok(false);
+    };
+    header.body = Body::Columnar(guarded(file, || recipe.write(file))?);
+    let mut check = Check(Sha256::new());
+    let shared = Some(learner.clone());
+    match rebuild_with(file, header, blocks, base, &mut check, shared, progress) {
+        Err(error @ Error::Interrupted) => return Err(error),
+        // Whatever our writer could not make of it, there are other ways.
+        Err(_) => return Ok(false),
+        Ok(()) => {}
+    }
+    let digest: [u8; 32] = check.0.finalize().into();
+    header.patch = learner.into_frame().filter(|_| digest == header.sha256);
+    Ok(header.patch.is_some())
+}
+
 /// Finds how a columnar file is rebuilt, by rebuilding it: with its bytes, by
 /// a patch with its bytes, or with its content. `false` if its rows do not even
 /// lead to that, as where categories have an order that the writer changes.
@@ -203,8 +231,14 @@ fn columnar_body(
     progress: &dyn Progress,
 ) -> Result<bool> {
     let Split { header, blocks } = split;
-    let recipe = guarded(file, || Recipe::of(file)?.write(file))?;
-    header.body = Body::Columnar(recipe);
+    let small = header.bytes / 50 + blocks.bytes() / 4;
+    let recipe = guarded(file, || Recipe::of(file))?;
+    let unused = base.rows.unused();
+    if !spec.logical && by_pages(header, blocks, &recipe, file, base, small, progress)? {
+        return Ok(true);
+    }
+    base.rows.set_unused(unused);
+    header.body = Body::Columnar(guarded(file, || recipe.write(file))?);
     let mut rebuilt = Output::create(&artifact.beside("rebuilt"))?;
     rebuild(file, header, blocks, base, &mut rebuilt, progress)?;
     let found = rebuilt.digest();
@@ -217,7 +251,6 @@ fn columnar_body(
     }
     if !spec.logical && header.bytes <= bytes::LARGEST {
         let again = std::fs::read(rebuilt_path).map_err(Error::io(rebuilt_path))?;
-        let small = header.bytes / 50 + blocks.bytes() / 4;
         let original = Source::unread(file)?;
         // Pages that another compressor made have nothing in common, which shows at once.
         let strangers = bytes::quickly_exceeds(&original, &again, small * HARDER, progress)?;

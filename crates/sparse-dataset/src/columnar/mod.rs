@@ -6,6 +6,7 @@ mod declared;
 mod dictionaries;
 mod messages;
 mod output;
+mod paged;
 mod pages;
 mod read;
 mod recipe;
@@ -14,6 +15,7 @@ mod values;
 mod writer;
 
 pub(crate) use output::ColumnarOutput;
+pub(crate) use paged::{Frame, Learner, Script};
 pub(crate) use read::{batches as batches_as_written, equal_files, keeps_dictionaries, read_rows};
 pub(crate) use recipe::Recipe;
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::build::BatchBuilder;
+use super::paged::Script;
 use super::recipe::Recipe;
 use super::writer::FileWriter;
 use crate::error::{Error, Result};
@@ -22,8 +23,13 @@ pub(crate) struct ColumnarOutput<W: Write + Send> {
 }
 
 impl<W: Write + Send> ColumnarOutput<W> {
-    pub(crate) fn new(recipe: Recipe, out: W, path: &Path) -> Result<Self> {
-        let writer = recipe.writer(out, path)?;
+    pub(crate) fn new(
+        recipe: Recipe,
+        out: W,
+        script: Option<Script>,
+        path: &Path,
+    ) -> Result<Self> {
+        let writer = recipe.writer(out, script, path)?;
         Ok(Self {
             builder: BatchBuilder::new(recipe.schema.clone()),
             recipe,
@@ -59,7 +65,8 @@ impl<W: Write + Send> ColumnarOutput<W> {
             path: path.to_owned(),
             message: "a value is not of its column's type".to_owned(),
         })?;
-        self.writer.write(&batch, ends, path)?;
+        let group = self.recipe.group(self.groups).unwrap_or(self.in_group);
+        self.writer.write(&batch, group, ends, path)?;
         if ends {
             self.groups += 1;
             self.in_group = 0;

@@ -9,12 +9,15 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::error::{Error, Result};
 use crate::table::Source;
+use crate::wire::put_number;
 
 /// Pages that unfold to more are refused. Writers end pages at about 1 MB; only
 /// a single large value makes them longer.
 pub(super) const MAX_PAGE: u64 = 512 << 20;
 /// A page's header with its statistics is not longer than this.
 const MAX_HEADER: u64 = 1 << 20;
+/// Most headers are much shorter.
+const FIRST_LOOK: u64 = 1 << 10;
 const MAX_DEPTH: usize = 16;
 
 /// Values of lists on one page: more are refused, as a few bytes can claim
@@ -24,19 +27,33 @@ const MAX_VALUES: u64 = MAX_PAGE / 8;
 /// What a page's header says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PageHeader {
-    /// 2 is a dictionary.
+    /// 0 holds values, 2 is a dictionary, 3 holds values with levels apart.
     kind: u64,
     pub(super) unfolded: u64,
-    stored: u64,
+    pub(super) stored: u64,
     /// Leading bytes that are not compressed (levels of a version 2 page).
-    plain: u64,
+    pub(super) plain: u64,
+    /// A version 2 page whose values are not compressed either.
+    pub(super) all_plain: bool,
     pub(super) values: u64,
-    encoding: u64,
+    pub(super) encoding: u64,
+    /// Where in the file the page's bytes start, behind the header.
+    pub(super) at: u64,
 }
 
 impl PageHeader {
     pub(super) fn is_dictionary(&self) -> bool {
         self.kind == 2
+    }
+
+    /// Whether levels stand apart from the values.
+    pub(super) fn is_second_version(&self) -> bool {
+        self.kind == 3
+    }
+
+    /// Whether its values are numbers of dictionary entries.
+    pub(super) fn refers(&self) -> bool {
+        !self.is_dictionary() && matches!(self.encoding, 2 | 8)
     }
 
     /// Whether a value is told as the beginning of the one before and its rest.
@@ -73,11 +90,19 @@ fn check_chunk(file: &Source, column: &ColumnChunkMetaData) -> Result<Pages> {
     let end = end.ok_or_else(|| damaged(&file.path, "a column chunk beyond the file's end"))?;
     let mut at = start;
     while at < end {
-        let head = file.read(at, (at + MAX_HEADER).min(end), &mut buffer)?;
-        let mut input = head;
-        let page = read_header(&mut input)
-            .ok_or_else(|| damaged(&file.path, "a page header that makes no sense"))?;
-        at += (head.len() - input.len()) as u64;
+        let mut page = None;
+        for most in [FIRST_LOOK, MAX_HEADER] {
+            let head = file.read(at, (at + most).min(end), &mut buffer)?;
+            let mut input = head;
+            page = read_header(&mut input).map(|page| (page, (head.len() - input.len()) as u64));
+            if page.is_some() {
+                break;
+            }
+        }
+        let (mut page, length) =
+            page.ok_or_else(|| damaged(&file.path, "a page header that makes no sense"))?;
+        at += length;
+        page.at = at;
         if page.unfolded > MAX_PAGE {
             return Err(too_large("a page", page.unfolded, MAX_PAGE));
         }
@@ -125,7 +150,7 @@ fn fits(mut decoder: impl Read, page: &PageHeader) -> bool {
 }
 
 /// Reads a header in Thrift's compact protocol and moves behind it.
-fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
+pub(super) fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
     let mut page = PageHeader::default();
     fields(input, |field, kind, input| {
         match (field, kind) {
@@ -137,6 +162,7 @@ fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
                     (_, 1, 5) => page.values = size(input)?,
                     (5 | 7, 2, 5) | (8, 4, 5) => page.encoding = size(input)?,
                     (8, 5 | 6, 5) => page.plain += size(input)?,
+                    (8, 7, 2) => page.all_plain = true,
                     _ => skip(kind, input, 1)?,
                 }
                 Some(())
@@ -146,6 +172,24 @@ fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
         Some(())
     })?;
     Some(page)
+}
+
+/// A page's header with other sizes in it. `None` if it does not start with its kind and sizes, as
+/// headers do.
+pub(super) fn with_sizes(header: &[u8], unfolded: u64, stored: u64) -> Option<Vec<u8>> {
+    const NUMBER: u8 = 0x15; // the next field, of 32 bits
+    let mut out = Vec::with_capacity(header.len() + 8);
+    let mut input = header;
+    for size in [None, Some(unfolded), Some(stored)] {
+        if byte(&mut input)? != NUMBER {
+            return None;
+        }
+        out.push(NUMBER);
+        let found = varint(&mut input)?;
+        put_number(&mut out, size.map_or(found, |size| size << 1));
+    }
+    out.extend_from_slice(input);
+    Some(out)
 }
 
 /// Calls `visit` with the number and type of each field of a structure.
@@ -244,12 +288,20 @@ mod tests {
             unfolded: 300,
             stored: 100,
             plain: 6,
+            all_plain: false,
             values: 1,
             encoding: 0,
+            at: 0,
         };
         assert_eq!((found, input), (Some(expected), [99].as_slice()));
         for cut in 0..bytes.len() - 1 {
             assert_eq!(read_header(&mut &bytes[..cut]), None);
         }
+        assert_eq!(with_sizes(&bytes, 300, 100).unwrap(), bytes);
+        let other = with_sizes(&bytes, 3, 70_000).unwrap();
+        let read = read_header(&mut other.as_slice()).unwrap();
+        assert_eq!((read.kind, read.unfolded, read.stored), (3, 3, 70_000));
+        assert_eq!(with_sizes(&bytes[..4], 3, 70_000), None);
+        assert_eq!(with_sizes(&bytes[2..], 3, 70_000), None);
     }
 }

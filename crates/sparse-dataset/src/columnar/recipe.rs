@@ -10,7 +10,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter as IpcFileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{Schema, SchemaRef};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -18,6 +18,7 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
 use super::batches_as_written;
 use super::dictionaries::Dictionaries;
+use super::paged::{Habits, Learner, PagedWriter, Script};
 use super::writer::FileWriter;
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -33,6 +34,8 @@ pub(crate) enum Container {
         arrow_schema: bool,
         created_by: String,
         metadata: Vec<(String, Option<String>)>,
+        /// Of a file that is written page by page.
+        habits: Option<Habits>,
     },
     /// An Arrow IPC file, or stream; its compression.
     Ipc { stream: bool, codec: u8 },
@@ -113,6 +116,7 @@ impl Recipe {
                 .filter(|entry| entry.key != ARROW_SCHEMA_META_KEY)
                 .map(|entry| (entry.key, entry.value))
                 .collect(),
+            habits: None,
         };
         Self {
             schema,
@@ -120,6 +124,26 @@ impl Recipe {
             container,
             dictionaries: Dictionaries::default(),
         }
+    }
+
+    /// The same page by page, with who finds out whether the file comes back so; at most `most`
+    /// bytes may be kept for that. `None` for files that are not written so.
+    pub(crate) fn by_pages(mut self, path: &Path, most: u64) -> Result<Option<(Self, Learner)>> {
+        let Container::Parquet { habits, .. } = &mut self.container else {
+            return Ok(None);
+        };
+        let file = File::open(path).map_err(Error::io(path))?;
+        let reader = SerializedFileReader::new(file).map_err(Error::columnar(path))?;
+        let Some(learner) = Learner::of(path, reader.metadata(), most)? else {
+            return Ok(None);
+        };
+        *habits = Some(learner.habits().clone());
+        Ok(Some((self, learner)))
+    }
+
+    /// Whether the file is written page by page, and so needs a frame.
+    pub(crate) fn is_by_pages(&self) -> bool {
+        matches!(&self.container, Container::Parquet { habits: Some(_), .. })
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<Vec<u8>> {
@@ -150,9 +174,10 @@ impl Recipe {
                 arrow_schema,
                 created_by,
                 metadata,
+                habits,
             } => {
                 out.extend_from_slice(&[
-                    0,
+                    if habits.is_some() { 3 } else { 0 },
                     *codec,
                     *version,
                     u8::from(*dictionary),
@@ -164,6 +189,9 @@ impl Recipe {
                     put_bytes(&mut out, key.as_bytes());
                     out.push(u8::from(value.is_some()));
                     put_bytes(&mut out, value.as_deref().unwrap_or_default().as_bytes());
+                }
+                if let Some(habits) = habits {
+                    habits.write(&mut out);
                 }
             }
             Container::Ipc { stream, codec } => {
@@ -194,7 +222,7 @@ impl Recipe {
         }
         let mut dictionaries = Dictionaries::default();
         let container = match reader.byte()? {
-            0 => {
+            kind @ (0 | 3) => {
                 let (codec, version) = (reader.byte()?, reader.byte()?);
                 let (dictionary, arrow_schema) = (reader.byte()? == 1, reader.byte()? == 1);
                 let created_by = reader.string()?;
@@ -205,6 +233,11 @@ impl Recipe {
                     let value = reader.string()?;
                     metadata.push((key, there.then_some(value)));
                 }
+                let habits = if kind == 3 {
+                    Some(Habits::read(&mut reader)?)
+                } else {
+                    None
+                };
                 Container::Parquet {
                     codec,
                     version,
@@ -212,6 +245,7 @@ impl Recipe {
                     arrow_schema,
                     created_by,
                     metadata,
+                    habits,
                 }
             }
             kept @ 1..=2 => {
@@ -245,8 +279,13 @@ impl Recipe {
         self.groups.get(done).copied()
     }
 
-    /// A writer that follows the recipe.
-    pub(crate) fn writer<W: Write + Send>(&self, out: W, path: &Path) -> Result<FileWriter<W>> {
+    /// A writer that follows the recipe, and the script where it is written page by page.
+    pub(crate) fn writer<W: Write + Send>(
+        &self,
+        out: W,
+        script: Option<Script>,
+        path: &Path,
+    ) -> Result<FileWriter<W>> {
         let schema: &Schema = &self.schema;
         Ok(match &self.container {
             Container::Parquet {
@@ -256,6 +295,7 @@ impl Recipe {
                 arrow_schema,
                 created_by,
                 metadata,
+                habits,
             } => {
                 let codec = match codec {
                     1 => Compression::SNAPPY,
@@ -272,9 +312,12 @@ impl Recipe {
                         value: value.clone(),
                     })
                     .collect();
-                let properties = WriterProperties::builder()
+                let second = habits
+                    .as_ref()
+                    .map_or(*version == 2, Habits::is_second_version);
+                let mut properties = WriterProperties::builder()
                     .set_compression(codec)
-                    .set_writer_version(if *version == 2 {
+                    .set_writer_version(if second {
                         WriterVersion::PARQUET_2_0
                     } else {
                         WriterVersion::PARQUET_1_0
@@ -282,11 +325,24 @@ impl Recipe {
                     .set_dictionary_enabled(*dictionary)
                     .set_created_by(created_by.clone())
                     .set_key_value_metadata(Some(entries).filter(|entries| !entries.is_empty()))
-                    .set_max_row_group_row_count(None)
-                    .build();
+                    .set_max_row_group_row_count(None);
+                if let Some(habits) = habits {
+                    let types = ArrowSchemaConverter::new()
+                        .convert(schema)
+                        .map_err(Error::columnar(path))?;
+                    let paths = types.columns().iter().map(|column| column.path());
+                    properties = habits.set(properties, paths);
+                }
                 let options = ArrowWriterOptions::new()
-                    .with_properties(properties)
+                    .with_properties(properties.build())
                     .with_skip_arrow_metadata(!arrow_schema);
+                if let (Some(habits), Some(script)) = (habits, script) {
+                    let schema = self.schema.clone();
+                    let writer = PagedWriter::new(out, schema, options, habits.clone(), script);
+                    return Ok(FileWriter::Paged(Box::new(
+                        writer.map_err(Error::columnar(path))?,
+                    )));
+                }
                 let writer = ArrowWriter::try_new_with_options(out, self.schema.clone(), options)
                     .map_err(Error::columnar(path))?;
                 FileWriter::Parquet(Box::new(writer))

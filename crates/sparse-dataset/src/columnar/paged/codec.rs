@@ -1,0 +1,138 @@
+//! The compressors of pages, down to the choices that decide their bytes.
+
+use std::borrow::Cow;
+
+use parquet::basic::Compression;
+
+use super::snappy::Habit;
+
+/// Which compressor, of which version, set how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Codec {
+    Plain,
+    Zstd(i8),
+    /// Google's Snappy.
+    Snappy(Habit),
+    /// The crate `snap`, as writers in Rust have it.
+    Snap,
+    /// A block of the crate `lz4_flex`, likewise.
+    Lz4,
+}
+
+impl Codec {
+    /// All that a column's metadata leaves open, more usual ones first; none of a compressor that
+    /// is not known this well.
+    pub(super) fn candidates(compression: Compression) -> Vec<Self> {
+        let snappy = |bits, checksum| Self::Snappy(Habit { bits, checksum });
+        match compression {
+            Compression::UNCOMPRESSED => vec![Self::Plain],
+            Compression::SNAPPY => vec![
+                snappy(15, false),
+                snappy(14, false),
+                Self::Snap,
+                snappy(15, true),
+                snappy(14, true),
+            ],
+            Compression::ZSTD(_) => {
+                let levels = [1, 3].into_iter();
+                let levels = levels.chain((-7..=22).filter(|level| ![0, 1, 3].contains(level)));
+                levels.map(Self::Zstd).collect()
+            }
+            Compression::LZ4_RAW => vec![Self::Lz4],
+            _ => Vec::new(),
+        }
+    }
+
+    /// As two bytes.
+    pub(super) fn code(self) -> [u8; 2] {
+        match self {
+            Self::Plain => [0, 0],
+            Self::Zstd(level) => [1, level as u8],
+            Self::Snappy(Habit { bits, checksum }) => [2, bits as u8 | u8::from(checksum) << 7],
+            Self::Snap => [3, 0],
+            Self::Lz4 => [4, 0],
+        }
+    }
+
+    pub(super) fn of_code(code: [u8; 2]) -> Option<Self> {
+        Some(match code {
+            [0, 0] => Self::Plain,
+            [1, level] if (-7..=22).contains(&(level as i8)) => Self::Zstd(level as i8),
+            [2, habit] if matches!(habit & 127, 14 | 15) => Self::Snappy(Habit {
+                bits: u32::from(habit & 127),
+                checksum: habit >> 7 == 1,
+            }),
+            [3, 0] => Self::Snap,
+            [4, 0] => Self::Lz4,
+            _ => return None,
+        })
+    }
+
+    /// `None` where the compressor fails.
+    pub(super) fn compress(self, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Owned(match self {
+            Self::Plain => return Some(Cow::Borrowed(bytes)),
+            Self::Zstd(level) => zstd::bulk::compress(bytes, i32::from(level)).ok()?,
+            Self::Snappy(habit) => {
+                let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
+                habit.compress(bytes, &mut out);
+                out
+            }
+            Self::Snap => snap::raw::Encoder::new().compress_vec(bytes).ok()?,
+            Self::Lz4 => lz4_flex::block::compress(bytes),
+        }))
+    }
+
+    /// What a page of `unfolded` bytes was compressed from. `None` if it is damaged.
+    pub(super) fn unfold(self, bytes: &[u8], unfolded: usize) -> Option<Vec<u8>> {
+        match self {
+            Self::Plain => Some(bytes.to_vec()),
+            Self::Zstd(_) => zstd::bulk::decompress(bytes, unfolded).ok(),
+            Self::Snappy(_) | Self::Snap => {
+                let said = snap::raw::decompress_len(bytes).ok()?;
+                let right = said == unfolded;
+                right.then(|| snap::raw::Decoder::new().decompress_vec(bytes).ok())?
+            }
+            Self::Lz4 => lz4_flex::block::decompress(bytes, unfolded).ok(),
+        }
+    }
+
+    /// Whether it makes `bytes` of what they unfold to.
+    pub(super) fn made(self, bytes: &[u8], unfolded: &[u8]) -> bool {
+        self.compress(unfolded).is_some_and(|made| *made == *bytes)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_back_and_others_are_refused() {
+        let all = [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::ZSTD(Default::default()),
+            Compression::LZ4_RAW,
+        ];
+        let all: Vec<Codec> = all.into_iter().flat_map(Codec::candidates).collect();
+        assert_eq!(all.len(), 36);
+        let text = b"a page of values, a page of values, a page of more values".repeat(9);
+        for codec in &all {
+            assert_eq!(Codec::of_code(codec.code()), Some(*codec));
+            let packed = codec.compress(&text).unwrap();
+            assert_eq!(codec.unfold(&packed, text.len()).unwrap(), text);
+            assert!(codec.made(&packed, &text));
+            assert_eq!(codec.unfold(&packed[..8], text.len()).is_some(), *codec == Codec::Plain);
+        }
+        let known: Vec<[u8; 2]> = all.iter().map(|codec| codec.code()).collect();
+        for code in 0..=u16::MAX {
+            let code = code.to_le_bytes();
+            // Level 0 is another name of the default one.
+            let expected = known.contains(&code) || code == [1, 0];
+            assert_eq!(Codec::of_code(code).is_some(), expected, "{code:?}");
+        }
+        assert!(Codec::candidates(Compression::GZIP(Default::default())).is_empty());
+    }
+}

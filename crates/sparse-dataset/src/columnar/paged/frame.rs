@@ -1,0 +1,286 @@
+//! What the rows of a Parquet file do not lead to: page headers, indexes and the footer, and the
+//! pages that come out otherwise. Written against what our own writer makes.
+
+use std::path::Path;
+
+use crate::bytes;
+use crate::error::Result;
+use crate::table::Source;
+use crate::wire::{Reader, put_bytes, put_number};
+
+/// A frame that unfolds to more is neither written nor read.
+const LARGEST: u64 = 256 << 20;
+
+/// The header is not as predicted.
+const HEAD: u8 = 1;
+/// References to a dictionary of one entry take a bit each, not none.
+const WIDTH: u8 = 2;
+/// The page's bytes are in the frame.
+const LITERAL: u8 = 4;
+/// The page is not compressed though its column is.
+const PLAIN: u8 = 8;
+
+/// How a page is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Of the page that our writer made of the same rows.
+    Ours { width: bool, plain: bool },
+    /// Of so many bytes of the frame.
+    Literal(usize),
+}
+
+/// A frame being written.
+#[derive(Default)]
+pub(super) struct FrameWriter {
+    pages: Vec<u8>,
+    literals: Vec<u8>,
+    /// What it takes before it is compressed, as far as that can be large.
+    pub(super) size: u64,
+}
+
+impl FrameWriter {
+    pub(super) fn number(&mut self, value: u64) {
+        put_number(&mut self.pages, value);
+    }
+
+    /// Notes a page, its header against the one predicted, and its bytes where they are kept.
+    pub(super) fn page(&mut self, head: &[u8], predicted: &[u8], body: Result<(bool, bool), &[u8]>) {
+        let kind = match body {
+            Ok((width, plain)) => u8::from(width) * WIDTH | u8::from(plain) * PLAIN,
+            Err(_) => LITERAL,
+        };
+        self.pages.push(kind | u8::from(head != predicted) * HEAD);
+        if head != predicted {
+            let alike = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| {
+                pairs.take_while(|(one, other)| one == other).count()
+            };
+            let before = alike(&mut head.iter().zip(predicted));
+            let rest = (&head[before..], &predicted[before..]);
+            let after = alike(&mut rest.0.iter().rev().zip(rest.1.iter().rev()));
+            let middle = &rest.0[..rest.0.len() - after];
+            put_number(&mut self.pages, before as u64);
+            put_number(&mut self.pages, after as u64);
+            put_bytes(&mut self.pages, middle);
+            self.size += middle.len() as u64;
+        }
+        if let Err(literal) = body {
+            put_number(&mut self.pages, literal.len() as u64);
+            self.literals.extend_from_slice(literal);
+            self.size += literal.len() as u64;
+        }
+    }
+
+    /// The frame; `tail` is what follows the pages, `ours` what follows ours. `None` if it is too
+    /// large.
+    pub(super) fn finish(self, tail: Vec<u8>, ours: &[u8], file: &Path) -> Result<Option<Vec<u8>>> {
+        let mut body = Vec::new();
+        put_bytes(&mut body, &self.pages);
+        body.extend_from_slice(&self.literals);
+        let mut out = Vec::new();
+        put_number(&mut out, body.len() as u64);
+        put_number(&mut out, tail.len() as u64);
+        if body.len().max(tail.len()) as u64 > LARGEST {
+            return Ok(None);
+        }
+        let (Some(body), Some(tail)) = (packed(body, &[], file)?, packed(tail, ours, file)?) else {
+            return Ok(None);
+        };
+        put_bytes(&mut out, &body);
+        out.extend_from_slice(&tail);
+        Ok(Some(out))
+    }
+}
+
+fn packed(bytes: Vec<u8>, prefix: &[u8], file: &Path) -> Result<Option<Vec<u8>>> {
+    let source = Source::from_bytes(file, bytes);
+    let Some(packed) = bytes::pack(&source, prefix, 19, LARGEST, &())? else {
+        return Ok(None);
+    };
+    let packed = packed.finish(file)?;
+    Ok(Some(packed.read(0, packed.len, &mut Vec::new())?.to_vec()))
+}
+
+fn unpacked(bytes: &[u8], prefix: &[u8], length: u64) -> Option<Vec<u8>> {
+    if length > LARGEST {
+        return None;
+    }
+    let mut out = Vec::new();
+    let whole = bytes::unpack(bytes, prefix, length, |piece| {
+        out.extend_from_slice(piece);
+        Ok(())
+    });
+    matches!(whole, Ok(true)).then_some(out)
+}
+
+/// A frame being followed. Every method gives `None` where no writer wrote that.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pages: Vec<u8>,
+    at: usize,
+    literals: Vec<u8>,
+    used: usize,
+    tail: Vec<u8>,
+    tail_length: u64,
+}
+
+impl Frame {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (length, tail_length) = (reader.number()?, reader.number()?);
+        let body = unpacked(reader.sized()?, &[], length)?;
+        let mut inner = Reader::new(&body);
+        Some(Self {
+            pages: inner.sized()?.to_vec(),
+            at: 0,
+            literals: inner.rest().to_vec(),
+            used: 0,
+            tail: reader.rest().to_vec(),
+            tail_length,
+        })
+    }
+
+    /// Reads on with `read`.
+    fn with<T>(&mut self, read: impl FnOnce(&mut Reader<'_>) -> Option<T>) -> Option<T> {
+        let mut reader = Reader::new(self.pages.get(self.at..)?);
+        let found = read(&mut reader);
+        self.at = self.pages.len() - reader.left();
+        found
+    }
+
+    pub(super) fn number(&mut self) -> Option<u64> {
+        self.with(|reader| reader.number())
+    }
+
+    /// A count of things that take at least a byte each.
+    pub(super) fn count(&mut self) -> Option<usize> {
+        self.with(|reader| reader.count())
+    }
+
+    /// How the next page is made; its header is asked for afterwards.
+    pub(super) fn body(&mut self) -> Option<(Body, Head)> {
+        self.with(|reader| {
+            let kind = reader.byte()?;
+            let head = if kind & HEAD == 0 {
+                Head::Predicted
+            } else {
+                Head::Edited {
+                    before: usize::try_from(reader.number()?).ok()?,
+                    after: usize::try_from(reader.number()?).ok()?,
+                    middle: reader.sized()?.to_vec(),
+                }
+            };
+            let body = match kind & !HEAD {
+                LITERAL => Body::Literal(usize::try_from(reader.number()?).ok()?),
+                flags if flags & !(WIDTH | PLAIN) == 0 => Body::Ours {
+                    width: flags & WIDTH != 0,
+                    plain: flags & PLAIN != 0,
+                },
+                _ => return None,
+            };
+            Some((body, head))
+        })
+    }
+
+    pub(super) fn literal(&mut self, length: usize) -> Option<&[u8]> {
+        let start = self.used;
+        let end = start.checked_add(length)?;
+        let bytes = self.literals.get(start..end)?;
+        self.used = end;
+        Some(bytes)
+    }
+
+    /// What follows the pages, given what follows ours.
+    pub(super) fn finish(self, ours: &[u8]) -> Option<Vec<u8>> {
+        let whole = self.at == self.pages.len() && self.used == self.literals.len();
+        whole.then(|| unpacked(&self.tail, ours, self.tail_length))?
+    }
+}
+
+/// A page's header against the one predicted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    Predicted,
+    Edited {
+        before: usize,
+        after: usize,
+        middle: Vec<u8>,
+    },
+}
+
+impl Head {
+    pub(super) fn apply(self, predicted: Vec<u8>) -> Option<Vec<u8>> {
+        match self {
+            Self::Predicted => Some(predicted),
+            Self::Edited {
+                before,
+                after,
+                middle,
+            } => {
+                let (start, rest) = predicted.split_at_checked(before)?;
+                let end = rest.get(rest.len().checked_sub(after)?..)?;
+                Some([start, &middle, end].concat())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_frame_comes_back() {
+        let mut writer = FrameWriter::default();
+        writer.number(3);
+        writer.page(b"head", b"head", Ok((true, false)));
+        writer.page(b"heads of pages", b"heads on pages", Ok((false, true)));
+        writer.page(b"", b"something", Err(b"literal"));
+        assert_eq!(writer.size, 8);
+        let file = Path::new("test");
+        let bytes = writer.finish(b"the tail".to_vec(), b"a tail", file).unwrap().unwrap();
+        let mut frame = Frame::read(&bytes).unwrap();
+        assert_eq!(frame.number(), Some(3));
+        let ours = |width, plain| Body::Ours { width, plain };
+        assert_eq!(frame.body(), Some((ours(true, false), Head::Predicted)));
+        let (body, head) = frame.body().unwrap();
+        assert_eq!(body, ours(false, true));
+        assert_eq!(head.apply(b"heads on pages".to_vec()).unwrap(), b"heads of pages");
+        let (body, head) = frame.body().unwrap();
+        assert_eq!(body, Body::Literal(7));
+        assert_eq!(head.apply(b"something".to_vec()).unwrap(), b"");
+        assert_eq!(frame.literal(8), None);
+        assert_eq!(frame.literal(7).unwrap(), b"literal");
+        assert_eq!(frame.finish(b"a tail").unwrap(), b"the tail");
+        let unread = Frame::read(&bytes).unwrap();
+        assert_eq!(unread.finish(b"a tail"), None);
+        for cut in 0..bytes.len() {
+            if let Some(mut frame) = Frame::read(&bytes[..cut]) {
+                frame.number();
+                while frame.body().is_some() {}
+                assert_eq!(frame.literal(7).map(|_| ()).and_then(|()| frame.finish(b"a tail")), None);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_noticed_or_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut frame = Frame { pages: bytes, at: 0, literals: vec![1; 9], used: 0, tail: Vec::new(), tail_length: 0 };
+            frame.count();
+            while let Some((_, head)) = frame.body() {
+                head.apply(vec![7; 20]);
+            }
+        }
+
+        #[test]
+        fn any_header_is_told_against_any_other(head in proptest::collection::vec(0u8..3, 0..20), predicted in proptest::collection::vec(0u8..3, 0..20)) {
+            let mut writer = FrameWriter::default();
+            writer.page(&head, &predicted, Ok((false, false)));
+            let bytes = writer.finish(Vec::new(), &[], Path::new("test")).unwrap().unwrap();
+            let (_, told) = Frame::read(&bytes).unwrap().body().unwrap();
+            prop_assert_eq!(told.apply(predicted), Some(head));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Writing a file beside its original, to find out what has to be kept.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use parquet::file::metadata::ParquetMetaData;
+
+use super::frame::FrameWriter;
+use super::habits::{ColumnHabits, Habits};
+use super::page::{Depth, OurPage};
+use crate::columnar::pages::{PageHeader, Pages, check_pages};
+use crate::error::{Error, Result};
+use crate::table::Source;
+
+/// A file and where its pages are, by row group and column.
+pub(super) struct Original {
+    pub(super) source: Source,
+    pub(super) chunks: Vec<Vec<Pages>>,
+}
+
+impl Original {
+    /// `None` if its pages do not stand in the order of row groups and columns.
+    fn of(path: &Path, metadata: &ParquetMetaData) -> Result<Option<Self>> {
+        let source = Source::unread(path)?;
+        let chunks = check_pages(&source, metadata)?;
+        let mut end = 0;
+        for page in chunks.iter().flatten().flatten() {
+            if page.at < end {
+                return Ok(None);
+            }
+            end = page.at + page.stored;
+        }
+        Ok(Some(Self { source, chunks }))
+    }
+
+    /// After how many rows each page of a column chunk ends.
+    pub(super) fn cuts(&self, habits: &Habits, group: usize, column: usize, flat: bool, rows: u64) -> Vec<u64> {
+        let pages = self.chunks.get(group).and_then(|chunks| chunks.get(column));
+        let pages = pages.into_iter().flatten().filter(|page| !page.is_dictionary());
+        let values: Vec<u64> = pages.map(|page| page.values).collect();
+        if flat {
+            return values;
+        }
+        // A page of lists does not say how many rows it has.
+        let full = rows.div_ceil(habits.rows.max(1));
+        if values.len() as u64 == full {
+            return vec![habits.rows; values.len()];
+        }
+        Vec::new()
+    }
+}
+
+/// What is learnt, shared with the writer that learns it.
+#[derive(Clone)]
+pub(crate) struct Learner {
+    pub(super) original: Arc<Original>,
+    habits: Arc<Habits>,
+    learnt: Arc<Mutex<Learnt>>,
+    /// Bytes that may be kept.
+    most: u64,
+}
+
+#[derive(Default)]
+struct Learnt {
+    frame: FrameWriter,
+    /// How far the original was gone through.
+    end: u64,
+    finished: Option<Vec<u8>>,
+}
+
+impl Learner {
+    /// `None` for files whose pages our writer does not make. At most `most` bytes are to be kept.
+    pub(crate) fn of(path: &Path, metadata: &ParquetMetaData, most: u64) -> Result<Option<Self>> {
+        let Some(original) = Original::of(path, metadata)? else {
+            return Ok(None);
+        };
+        let habits = Habits::of(metadata, &original)?;
+        Ok(habits.map(|habits| Self {
+            original: Arc::new(original),
+            habits: Arc::new(habits),
+            learnt: Arc::default(),
+            most,
+        }))
+    }
+
+    pub(crate) fn habits(&self) -> &Habits {
+        &self.habits
+    }
+
+    /// The frame, if the file was gone through to its end.
+    pub(crate) fn into_frame(self) -> Option<Vec<u8>> {
+        self.with(|learnt| learnt.finished.take())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Learnt) -> T) -> T {
+        act(&mut self.learnt.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The ends of a column chunk's pages, which are noted.
+    pub(super) fn cuts(&self, group: usize, column: usize, flat: bool, rows: u64) -> Vec<u64> {
+        let cuts = self.original.cuts(&self.habits, group, column, flat, rows);
+        self.with(|learnt| {
+            learnt.frame.number(cuts.len() as u64);
+            for &rows in &cuts {
+                learnt.frame.number(rows);
+            }
+        });
+        cuts
+    }
+
+    /// Compares a column chunk with the original's, and gives the original's bytes.
+    pub(super) fn chunk(
+        &self,
+        group: usize,
+        column: usize,
+        ours: &[OurPage<'_>],
+        habits: ColumnHabits,
+        depth: Depth,
+    ) -> Result<Vec<u8>> {
+        let source = &self.original.source;
+        let chunks = self.original.chunks.get(group);
+        let pages = chunks.and_then(|chunks| chunks.get(column));
+        let pages = pages.ok_or_else(|| self.strange())?;
+        let (mut out, mut buffer) = (Vec::new(), Vec::new());
+        self.with(|learnt| {
+            learnt.frame.number(pages.len() as u64);
+            for (number, page) in pages.iter().enumerate() {
+                let head = source.read(learnt.end, page.at, &mut buffer)?.to_vec();
+                learnt.end = page.at + page.stored;
+                let bytes = source.read(page.at, learnt.end, &mut buffer)?;
+                let same = pages.len() == ours.len();
+                let mine = ours.get(number).filter(|_| same);
+                let found = mine.and_then(|mine| made(mine, page, bytes, habits, depth));
+                match found {
+                    Some((predicted, width, plain)) => {
+                        learnt.frame.page(&head, &predicted, Ok((width, plain)));
+                    }
+                    None => learnt.frame.page(&head, &[], Err(bytes)),
+                }
+                if learnt.frame.size > self.most {
+                    return Err(self.strange());
+                }
+                out.extend_from_slice(&head);
+                out.extend_from_slice(bytes);
+            }
+            Ok(out)
+        })
+    }
+
+    /// The file's end, given ours.
+    pub(super) fn tail(&self, groups: usize, ours: &[u8]) -> Result<Vec<u8>> {
+        let source = &self.original.source;
+        if groups != self.original.chunks.len() {
+            return Err(self.strange());
+        }
+        self.with(|learnt| {
+            let tail = source.read(learnt.end, source.len, &mut Vec::new())?.to_vec();
+            let frame = std::mem::take(&mut learnt.frame);
+            learnt.finished = frame.finish(tail.clone(), ours, &source.path)?;
+            Ok(tail)
+        })
+    }
+
+    /// Ends the attempt; nobody reads what it says.
+    fn strange(&self) -> Error {
+        Error::Columnar {
+            path: self.original.source.path.clone(),
+            message: "its pages are not those that its rows lead to".to_owned(),
+        }
+    }
+}
+
+/// How our page becomes the original's, with the header predicted then.
+fn made(
+    ours: &OurPage<'_>,
+    page: &PageHeader,
+    bytes: &[u8],
+    habits: ColumnHabits,
+    depth: Depth,
+) -> Option<(Vec<u8>, bool, bool)> {
+    let width = page.unfolded == ours.header.unfolded + 1;
+    let (head, made) = ours.under(habits.codec, width, page.all_plain, depth)?;
+    (*made == *bytes).then_some((head, width, page.all_plain))
+}

@@ -1,0 +1,361 @@
+//! Rows to pages, each compressed and headed as in the original.
+
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::{FieldRef, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+};
+use parquet::errors::ParquetError;
+use parquet::file::writer::SerializedFileWriter;
+
+use super::frame::{Body, Frame};
+use super::habits::{ColumnHabits, Habits, LOOK};
+use super::learn::Learner;
+use super::page::{Depth, OurPage};
+use crate::error::{Error, Result};
+
+/// Rows of lists that are held until their page is complete take no more than this.
+const HELD: usize = 64 << 20;
+
+/// Where the pages' headers and the file's end come from.
+pub(crate) enum Script {
+    /// The original, while the frame is written.
+    Learn(Learner),
+    /// The frame.
+    Follow(Box<Frame>),
+}
+
+/// What our writer writes, taken out after each column chunk.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A Parquet file being written as its original was.
+pub(crate) struct PagedWriter<W: Write> {
+    out: W,
+    file: SerializedFileWriter<Captured>,
+    factory: ArrowRowGroupWriterFactory,
+    captured: Captured,
+    schema: SchemaRef,
+    /// Of each column of values.
+    depths: Vec<Depth>,
+    habits: Habits,
+    script: Script,
+    groups: usize,
+    feeds: Vec<Feed>,
+}
+
+impl<W: Write> PagedWriter<W> {
+    /// `options` are set up by `habits`.
+    pub(crate) fn new(
+        out: W,
+        schema: SchemaRef,
+        options: ArrowWriterOptions,
+        habits: Habits,
+        script: Script,
+    ) -> std::result::Result<Self, ParquetError> {
+        let captured = Captured::default();
+        let writer =
+            ArrowWriter::try_new_with_options(captured.clone(), schema.clone(), options)?;
+        let (mut file, factory) = writer.into_serialized_writer()?;
+        file.flush()?;
+        captured.take(); // the magic number, which the first page's header brings along
+        let columns = file.schema_descr().columns();
+        let depths: Vec<Depth> = columns
+            .iter()
+            .map(|column| Depth {
+                defined: column.max_def_level() > 0,
+                repeated: column.max_rep_level() > 0,
+            })
+            .collect();
+        if depths.len() != habits.columns.len() {
+            return Err(ParquetError::General("not a habit for each column".to_owned()));
+        }
+        Ok(Self {
+            out,
+            file,
+            factory,
+            captured,
+            schema,
+            depths,
+            habits,
+            script,
+            groups: 0,
+            feeds: Vec::new(),
+        })
+    }
+
+    /// Writes rows; `ends` says that they end a row group of `rows` in all.
+    pub(crate) fn write(&mut self, batch: &RecordBatch, rows: u64, ends: bool, path: &Path) -> Result<()> {
+        if self.feeds.is_empty() {
+            self.feeds = self.start_group(rows, path)?;
+        }
+        for feed in &mut self.feeds {
+            let array = batch.column(feed.root).clone();
+            feed.push(array, ends).map_err(Error::columnar(path))?;
+        }
+        if ends { self.end_group(path) } else { Ok(()) }
+    }
+
+    fn start_group(&mut self, rows: u64, path: &Path) -> Result<Vec<Feed>> {
+        let writers = self.factory.create_column_writers(self.groups);
+        let mut writers = writers.map_err(Error::columnar(path))?.into_iter();
+        let mut cuts = Vec::new();
+        for (column, depth) in self.depths.iter().enumerate() {
+            cuts.push(if !self.habits.cut {
+                Vec::new()
+            } else {
+                match &mut self.script {
+                    Script::Learn(learner) => learner.cuts(self.groups, column, !depth.repeated, rows),
+                    Script::Follow(frame) => read_cuts(frame).ok_or_else(|| damaged(path))?,
+                }
+            });
+        }
+        let roots: Vec<usize> = (0..self.depths.len())
+            .map(|column| self.file.schema_descr().get_column_root_idx(column))
+            .collect();
+        let mut feeds = Vec::new();
+        let mut first = 0;
+        while first < roots.len() {
+            let root = roots[first];
+            let count = roots[first..].iter().take_while(|&&other| other == root).count();
+            let leaves = first..first + count;
+            let alike = leaves.clone().all(|leaf| {
+                cuts[leaf] == cuts[first] && self.depths[leaf].repeated == self.depths[first].repeated
+            });
+            // Columns of one struct are cut together where they are cut alike.
+            let parts: Vec<Range<usize>> = if alike {
+                vec![0..count]
+            } else {
+                (0..count).map(|leaf| leaf..leaf + 1).collect()
+            };
+            for part in parts {
+                let leaf = first + part.start;
+                feeds.push(Feed {
+                    root,
+                    field: self.schema.fields()[root].clone(),
+                    writers: writers.by_ref().take(part.len()).collect(),
+                    part,
+                    cuts: std::mem::take(&mut cuts[leaf]).into_iter(),
+                    left: None,
+                    held: Vec::new(),
+                    whole_pages: self.depths[leaf].repeated,
+                });
+            }
+            first += count;
+        }
+        Ok(feeds)
+    }
+
+    fn end_group(&mut self, path: &Path) -> Result<()> {
+        let feeds = std::mem::take(&mut self.feeds);
+        let mut group = self.file.next_row_group().map_err(Error::columnar(path))?;
+        let writers = feeds.into_iter().flat_map(|feed| feed.writers);
+        let (mut lengths, mut bytes) = (Vec::new(), Vec::new());
+        let mut finished = Finished {
+            out: &mut self.out,
+            script: &mut self.script,
+            habits: &self.habits,
+            depths: &self.depths,
+            group: self.groups,
+            columns: 0,
+        };
+        for writer in writers {
+            let chunk = writer.close().map_err(Error::columnar(path))?;
+            lengths.push(chunk.close().bytes_written as usize);
+            chunk
+                .append_to_row_group(&mut group)
+                .map_err(Error::columnar(path))?;
+            // The last of it may still be in a buffer.
+            bytes.extend_from_slice(&self.captured.take());
+            finished.take(&mut bytes, &lengths, path)?;
+        }
+        group.close().map_err(Error::columnar(path))?;
+        self.file.flush().map_err(Error::columnar(path))?;
+        bytes.extend_from_slice(&self.captured.take());
+        finished.take(&mut bytes, &lengths, path)?;
+        if finished.columns < lengths.len() || !bytes.is_empty() {
+            return Err(damaged(path));
+        }
+        self.groups += 1;
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self, path: &Path) -> Result<()> {
+        self.file.finish().map_err(Error::columnar(path))?;
+        let ours = self.captured.take();
+        let tail = match self.script {
+            Script::Learn(learner) => learner.tail(self.groups, &ours)?,
+            Script::Follow(frame) => frame.finish(&ours).ok_or_else(|| damaged(path))?,
+        };
+        self.out.write_all(&tail).map_err(Error::columnar(path))
+    }
+}
+
+/// The column chunks of a row group, on their way out.
+struct Finished<'a, W: Write> {
+    out: &'a mut W,
+    script: &'a mut Script,
+    habits: &'a Habits,
+    depths: &'a [Depth],
+    group: usize,
+    /// So many are out.
+    columns: usize,
+}
+
+impl<W: Write> Finished<'_, W> {
+    /// Takes the chunks that are complete, given the lengths of all that were begun.
+    fn take(&mut self, bytes: &mut Vec<u8>, lengths: &[usize], path: &Path) -> Result<()> {
+        let mut done = 0;
+        for &length in &lengths[self.columns..] {
+            let Some(chunk) = bytes.get(done..done + length) else {
+                break;
+            };
+            self.chunk(chunk, path)?;
+            done += length;
+        }
+        bytes.drain(..done);
+        Ok(())
+    }
+
+    fn chunk(&mut self, chunk: &[u8], path: &Path) -> Result<()> {
+        let ours = OurPage::all(chunk).ok_or_else(|| damaged(path))?;
+        let column = self.columns;
+        let (habits, depth) = (self.habits.columns[column], self.depths[column]);
+        let bytes = match self.script {
+            Script::Learn(learner) => learner.chunk(self.group, column, &ours, habits, depth)?,
+            Script::Follow(frame) => {
+                follow(frame, &ours, habits, depth).ok_or_else(|| damaged(path))?
+            }
+        };
+        self.columns += 1;
+        self.out.write_all(&bytes).map_err(Error::columnar(path))
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::Columnar {
+        path: path.to_owned(),
+        message: "damaged: what is kept of its pages does not fit its rows".to_owned(),
+    }
+}
+
+fn read_cuts(frame: &mut Frame) -> Option<Vec<u64>> {
+    let count = frame.count()?;
+    (0..count).map(|_| frame.number().filter(|&rows| rows > 0)).collect()
+}
+
+/// The original's column chunk, of ours.
+fn follow(
+    frame: &mut Frame,
+    ours: &[OurPage<'_>],
+    habits: ColumnHabits,
+    depth: Depth,
+) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for number in 0..frame.count()? {
+        let (body, head) = frame.body()?;
+        match body {
+            Body::Ours { width, plain } => {
+                let page = ours.get(number)?;
+                let (predicted, bytes) = page.under(habits.codec, width, plain, depth)?;
+                out.extend_from_slice(&head.apply(predicted)?);
+                out.extend_from_slice(&bytes);
+            }
+            Body::Literal(length) => {
+                out.extend_from_slice(&head.apply(Vec::new())?);
+                out.extend_from_slice(frame.literal(length)?);
+            }
+        }
+    }
+    Some(out)
+}
+
+/// Some columns of values of one column of the schema, on their way to their writers: in pieces that
+/// end where the original's writer looked whether a page is full.
+struct Feed {
+    root: usize,
+    field: FieldRef,
+    /// Which of the field's columns of values.
+    part: Range<usize>,
+    writers: Vec<ArrowColumnWriter>,
+    cuts: std::vec::IntoIter<u64>,
+    /// Rows that the page under way still takes, where that is known.
+    left: Option<u64>,
+    held: Vec<ArrayRef>,
+    /// Looks go by values, not rows: pages are better not cut at all.
+    whole_pages: bool,
+}
+
+impl Feed {
+    fn push(&mut self, array: ArrayRef, ends: bool) -> std::result::Result<(), ParquetError> {
+        self.held.push(array);
+        if self.whole_pages && !ends {
+            let bytes: usize = self.held.iter().map(|array| array.get_array_memory_size()).sum();
+            if bytes < HELD {
+                return Ok(());
+            }
+        }
+        let held = std::mem::take(&mut self.held);
+        let array = if let [one] = held.as_slice() {
+            one.clone()
+        } else {
+            let all: Vec<&dyn Array> = held.iter().map(AsRef::as_ref).collect();
+            arrow_select::concat::concat(&all)?
+        };
+        let mut done = 0;
+        while done < array.len() {
+            let rows = (array.len() - done) as u64;
+            let left = match self.left {
+                Some(left) => left,
+                None => self.cuts.next().unwrap_or(u64::MAX),
+            };
+            let take = if rows >= left {
+                left
+            } else if ends || self.whole_pages {
+                rows
+            } else {
+                rows / LOOK * LOOK
+            };
+            if take == 0 {
+                self.held.push(array.slice(done, array.len() - done));
+                break;
+            }
+            self.feed(&array.slice(done, take as usize))?;
+            done += take as usize;
+            self.left = Some(left - take).filter(|&left| left > 0);
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, array: &ArrayRef) -> std::result::Result<(), ParquetError> {
+        let leaves = compute_leaves(&self.field, array)?;
+        for (writer, leaf) in self.writers.iter_mut().zip(&leaves[self.part.clone()]) {
+            writer.write(leaf)?;
+        }
+        Ok(())
+    }
+}
