@@ -65,8 +65,7 @@ impl<W: Write + Send> ColumnarOutput<W> {
             path: path.to_owned(),
             message: "a value is not of its column's type".to_owned(),
         })?;
-        let group = self.recipe.group(self.groups).unwrap_or(self.in_group);
-        self.writer.write(&batch, group, ends, path)?;
+        self.writer.write(&batch, ends, path)?;
         if ends {
             self.groups += 1;
             self.in_group = 0;

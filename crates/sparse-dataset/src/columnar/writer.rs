@@ -19,14 +19,8 @@ pub(crate) enum FileWriter<W: Write + Send> {
 }
 
 impl<W: Write + Send> FileWriter<W> {
-    /// Writes rows of a row group of so many; `ends` says that they are its last.
-    pub(crate) fn write(
-        &mut self,
-        batch: &RecordBatch,
-        group: u64,
-        ends: bool,
-        path: &Path,
-    ) -> Result<()> {
+    /// Writes rows; `ends` says that they end a row group.
+    pub(crate) fn write(&mut self, batch: &RecordBatch, ends: bool, path: &Path) -> Result<()> {
         match self {
             Self::Parquet(writer) => {
                 writer.write(batch).map_err(Error::columnar(path))?;
@@ -36,7 +30,7 @@ impl<W: Write + Send> FileWriter<W> {
                     Ok(())
                 }
             }
-            Self::Paged(writer) => writer.write(batch, group, ends, path),
+            Self::Paged(writer) => writer.write(batch, ends, path),
             Self::Ipc(writer) => writer.write(batch).map_err(Error::columnar(path)),
             Self::Stream(writer) => writer.write(batch).map_err(Error::columnar(path)),
         }

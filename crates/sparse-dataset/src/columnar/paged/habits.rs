@@ -10,8 +10,8 @@ use crate::columnar::pages::PageHeader;
 use crate::error::Result;
 use crate::wire::{Reader, put_number};
 
-/// Writers look whether a page is full after so many rows.
-pub(super) const LOOK: u64 = 1024;
+/// Rows that are held until their page is complete take no more than this.
+pub(super) const HELD: usize = 128 << 20;
 /// Row groups that unfold to more are too large to be held a page beside the other.
 const LARGEST_GROUP: i64 = 1 << 30;
 /// Shorter pages tell little about what compressed them.
@@ -24,6 +24,10 @@ const TRIED: usize = 6;
 pub(super) struct ColumnHabits {
     pub(super) codec: Codec,
     dictionary: bool,
+    /// Whether dictionaries that grew too large were given up.
+    gives_up: bool,
+    /// Whether pages would be too large to be held whole, and end where most writers end them.
+    pub(super) in_pieces: bool,
     /// Of values that are not references to a dictionary, by its number in `parquet.thrift`.
     encoding: u8,
 }
@@ -33,10 +37,6 @@ pub(super) struct ColumnHabits {
 pub(crate) struct Habits {
     /// Whether levels stand apart from values.
     second_version: bool,
-    /// Rows that fill a page, if so many are on any.
-    pub(super) rows: u64,
-    /// Whether pages end elsewhere than where they are looked at; the frame then says where.
-    pub(super) cut: bool,
     pub(super) columns: Vec<ColumnHabits>,
 }
 
@@ -84,28 +84,19 @@ impl Habits {
             list.push(ColumnHabits {
                 codec,
                 dictionary: pages().any(PageHeader::is_dictionary),
+                gives_up: original.chunks.iter().any(|chunks| {
+                    let values = chunks[column].iter().filter(|page| !page.is_dictionary());
+                    let refers = values.map(PageHeader::refers);
+                    refers.clone().any(|refers| refers) && !refers.into_iter().all(|refers| refers)
+                }),
+                in_pieces: original.chunks.iter().any(|chunks| too_wide(&chunks[column])),
                 encoding: values.map_or(0, |page| page.encoding as u8),
             });
-        }
-        let flat = |column: usize| {
-            let schema = metadata.file_metadata().schema_descr();
-            schema.column(column).max_rep_level() == 0
-        };
-        let (mut rows, mut cut) = (0, false);
-        for chunks in &original.chunks {
-            for (_, pages) in chunks.iter().enumerate().filter(|(column, _)| flat(*column)) {
-                let values = || pages.iter().filter(|page| !page.is_dictionary());
-                rows = values().map(|page| page.values).max().unwrap_or(0).max(rows);
-                let ends = values().rev().skip(1);
-                cut |= ends.into_iter().any(|page| page.values % LOOK != 0);
-            }
         }
         let pages = original.chunks.iter().flatten().flatten();
         let mut pages = pages.filter(|page| !page.is_dictionary());
         Ok(Some(Self {
             second_version: pages.next().is_some_and(PageHeader::is_second_version),
-            rows,
-            cut,
             columns: list,
         }))
     }
@@ -114,7 +105,8 @@ impl Habits {
         self.second_version
     }
 
-    /// Sets our writer up: it leaves compression to us, and page headers say what they can.
+    /// Sets our writer up: it leaves compression to us, ends pages where it is given them, and says
+    /// in their headers what it can.
     pub(crate) fn set<'a>(
         &self,
         mut builder: WriterPropertiesBuilder,
@@ -125,10 +117,9 @@ impl Habits {
             .set_write_page_header_statistics(true)
             .set_statistics_truncate_length(None)
             .set_column_index_truncate_length(None)
-            .set_offset_index_disabled(false);
-        if self.rows > 0 {
-            builder = builder.set_data_page_row_count_limit(self.rows as usize);
-        }
+            .set_offset_index_disabled(false)
+            .set_data_page_row_count_limit(usize::MAX)
+            .set_write_batch_size(usize::MAX / 2);
         for (column, path) in self.columns.iter().zip(paths) {
             let encoding = match column.encoding {
                 3 => Encoding::RLE,
@@ -141,40 +132,54 @@ impl Habits {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), column.dictionary)
                 .set_column_encoding(path.clone(), encoding);
+            if !column.gives_up {
+                builder = builder.set_column_dictionary_page_size_limit(path.clone(), usize::MAX);
+            }
+            if !column.in_pieces {
+                builder = builder.set_column_data_page_size_limit(path.clone(), 1);
+            }
         }
         builder
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.second_version) | u8::from(self.cut) << 1);
-        put_number(out, self.rows);
+        out.push(u8::from(self.second_version));
         put_number(out, self.columns.len() as u64);
         for column in &self.columns {
             out.extend_from_slice(&column.codec.code());
-            out.push(u8::from(column.dictionary) << 7 | column.encoding & 127);
+            let flags = [column.dictionary, column.gives_up, column.in_pieces];
+            let flags = flags.iter().fold(0, |all, &flag| all << 1 | u8::from(flag));
+            out.push(flags << 5 | column.encoding & 31);
         }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let flags = reader.byte().filter(|&flags| flags < 4)?;
-        let rows = reader.number()?;
+        let second_version = reader.byte().filter(|&flag| flag < 2)? == 1;
         let mut columns = Vec::new();
         for _ in 0..reader.count()? {
             let codec = Codec::of_code([reader.byte()?, reader.byte()?])?;
             let last = reader.byte()?;
             columns.push(ColumnHabits {
                 codec,
-                dictionary: last >> 7 == 1,
-                encoding: last & 127,
+                dictionary: last >> 7 & 1 == 1,
+                gives_up: last >> 6 & 1 == 1,
+                in_pieces: last >> 5 & 1 == 1,
+                encoding: last & 31,
             });
         }
         Some(Self {
-            second_version: flags & 1 == 1,
-            rows,
-            cut: flags & 2 == 2,
+            second_version,
             columns,
         })
     }
+}
+
+/// Whether what a dictionary stands for on a page of a column chunk may be too much to be held.
+fn too_wide(pages: &[PageHeader]) -> bool {
+    let dictionary = pages.iter().find(|page| page.is_dictionary());
+    let each = dictionary.map_or(0, |page| page.unfolded / page.values.max(1) + 1);
+    let mut references = pages.iter().filter(|page| page.refers());
+    references.any(|page| page.values.saturating_mul(each) > HELD as u64)
 }
 
 /// The codec that made these pages, as far as some of them tell.

@@ -33,20 +33,11 @@ impl Original {
         Ok(Some(Self { source, chunks }))
     }
 
-    /// After how many rows each page of a column chunk ends.
-    pub(super) fn cuts(&self, habits: &Habits, group: usize, column: usize, flat: bool, rows: u64) -> Vec<u64> {
+    /// How many values are on each page of a column chunk.
+    fn cuts(&self, group: usize, column: usize) -> Vec<u64> {
         let pages = self.chunks.get(group).and_then(|chunks| chunks.get(column));
         let pages = pages.into_iter().flatten().filter(|page| !page.is_dictionary());
-        let values: Vec<u64> = pages.map(|page| page.values).collect();
-        if flat {
-            return values;
-        }
-        // A page of lists does not say how many rows it has.
-        let full = rows.div_ceil(habits.rows.max(1));
-        if values.len() as u64 == full {
-            return vec![habits.rows; values.len()];
-        }
-        Vec::new()
+        pages.map(|page| page.values).collect()
     }
 }
 
@@ -96,13 +87,13 @@ impl Learner {
         act(&mut self.learnt.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The ends of a column chunk's pages, which are noted.
-    pub(super) fn cuts(&self, group: usize, column: usize, flat: bool, rows: u64) -> Vec<u64> {
-        let cuts = self.original.cuts(&self.habits, group, column, flat, rows);
+    /// How many values are on each page of a column chunk, which is noted.
+    pub(super) fn cuts(&self, group: usize, column: usize) -> Vec<u64> {
+        let cuts = self.original.cuts(group, column);
         self.with(|learnt| {
             learnt.frame.number(cuts.len() as u64);
-            for &rows in &cuts {
-                learnt.frame.number(rows);
+            for &values in &cuts {
+                learnt.frame.number(values);
             }
         });
         cuts

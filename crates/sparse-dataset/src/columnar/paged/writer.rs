@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{FieldRef, SchemaRef};
+use arrow_schema::{DataType, FieldRef, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
@@ -15,13 +16,13 @@ use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 
 use super::frame::{Body, Frame};
-use super::habits::{ColumnHabits, Habits, LOOK};
+use super::habits::{ColumnHabits, HELD, Habits};
 use super::learn::Learner;
 use super::page::{Depth, OurPage};
 use crate::error::{Error, Result};
 
-/// Rows of lists that are held until their page is complete take no more than this.
-const HELD: usize = 64 << 20;
+/// Rows after which writers look whether a page is full.
+const LOOK: usize = 1024;
 
 /// Where the pages' headers and the file's end come from.
 pub(crate) enum Script {
@@ -108,61 +109,68 @@ impl<W: Write> PagedWriter<W> {
         })
     }
 
-    /// Writes rows; `ends` says that they end a row group of `rows` in all.
-    pub(crate) fn write(&mut self, batch: &RecordBatch, rows: u64, ends: bool, path: &Path) -> Result<()> {
+    /// Writes rows; `ends` says that they are the last of a row group.
+    pub(crate) fn write(&mut self, batch: &RecordBatch, ends: bool, path: &Path) -> Result<()> {
         if self.feeds.is_empty() {
-            self.feeds = self.start_group(rows, path)?;
+            self.feeds = self.start_group(path)?;
         }
         for feed in &mut self.feeds {
-            let array = batch.column(feed.root).clone();
+            let array = batch.column(feed.root);
             feed.push(array, ends).map_err(Error::columnar(path))?;
         }
         if ends { self.end_group(path) } else { Ok(()) }
     }
 
-    fn start_group(&mut self, rows: u64, path: &Path) -> Result<Vec<Feed>> {
+    fn start_group(&mut self, path: &Path) -> Result<Vec<Feed>> {
         let writers = self.factory.create_column_writers(self.groups);
         let mut writers = writers.map_err(Error::columnar(path))?.into_iter();
         let mut cuts = Vec::new();
-        for (column, depth) in self.depths.iter().enumerate() {
-            cuts.push(if !self.habits.cut {
-                Vec::new()
-            } else {
-                match &mut self.script {
-                    Script::Learn(learner) => learner.cuts(self.groups, column, !depth.repeated, rows),
-                    Script::Follow(frame) => read_cuts(frame).ok_or_else(|| damaged(path))?,
-                }
+        for column in 0..self.depths.len() {
+            cuts.push(match &mut self.script {
+                Script::Learn(learner) => learner.cuts(self.groups, column),
+                Script::Follow(frame) => read_cuts(frame).ok_or_else(|| damaged(path))?,
             });
         }
+        let types = self.file.schema_descr();
         let roots: Vec<usize> = (0..self.depths.len())
-            .map(|column| self.file.schema_descr().get_column_root_idx(column))
+            .map(|column| types.get_column_root_idx(column))
             .collect();
         let mut feeds = Vec::new();
         let mut first = 0;
         while first < roots.len() {
             let root = roots[first];
             let count = roots[first..].iter().take_while(|&&other| other == root).count();
-            let leaves = first..first + count;
-            let alike = leaves.clone().all(|leaf| {
-                cuts[leaf] == cuts[first] && self.depths[leaf].repeated == self.depths[first].repeated
+            let habits = |leaf: usize| {
+                let repeated = self.depths[leaf].repeated;
+                (repeated, self.habits.columns[leaf].in_pieces)
+            };
+            let alike = (first..first + count).all(|leaf| {
+                let same = cuts[leaf] == cuts[first] && habits(leaf) == habits(first);
+                same && (!habits(leaf).0 || cuts[leaf].len() < 2)
             });
             // Columns of one struct are cut together where they are cut alike.
             let parts: Vec<Range<usize>> = if alike {
-                vec![0..count]
+                std::iter::once(0..count).collect()
             } else {
                 (0..count).map(|leaf| leaf..leaf + 1).collect()
             };
             for part in parts {
                 let leaf = first + part.start;
+                let (repeated, in_pieces) = habits(leaf);
+                // The last page takes what is left.
+                cuts[leaf].pop();
                 feeds.push(Feed {
                     root,
                     field: self.schema.fields()[root].clone(),
                     writers: writers.by_ref().take(part.len()).collect(),
                     part,
                     cuts: std::mem::take(&mut cuts[leaf]).into_iter(),
-                    left: None,
+                    repeated,
+                    in_pieces,
                     held: Vec::new(),
-                    whole_pages: self.depths[leaf].repeated,
+                    bytes: 0,
+                    values: 0,
+                    full: None,
                 });
             }
             first += count;
@@ -294,68 +302,157 @@ fn follow(
     Some(out)
 }
 
-/// Some columns of values of one column of the schema, on their way to their writers: in pieces that
-/// end where the original's writer looked whether a page is full.
+/// Some columns of values of one column of the schema, on their way to their writers: a page at a
+/// time, which a writer then ends.
 struct Feed {
     root: usize,
     field: FieldRef,
     /// Which of the field's columns of values.
     part: Range<usize>,
     writers: Vec<ArrowColumnWriter>,
+    /// Values on the pages that follow the one under way; after these there is one more.
     cuts: std::vec::IntoIter<u64>,
-    /// Rows that the page under way still takes, where that is known.
-    left: Option<u64>,
+    repeated: bool,
+    in_pieces: bool,
     held: Vec<ArrayRef>,
-    /// Looks go by values, not rows: pages are better not cut at all.
-    whole_pages: bool,
+    /// That are held, in all.
+    bytes: usize,
+    values: u64,
+    /// What fills the page under way, where that is known.
+    full: Option<u64>,
 }
 
+type Fed = std::result::Result<(), ParquetError>;
+
 impl Feed {
-    fn push(&mut self, array: ArrayRef, ends: bool) -> std::result::Result<(), ParquetError> {
-        self.held.push(array);
-        if self.whole_pages && !ends {
-            let bytes: usize = self.held.iter().map(|array| array.get_array_memory_size()).sum();
-            if bytes < HELD {
-                return Ok(());
+    fn push(&mut self, array: &ArrayRef, ends: bool) -> Fed {
+        if self.in_pieces {
+            for start in (0..array.len()).step_by(LOOK) {
+                self.feed(&array.slice(start, LOOK.min(array.len() - start)))?;
             }
+            return Ok(());
         }
-        let held = std::mem::take(&mut self.held);
-        let array = if let [one] = held.as_slice() {
-            one.clone()
-        } else {
-            let all: Vec<&dyn Array> = held.iter().map(AsRef::as_ref).collect();
-            arrow_select::concat::concat(&all)?
-        };
+        self.bytes += array.get_array_memory_size();
+        let each = self.repeated.then(|| values_of_rows(array, self.part.start));
         let mut done = 0;
         while done < array.len() {
-            let rows = (array.len() - done) as u64;
-            let left = match self.left {
-                Some(left) => left,
-                None => self.cuts.next().unwrap_or(u64::MAX),
-            };
-            let take = if rows >= left {
-                left
-            } else if ends || self.whole_pages {
-                rows
+            let next = || self.cuts.next().unwrap_or(u64::MAX);
+            let full = *self.full.get_or_insert_with(next);
+            let start = done;
+            if let Some(each) = &each {
+                while done < array.len() && self.values < full {
+                    self.values += each[done];
+                    done += 1;
+                }
             } else {
-                rows / LOOK * LOOK
-            };
-            if take == 0 {
-                self.held.push(array.slice(done, array.len() - done));
-                break;
+                let rows = (full - self.values).min((array.len() - done) as u64);
+                self.values += rows;
+                done += rows as usize;
             }
-            self.feed(&array.slice(done, take as usize))?;
-            done += take as usize;
-            self.left = Some(left - take).filter(|&left| left > 0);
+            self.held.push(array.slice(start, done - start));
+            if self.values >= full {
+                self.end_page()?;
+            }
+        }
+        if ends && !self.held.is_empty() {
+            return self.end_page();
+        }
+        if self.bytes > HELD {
+            let message = "a page that is too wide to be held";
+            return Err(ParquetError::General(message.to_owned()));
         }
         Ok(())
     }
 
-    fn feed(&mut self, array: &ArrayRef) -> std::result::Result<(), ParquetError> {
+    fn end_page(&mut self) -> Fed {
+        let held = std::mem::take(&mut self.held);
+        (self.bytes, self.values, self.full) = (0, 0, None);
+        if let [page] = held.as_slice() {
+            return self.feed(page);
+        }
+        let all: Vec<&dyn Array> = held.iter().map(AsRef::as_ref).collect();
+        self.feed(&arrow_select::concat::concat(&all)?)
+    }
+
+    fn feed(&mut self, array: &ArrayRef) -> Fed {
         let leaves = compute_leaves(&self.field, array)?;
         for (writer, leaf) in self.writers.iter_mut().zip(&leaves[self.part.clone()]) {
             writer.write(leaf)?;
         }
         Ok(())
+    }
+}
+
+/// How many values, nulls and empty lists among them, one column of values of `array` has of each row.
+fn values_of_rows(array: &ArrayRef, leaf: usize) -> Vec<u64> {
+    let all = |parts: Vec<Range<usize>>, child: &ArrayRef| {
+        let each = values_of_rows(child, leaf);
+        let parts = parts.into_iter().enumerate();
+        let of = |(row, part): (usize, Range<usize>)| {
+            if array.is_null(row) || part.is_empty() {
+                return 1;
+            }
+            each[part].iter().sum()
+        };
+        parts.map(of).collect()
+    };
+    let places = |offsets: &[i32]| {
+        let places = offsets.windows(2);
+        places.map(|ends| ends[0] as usize..ends[1] as usize).collect()
+    };
+    match array.data_type() {
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            all(places(list.value_offsets()), list.values())
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            let places = list.value_offsets().windows(2);
+            let places = places.map(|ends| ends[0] as usize..ends[1] as usize);
+            all(places.collect(), list.values())
+        }
+        DataType::FixedSizeList(..) => {
+            let list = array.as_fixed_size_list();
+            let length = list.value_length() as usize;
+            let places = (0..array.len()).map(|row| row * length..(row + 1) * length);
+            all(places.collect(), list.values())
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let entries: ArrayRef = Arc::new(map.entries().clone());
+            all(places(map.value_offsets()), &entries)
+        }
+        DataType::Struct(fields) => {
+            let mut before = 0;
+            for (field, child) in fields.iter().zip(array.as_struct().columns()) {
+                let count = columns_of_values(field.data_type());
+                if leaf < before + count {
+                    let mut each = values_of_rows(child, leaf - before);
+                    for (row, each) in each.iter_mut().enumerate() {
+                        if array.is_null(row) {
+                            *each = 1;
+                        }
+                    }
+                    return each;
+                }
+                before += count;
+            }
+            vec![1; array.len()]
+        }
+        _ => vec![1; array.len()],
+    }
+}
+
+fn columns_of_values(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => columns_of_values(field.data_type()),
+        DataType::Struct(fields) => {
+            let fields = fields.iter();
+            fields.map(|field| columns_of_values(field.data_type())).sum()
+        }
+        _ => 1,
     }
 }
