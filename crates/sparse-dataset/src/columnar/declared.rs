@@ -7,7 +7,7 @@ use std::path::Path;
 use arrow_schema::Fields;
 use base64::Engine as _;
 use parquet::arrow::ARROW_SCHEMA_META_KEY;
-use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as Physical};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
@@ -52,8 +52,9 @@ impl Declared {
     /// reach further than Arrow's nanoseconds.
     fn of(column: &ColumnDescriptor) -> Option<Self> {
         let physical = column.physical_type();
-        let (mut logical, mut converted) =
-            (column.logical_type_ref().cloned(), column.converted_type());
+        let mut converted = column.converted_type();
+        let older = || older_type(converted);
+        let mut logical = column.logical_type_ref().cloned().or_else(older);
         let kind = match (&logical, converted) {
             _ if physical == Physical::INT96 => return None,
             (Some(LogicalType::Decimal { .. }), _) | (None, ConvertedType::DECIMAL) => {
@@ -89,9 +90,47 @@ impl Declared {
     }
 }
 
+/// What the older way to declare a type stands for, as the format's specification
+/// has it (`LogicalTypes.md`).
+fn older_type(converted: ConvertedType) -> Option<LogicalType> {
+    let time = |unit| LogicalType::Time {
+        is_adjusted_to_u_t_c: true,
+        unit,
+    };
+    let timestamp = |unit| LogicalType::Timestamp {
+        is_adjusted_to_u_t_c: true,
+        unit,
+    };
+    let integer = |bit_width, is_signed| LogicalType::Integer {
+        bit_width,
+        is_signed,
+    };
+    Some(match converted {
+        ConvertedType::UTF8 => LogicalType::String,
+        ConvertedType::ENUM => LogicalType::Enum,
+        ConvertedType::JSON => LogicalType::Json,
+        ConvertedType::BSON => LogicalType::Bson,
+        ConvertedType::DATE => LogicalType::Date,
+        ConvertedType::TIME_MILLIS => time(TimeUnit::MILLIS),
+        ConvertedType::TIME_MICROS => time(TimeUnit::MICROS),
+        ConvertedType::TIMESTAMP_MILLIS => timestamp(TimeUnit::MILLIS),
+        ConvertedType::TIMESTAMP_MICROS => timestamp(TimeUnit::MICROS),
+        ConvertedType::UINT_8 => integer(8, false),
+        ConvertedType::UINT_16 => integer(16, false),
+        ConvertedType::UINT_32 => integer(32, false),
+        ConvertedType::UINT_64 => integer(64, false),
+        ConvertedType::INT_8 => integer(8, true),
+        ConvertedType::INT_16 => integer(16, true),
+        ConvertedType::INT_32 => integer(32, true),
+        ConvertedType::INT_64 => integer(64, true),
+        // Decimals are compared by their digits; the others have no newer name.
+        _ => return None,
+    })
+}
+
 /// The columns of the Arrow schema that a file may hold; that of one that makes
 /// no sense is nothing.
-fn arrow_fields(metadata: &ParquetMetaData) -> Option<Fields> {
+pub(super) fn arrow_fields(metadata: &ParquetMetaData) -> Option<Fields> {
     let entries = metadata.file_metadata().key_value_metadata()?;
     let entry = entries
         .iter()
@@ -108,7 +147,7 @@ fn arrow_fields(metadata: &ParquetMetaData) -> Option<Fields> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow_schema::{DataType, Field, Schema, TimeUnit};
+    use arrow_schema::{DataType, Field, Schema, TimeUnit as ArrowUnit};
     use parquet::arrow::encode_arrow_schema;
     use parquet::file::metadata::KeyValue;
     use parquet::file::properties::WriterProperties;
@@ -155,6 +194,20 @@ mod tests {
             "required int64 a;",
             "required int64 a (INTEGER(64,true));"
         ));
+        for (older, newer) in [
+            ("binary a (UTF8)", "binary a (STRING)"),
+            ("int64 a (TIMESTAMP_MICROS)", "int64 a (TIMESTAMP(MICROS,true))"),
+            ("int32 a (TIME_MILLIS)", "int32 a (TIME(MILLIS,true))"),
+            ("int32 a (UINT_16)", "int32 a (INTEGER(16,false))"),
+            ("int64 a (INT_64)", "int64 a"),
+        ] {
+            let column = |declared| format!("required {declared};");
+            assert!(same(&column(older), &column(newer)), "{older}");
+        }
+        assert!(!same(
+            "required int64 a (TIMESTAMP_MICROS);",
+            "required int64 a (TIMESTAMP(MICROS,false));"
+        ));
         assert!(same(
             "required fixed_len_byte_array(4) a (DECIMAL(9,2));",
             "required int32 a (DECIMAL(9,2));"
@@ -188,9 +241,9 @@ mod tests {
         let column = "optional int64 a (TIMESTAMP(MILLIS,true));";
         let zoned = |unit, zone: &str| Some(DataType::Timestamp(unit, Some(zone.into())));
         let found = |one, other| alike((column, one), (column, other));
-        let seconds = zoned(TimeUnit::Second, "+05:30");
+        let seconds = zoned(ArrowUnit::Second, "+05:30");
         assert!(found(seconds.clone(), seconds.clone()));
-        assert!(!found(seconds.clone(), zoned(TimeUnit::Millisecond, "UTC")));
+        assert!(!found(seconds.clone(), zoned(ArrowUnit::Millisecond, "UTC")));
         assert!(!found(seconds, None));
     }
 }

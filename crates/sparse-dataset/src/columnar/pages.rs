@@ -46,6 +46,15 @@ impl PageHeader {
         self.kind == 2
     }
 
+    /// Bytes of levels that stand apart from the values.
+    pub(super) fn levels(&self) -> usize {
+        if self.is_second_version() {
+            self.plain as usize
+        } else {
+            0
+        }
+    }
+
     /// Whether levels stand apart from the values.
     pub(super) fn is_second_version(&self) -> bool {
         self.kind == 3

@@ -17,6 +17,7 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
 use super::batches_as_written;
+use super::declared::arrow_fields;
 use super::dictionaries::Dictionaries;
 use super::paged::{Habits, Learner, PagedWriter, Script};
 use super::writer::FileWriter;
@@ -103,17 +104,17 @@ impl Recipe {
             _ => 0,
         };
         let entries = file.key_value_metadata().cloned().unwrap_or_default();
+        // Where our writer says the same beside the columns, it need not be kept.
+        let same = arrow_fields(metadata).is_some_and(|fields| fields == schema.fields);
         let container = Container::Parquet {
             codec,
             version: file.version().clamp(1, 2) as u8,
             dictionary: column.is_some_and(|column| column.dictionary_page_offset().is_some()),
-            arrow_schema: entries
-                .iter()
-                .any(|entry| entry.key == ARROW_SCHEMA_META_KEY),
+            arrow_schema: same,
             created_by: file.created_by().unwrap_or_default().to_owned(),
             metadata: entries
                 .into_iter()
-                .filter(|entry| entry.key != ARROW_SCHEMA_META_KEY)
+                .filter(|entry| !same || entry.key != ARROW_SCHEMA_META_KEY)
                 .map(|entry| (entry.key, entry.value))
                 .collect(),
             habits: None,

@@ -20,11 +20,20 @@ const LITERAL: u8 = 4;
 /// The page is not compressed though its column is.
 const PLAIN: u8 = 8;
 
+/// The page's values are told by a zstd frame with ours before them.
+const PATCHED: u8 = 16;
+
 /// How a page is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     /// Of the page that our writer made of the same rows.
     Ours { width: bool, plain: bool },
+    /// Of that too, by a patch of so many bytes that makes so many of it.
+    Patched {
+        patch: usize,
+        unfolded: usize,
+        plain: bool,
+    },
     /// Of so many bytes of the frame.
     Literal(usize),
 }
@@ -43,11 +52,13 @@ impl FrameWriter {
         put_number(&mut self.pages, value);
     }
 
-    /// Notes a page, its header against the one predicted, and its bytes where they are kept.
-    pub(super) fn page(&mut self, head: &[u8], predicted: &[u8], body: Result<(bool, bool), &[u8]>) {
+    /// Notes a page, its header against the one predicted, and the bytes that are kept of it.
+    pub(super) fn page(&mut self, head: &[u8], predicted: &[u8], body: Body, kept: &[u8]) {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let kind = match body {
-            Ok((width, plain)) => u8::from(width) * WIDTH | u8::from(plain) * PLAIN,
-            Err(_) => LITERAL,
+            Body::Ours { width, plain } => flag(width, WIDTH) | flag(plain, PLAIN),
+            Body::Patched { plain, .. } => PATCHED | flag(plain, PLAIN),
+            Body::Literal(_) => LITERAL,
         };
         self.pages.push(kind | u8::from(head != predicted) * HEAD);
         if head != predicted {
@@ -63,11 +74,18 @@ impl FrameWriter {
             put_bytes(&mut self.pages, middle);
             self.size += middle.len() as u64;
         }
-        if let Err(literal) = body {
-            put_number(&mut self.pages, literal.len() as u64);
-            self.literals.extend_from_slice(literal);
-            self.size += literal.len() as u64;
+        match body {
+            Body::Ours { .. } => {}
+            Body::Patched {
+                patch, unfolded, ..
+            } => {
+                put_number(&mut self.pages, patch as u64);
+                put_number(&mut self.pages, unfolded as u64);
+            }
+            Body::Literal(length) => put_number(&mut self.pages, length as u64),
         }
+        self.literals.extend_from_slice(kept);
+        self.size += kept.len() as u64;
     }
 
     /// The frame; `tail` is what follows the pages, `ours` what follows ours. `None` if it is too
@@ -91,7 +109,8 @@ impl FrameWriter {
     }
 }
 
-fn packed(bytes: Vec<u8>, prefix: &[u8], file: &Path) -> Result<Option<Vec<u8>>> {
+/// `bytes` told with `prefix` before them.
+pub(super) fn packed(bytes: Vec<u8>, prefix: &[u8], file: &Path) -> Result<Option<Vec<u8>>> {
     let source = Source::from_bytes(file, bytes);
     let Some(packed) = bytes::pack(&source, prefix, 19, LARGEST, &())? else {
         return Ok(None);
@@ -100,7 +119,8 @@ fn packed(bytes: Vec<u8>, prefix: &[u8], file: &Path) -> Result<Option<Vec<u8>>>
     Ok(Some(packed.read(0, packed.len, &mut Vec::new())?.to_vec()))
 }
 
-fn unpacked(bytes: &[u8], prefix: &[u8], length: u64) -> Option<Vec<u8>> {
+/// Undoes [`packed`].
+pub(super) fn unpacked(bytes: &[u8], prefix: &[u8], length: u64) -> Option<Vec<u8>> {
     if length > LARGEST {
         return None;
     }
@@ -169,8 +189,14 @@ impl Frame {
                     middle: reader.sized()?.to_vec(),
                 }
             };
+            let mut length = || usize::try_from(reader.number()?).ok();
             let body = match kind & !HEAD {
-                LITERAL => Body::Literal(usize::try_from(reader.number()?).ok()?),
+                LITERAL => Body::Literal(length()?),
+                flags if flags & !PLAIN == PATCHED => Body::Patched {
+                    patch: length()?,
+                    unfolded: length()?,
+                    plain: flags & PLAIN != 0,
+                },
                 flags if flags & !(WIDTH | PLAIN) == 0 => Body::Ours {
                     width: flags & WIDTH != 0,
                     plain: flags & PLAIN != 0,
@@ -234,19 +260,27 @@ mod tests {
     fn a_frame_comes_back() {
         let mut writer = FrameWriter::default();
         writer.number(3);
-        writer.page(b"head", b"head", Ok((true, false)));
-        writer.page(b"heads of pages", b"heads on pages", Ok((false, true)));
-        writer.page(b"", b"something", Err(b"literal"));
-        assert_eq!(writer.size, 8);
+        let ours = |width, plain| Body::Ours { width, plain };
+        let patched = Body::Patched {
+            patch: 5,
+            unfolded: 70,
+            plain: true,
+        };
+        writer.page(b"head", b"head", ours(true, false), b"");
+        writer.page(b"heads of pages", b"heads on pages", ours(false, true), b"");
+        writer.page(b"", b"", patched, b"patch");
+        writer.page(b"", b"something", Body::Literal(7), b"literal");
+        assert_eq!(writer.size, 13);
         let file = Path::new("test");
         let bytes = writer.finish(b"the tail".to_vec(), b"a tail", file).unwrap().unwrap();
         let mut frame = Frame::read(&bytes).unwrap();
         assert_eq!(frame.number(), Some(3));
-        let ours = |width, plain| Body::Ours { width, plain };
         assert_eq!(frame.body(), Some((ours(true, false), Head::Predicted)));
         let (body, head) = frame.body().unwrap();
         assert_eq!(body, ours(false, true));
         assert_eq!(head.apply(b"heads on pages".to_vec()).unwrap(), b"heads of pages");
+        assert_eq!(frame.body(), Some((patched, Head::Predicted)));
+        assert_eq!(frame.literal(5).unwrap(), b"patch");
         let (body, head) = frame.body().unwrap();
         assert_eq!(body, Body::Literal(7));
         assert_eq!(head.apply(b"something".to_vec()).unwrap(), b"");
@@ -277,7 +311,7 @@ mod tests {
         #[test]
         fn any_header_is_told_against_any_other(head in proptest::collection::vec(0u8..3, 0..20), predicted in proptest::collection::vec(0u8..3, 0..20)) {
             let mut writer = FrameWriter::default();
-            writer.page(&head, &predicted, Ok((false, false)));
+            writer.page(&head, &predicted, Body::Literal(0), b"");
             let bytes = writer.finish(Vec::new(), &[], Path::new("test")).unwrap().unwrap();
             let (_, told) = Frame::read(&bytes).unwrap().body().unwrap();
             prop_assert_eq!(told.apply(predicted), Some(head));

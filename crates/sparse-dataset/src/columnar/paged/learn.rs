@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::file::metadata::ParquetMetaData;
 
-use super::frame::FrameWriter;
+use super::frame::{Body, FrameWriter, packed};
 use super::habits::{ColumnHabits, Habits};
 use super::page::{Depth, OurPage};
 use crate::columnar::pages::{PageHeader, Pages, check_pages};
@@ -121,12 +121,15 @@ impl Learner {
                 let bytes = source.read(page.at, learnt.end, &mut buffer)?;
                 let same = pages.len() == ours.len();
                 let mine = ours.get(number).filter(|_| same);
-                let found = mine.and_then(|mine| made(mine, page, bytes, habits, depth));
+                let found = match mine {
+                    Some(mine) => made(mine, page, bytes, habits, depth, &source.path)?,
+                    None => None,
+                };
                 match found {
-                    Some((predicted, width, plain)) => {
-                        learnt.frame.page(&head, &predicted, Ok((width, plain)));
+                    Some((predicted, body, kept)) => {
+                        learnt.frame.page(&head, &predicted, body, &kept);
                     }
-                    None => learnt.frame.page(&head, &[], Err(bytes)),
+                    None => learnt.frame.page(&head, &[], Body::Literal(bytes.len()), bytes),
                 }
                 if learnt.frame.size > self.most {
                     return Err(self.strange());
@@ -161,15 +164,54 @@ impl Learner {
     }
 }
 
-/// How our page becomes the original's, with the header predicted then.
+/// The header predicted, how the page is made, and what is kept for that.
+type Made = (Vec<u8>, Body, Vec<u8>);
+
+/// How our page becomes the original's.
 fn made(
     ours: &OurPage<'_>,
     page: &PageHeader,
     bytes: &[u8],
     habits: ColumnHabits,
     depth: Depth,
-) -> Option<(Vec<u8>, bool, bool)> {
+    file: &Path,
+) -> Result<Option<Made>> {
+    let (codec, plain) = (habits.codec, page.all_plain);
     let width = page.unfolded == ours.header.unfolded + 1;
-    let (head, made) = ours.under(habits.codec, width, page.all_plain, depth)?;
-    (*made == *bytes).then_some((head, width, page.all_plain))
+    if let Some((head, made)) = ours.under(codec, width, plain, depth)
+        && *made == *bytes
+    {
+        return Ok(Some((head, Body::Ours { width, plain }, Vec::new())));
+    }
+    // Runs of references may be told otherwise: the same bits in other portions.
+    let unfolded = || {
+        let (levels, values) = bytes.split_at_checked(page.levels())?;
+        let length = (page.unfolded as usize).checked_sub(levels.len())?;
+        let values = if plain {
+            values.to_vec()
+        } else {
+            codec.unfold(values, length)?
+        };
+        Some([levels, &values].concat())
+    };
+    let Some(unfolded) = unfolded() else {
+        return Ok(None);
+    };
+    if ours.header.levels() != page.levels() {
+        return Ok(None);
+    }
+    let again = ours.packed(unfolded.as_slice().into(), codec, plain);
+    let Some((head, _)) = again.filter(|(_, made)| **made == *bytes) else {
+        return Ok(None);
+    };
+    let length = unfolded.len();
+    let patch = packed(unfolded, ours.bytes, file)?.filter(|patch| patch.len() < bytes.len() / 2);
+    Ok(patch.map(|patch| {
+        let body = Body::Patched {
+            patch: patch.len(),
+            unfolded: length,
+            plain,
+        };
+        (head, body, patch)
+    }))
 }

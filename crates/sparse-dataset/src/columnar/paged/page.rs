@@ -53,16 +53,21 @@ impl<'a> OurPage<'a> {
         } else {
             Cow::Borrowed(self.bytes)
         };
+        self.packed(bytes, codec, plain)
+    }
+
+    /// As [`OurPage::under`], with other bytes than ours.
+    pub(super) fn packed<'b>(
+        &self,
+        bytes: Cow<'b, [u8]>,
+        codec: Codec,
+        plain: bool,
+    ) -> Option<(Vec<u8>, Cow<'b, [u8]>)> {
         let unfolded = bytes.len() as u64;
-        let levels = if self.header.is_second_version() {
-            usize::try_from(self.header.plain).ok()?
-        } else {
-            0
-        };
         let bytes = if plain || codec == Codec::Plain {
             bytes
         } else {
-            let (levels, values) = bytes.split_at_checked(levels)?;
+            let (levels, values) = bytes.split_at_checked(self.header.levels())?;
             let mut packed = codec.compress(values)?.into_owned();
             packed.splice(..0, levels.iter().copied());
             Cow::Owned(packed)
@@ -78,7 +83,7 @@ impl<'a> OurPage<'a> {
         }
         let mut at = 0;
         if self.header.is_second_version() {
-            at = usize::try_from(self.header.plain).ok()?;
+            at = self.header.levels();
         } else {
             for there in [depth.repeated, depth.defined] {
                 if there {

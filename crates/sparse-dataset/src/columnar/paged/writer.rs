@@ -15,7 +15,7 @@ use parquet::arrow::arrow_writer::{
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::frame::{Body, Frame};
+use super::frame::{Body, Frame, unpacked};
 use super::habits::{ColumnHabits, HELD, Habits};
 use super::learn::Learner;
 use super::page::{Depth, OurPage};
@@ -290,6 +290,17 @@ fn follow(
             Body::Ours { width, plain } => {
                 let page = ours.get(number)?;
                 let (predicted, bytes) = page.under(habits.codec, width, plain, depth)?;
+                out.extend_from_slice(&head.apply(predicted)?);
+                out.extend_from_slice(&bytes);
+            }
+            Body::Patched {
+                patch,
+                unfolded,
+                plain,
+            } => {
+                let page = ours.get(number)?;
+                let bytes = unpacked(frame.literal(patch)?, page.bytes, unfolded as u64)?;
+                let (predicted, bytes) = page.packed(bytes.into(), habits.codec, plain)?;
                 out.extend_from_slice(&head.apply(predicted)?);
                 out.extend_from_slice(&bytes);
             }
