@@ -85,6 +85,30 @@ class DatasetTest(unittest.TestCase):
                         frames = [pandas.read_parquet(path).astype({"kind": str}) for path in (again, made_path)]
                         pandas.testing.assert_frame_equal(*frames)
 
+    def test_parquet_comes_back_byte_for_byte(self):
+        """What pyarrow and pandas write by default, in row groups of many pages."""
+        base = plain(table(60_000))
+        made = derivative(base)
+        base_path, made_path = self.path / "base.parquet", self.path / "made.parquet"
+        pq.write_table(base, base_path)
+        writes = {
+            f"{codec}, {pages}": lambda codec=codec, pages=pages: pq.write_table(
+                made, made_path, compression=codec, data_page_version=pages
+            )
+            for codec in ("snappy", "zstd", "none")
+            for pages in ("1.0", "2.0")
+        } | {
+            "small groups": lambda: pq.write_table(made, made_path, row_group_size=900),
+            "no dictionaries": lambda: pq.write_table(made, made_path, use_dictionary=False, write_page_index=True),
+            "chunks": lambda: pq.write_table(pa.concat_tables([made, made.slice(5, 777), made]), made_path),
+            "pandas": lambda: made.drop_columns(["tags", "person"]).to_pandas().to_parquet(made_path),
+        }
+        for name, write in writes.items():
+            with self.subTest(name):
+                write()
+                _, exact = self.rebuilt(base_path, made_path)
+                self.assertTrue(exact)
+
     def test_parquet_types_that_readers_tell_apart(self):
         """Each with many rows, so that no patch makes the bytes come back; only pyarrow judges."""
         rows = 3_000

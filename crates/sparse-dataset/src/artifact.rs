@@ -1,7 +1,7 @@
 //! The artifact: one file, `dataset.delta`. See `docs/dataset-format.md`.
 //!
 //! ```text
-//! magic[8] version[1] required[1] optional[1] base_sha256[32] base_blake3[32]
+//! magic[8] version[1] required[1] optional[1] base_sha256[32] base_blake3[32] more[1]
 //! splits: number, then for each: header, blocks
 //! checksum[8]
 //! ```
@@ -41,18 +41,12 @@ pub(crate) const REQUIRED_REFERENCES: u8 = 32;
 /// follows its SHA-256, and only in documents the template of a row goes by its
 /// base row.
 pub(crate) const REQUIRED_QUICK: u8 = 64;
-/// Feature bits that a reader must know: Parquet files may be written page by page.
-pub(crate) const REQUIRED_PAGES: u8 = 128;
+/// Feature bits that a reader must know: another byte of them follows the base's digests.
+pub(crate) const REQUIRED_MORE: u8 = 128;
+/// Of those in the other byte: Parquet files may be written page by page.
+pub(crate) const MORE_PAGES: u8 = 1;
 /// Feature bits that a reader may ignore: the derivative is a folder, of one file too.
 pub(crate) const OPTIONAL_FOLDER: u8 = 1;
-const KNOWN_REQUIRED: u8 = REQUIRED_COLUMNAR
-    | REQUIRED_BYTES
-    | REQUIRED_LENIENT
-    | REQUIRED_NO_HEADER
-    | REQUIRED_DICTIONARIES
-    | REQUIRED_REFERENCES
-    | REQUIRED_QUICK
-    | REQUIRED_PAGES;
 const CHECKSUM: usize = 8;
 /// Magic, version and feature bits, then the base's digests.
 const HEAD: usize = 11;
@@ -162,7 +156,7 @@ impl Artifact {
     fn parse(source: Source) -> Result<Self> {
         let path = source.path.clone();
         let mut buffer = Vec::new();
-        let head = source.read(0, (HEAD + 2 * DIGEST) as u64, &mut buffer)?;
+        let head = source.read(0, (HEAD + 2 * DIGEST + 1) as u64, &mut buffer)?;
         if !head.starts_with(MAGIC) {
             return Err(Error::NotADelta {
                 path,
@@ -188,12 +182,6 @@ impl Artifact {
                 "format version {version} (this one reads {FORMAT_VERSION})"
             )));
         }
-        if required & !KNOWN_REQUIRED != 0 {
-            return Err(unsupported(format!(
-                "feature bits {:#010b}",
-                required & !KNOWN_REQUIRED
-            )));
-        }
         let quick = required & REQUIRED_QUICK != 0;
         let (sha256, rest) = digests.split_first_chunk().ok_or_else(cut)?;
         let base = Digests {
@@ -204,6 +192,14 @@ impl Artifact {
             },
         };
         let mut start = (HEAD + DIGEST * (1 + usize::from(quick))) as u64;
+        if required & REQUIRED_MORE != 0 {
+            let &more = head.get(start as usize).ok_or_else(cut)?;
+            if more & !MORE_PAGES != 0 {
+                let unknown = more & !MORE_PAGES;
+                return Err(unsupported(format!("further feature bits {unknown:#010b}")));
+            }
+            start += 1;
+        }
         let end = source
             .len
             .checked_sub(CHECKSUM as u64)

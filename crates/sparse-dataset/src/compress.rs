@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::artifact::{
-    FILE_NAME, FORMAT_VERSION, MAGIC, OPTIONAL_FOLDER, REQUIRED_BYTES, REQUIRED_COLUMNAR,
-    REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_NO_HEADER, REQUIRED_PAGES, REQUIRED_QUICK,
-    REQUIRED_REFERENCES, checksum,
+    FILE_NAME, FORMAT_VERSION, MAGIC, MORE_PAGES, OPTIONAL_FOLDER, REQUIRED_BYTES,
+    REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_MORE, REQUIRED_NO_HEADER,
+    REQUIRED_QUICK, REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::error::Result;
@@ -47,18 +47,22 @@ pub fn compress(
     for file in &files {
         dictionaries |= guarded(&file.path, || keeps_dictionaries(&file.path))?;
     }
+    let pages = any(|format| format == Format::Parquet);
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let required = REQUIRED_BYTES
         | REQUIRED_REFERENCES
         | REQUIRED_QUICK
         | bit(any(|format| !format.is_text()), REQUIRED_COLUMNAR)
-        | bit(any(|format| format == Format::Parquet), REQUIRED_PAGES)
+        | bit(pages, REQUIRED_MORE)
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
         | bit(!spec.header, REQUIRED_NO_HEADER);
     let optional = bit(derivative.is_dir(), OPTIONAL_FOLDER);
     head.extend_from_slice(&[FORMAT_VERSION, required, optional]);
     base.digests.write(&mut head);
+    if pages {
+        head.push(MORE_PAGES);
+    }
     put_number(&mut head, files.len() as u64);
     artifact.write(&head)?;
     let mut splits = Vec::new();

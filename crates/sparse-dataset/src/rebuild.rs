@@ -62,12 +62,19 @@ impl Sink for Keep<'_> {
 struct SinkWriter<'a> {
     sink: &'a mut (dyn Sink + Send),
     failed: &'a Mutex<Option<Error>>,
+    /// Bytes that the file may still have.
+    left: u64,
+    artifact: &'a Path,
 }
 
 impl Write for SinkWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink
-            .write(bytes)
+        let left = self.left.checked_sub(bytes.len() as u64);
+        left.ok_or_else(|| damaged(self.artifact, "rows (more than the file had)"))
+            .and_then(|left| {
+                self.left = left;
+                self.sink.write(bytes)
+            })
             .map(|()| bytes.len())
             .map_err(|error| {
                 if let Ok(mut failed) = self.failed.lock() {
@@ -202,6 +209,8 @@ pub(crate) fn rebuild_with(
                     SinkWriter {
                         sink,
                         failed: &failed,
+                        left: if by_pages { header.bytes } else { u64::MAX },
+                        artifact,
                     },
                     script,
                     path,

@@ -28,6 +28,9 @@ const BLOCK_ROWS: usize = 1 << 15;
 /// by more than this factor.
 const HARDER: u64 = 3;
 
+/// What may always be kept of a file's pages, headers and footer.
+const SMALL_FRAME: u64 = 4 << 10;
+
 /// A split, ready to be written.
 pub(crate) struct Split {
     pub(crate) header: SplitHeader,
@@ -234,7 +237,8 @@ fn columnar_body(
     let small = header.bytes / 50 + blocks.bytes() / 4;
     let recipe = guarded(file, || Recipe::of(file))?;
     let unused = base.rows.unused();
-    if !spec.logical && by_pages(header, blocks, &recipe, file, base, small, progress)? {
+    let most = small.max(SMALL_FRAME);
+    if !spec.logical && by_pages(header, blocks, &recipe, file, base, most, progress)? {
         return Ok(true);
     }
     base.rows.set_unused(unused);

@@ -12,12 +12,18 @@ use sparse_dataset::{CompressSpec, compress, info, reconstruct, verify};
 
 /// `formats/1` was written by 0.1.0: CSV, Parquet, Arrow and JSON made from the JSONL lines in
 /// `data`, with rows moved, edited and new, and columns renamed, added and nested. It also holds
-/// the Parquet and Arrow writers to the bytes that they wrote then.
+/// the Parquet and Arrow writers to the bytes that they wrote then. `formats/1-pages` is of the
+/// files in `data/parquet`, which are written page by page.
 #[test]
 fn format_1_rebuilds_the_recorded_files() {
+    rebuilds_the_recorded_files("formats/1");
+    rebuilds_the_recorded_files("formats/1-pages");
+}
+
+fn rebuilds_the_recorded_files(folder: &str) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let base = tests.join("data/gsm8k_40.jsonl");
-    let delta = tests.join("formats/1");
+    let delta = tests.join(folder);
     assert_eq!(info(&delta).unwrap().format_version, 1);
     verify(&delta, Some(&base), &()).unwrap();
 
@@ -36,13 +42,15 @@ fn format_1_rebuilds_the_recorded_files() {
     assert_eq!(report.files.len(), recorded.lines().count());
 }
 
-/// Writes `formats/1` anew from the four files in the folder that `FREEZE` names: only while
-/// format 1 is unreleased.
+/// Writes the folder that `FREEZE_AS` names anew from the files in the folder that `FREEZE` names:
+/// only while format 1 is unreleased.
 #[test]
 #[ignore = "changes what is frozen"]
 fn freeze() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let (base, delta) = (tests.join("data/gsm8k_40.jsonl"), tests.join("formats/1"));
+    let base = tests.join("data/gsm8k_40.jsonl");
+    let delta = tests.join(std::env::var_os("FREEZE_AS").unwrap());
+    fs::create_dir_all(&delta).unwrap();
     let originals = std::env::var_os("FREEZE").unwrap();
     let originals = Path::new(&originals);
     let report = compress(&base, originals, &delta, &CompressSpec::default(), &()).unwrap();

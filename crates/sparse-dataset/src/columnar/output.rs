@@ -23,12 +23,7 @@ pub(crate) struct ColumnarOutput<W: Write + Send> {
 }
 
 impl<W: Write + Send> ColumnarOutput<W> {
-    pub(crate) fn new(
-        recipe: Recipe,
-        out: W,
-        script: Option<Script>,
-        path: &Path,
-    ) -> Result<Self> {
+    pub(crate) fn new(recipe: Recipe, out: W, script: Option<Script>, path: &Path) -> Result<Self> {
         let writer = recipe.writer(out, script, path)?;
         Ok(Self {
             builder: BatchBuilder::new(recipe.schema.clone()),

@@ -33,6 +33,8 @@ pub(super) struct PageHeader {
     pub(super) stored: u64,
     /// Leading bytes that are not compressed (levels of a version 2 page).
     pub(super) plain: u64,
+    /// So many of them are repetition levels.
+    pub(super) repetitions: u64,
     /// A version 2 page whose values are not compressed either.
     pub(super) all_plain: bool,
     pub(super) values: u64,
@@ -170,7 +172,11 @@ pub(super) fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
                 match (field, inner, kind) {
                     (_, 1, 5) => page.values = size(input)?,
                     (5 | 7, 2, 5) | (8, 4, 5) => page.encoding = size(input)?,
-                    (8, 5 | 6, 5) => page.plain += size(input)?,
+                    (8, 5, 5) => page.plain += size(input)?,
+                    (8, 6, 5) => {
+                        page.repetitions = size(input)?;
+                        page.plain += page.repetitions;
+                    }
                     (8, 7, 2) => page.all_plain = true,
                     _ => skip(kind, input, 1)?,
                 }
@@ -201,10 +207,54 @@ pub(super) fn with_sizes(header: &[u8], unfolded: u64, stored: u64) -> Option<Ve
     Some(out)
 }
 
+/// The header of a page of values of version 2 as one of version 1, with other sizes in it.
+pub(super) fn as_first_version(header: &[u8], unfolded: u64, stored: u64) -> Option<Vec<u8>> {
+    const NUMBER: u8 = 0x15; // the next field, of 32 bits
+    let (mut values, mut encoding, mut statistics) = (None, None, None);
+    fields(&mut &*header, |field, kind, input| {
+        if (field, kind) != (8, 12) {
+            return skip(kind, input, 0);
+        }
+        fields(input, |field, kind, input| {
+            match (field, kind) {
+                (1, 5) => values = Some(varint(input)?),
+                (4, 5) => encoding = Some(varint(input)?),
+                (8, 12) => {
+                    let start = *input;
+                    skip(kind, input, 1)?;
+                    statistics = Some(&start[..start.len() - input.len()]);
+                }
+                _ => skip(kind, input, 1)?,
+            }
+            Some(())
+        })
+    })?;
+    let mut out = Vec::with_capacity(header.len());
+    let number = |out: &mut Vec<u8>, number: u64| {
+        out.push(NUMBER);
+        put_number(out, number);
+    };
+    for size in [0, unfolded, stored] {
+        number(&mut out, size << 1);
+    }
+    out.push(0x2c); // field 5, a structure
+    number(&mut out, values?);
+    number(&mut out, encoding?);
+    // Levels of both kinds in runs.
+    number(&mut out, 3 << 1);
+    number(&mut out, 3 << 1);
+    if let Some(statistics) = statistics {
+        out.push(0x1c); // the next field, a structure
+        out.extend_from_slice(statistics);
+    }
+    out.extend_from_slice(&[0, 0]);
+    Some(out)
+}
+
 /// Calls `visit` with the number and type of each field of a structure.
-fn fields(
-    input: &mut &[u8],
-    mut visit: impl FnMut(i64, u8, &mut &[u8]) -> Option<()>,
+fn fields<'a>(
+    input: &mut &'a [u8],
+    mut visit: impl FnMut(i64, u8, &mut &'a [u8]) -> Option<()>,
 ) -> Option<()> {
     let mut field = 0i64;
     loop {
@@ -279,6 +329,7 @@ fn skip(kind: u8, input: &mut &[u8], depth: usize) -> Option<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -297,6 +348,7 @@ mod tests {
             unfolded: 300,
             stored: 100,
             plain: 6,
+            repetitions: 2,
             all_plain: false,
             values: 1,
             encoding: 0,
@@ -312,5 +364,11 @@ mod tests {
         assert_eq!((read.kind, read.unfolded, read.stored), (3, 3, 70_000));
         assert_eq!(with_sizes(&bytes[..4], 3, 70_000), None);
         assert_eq!(with_sizes(&bytes[2..], 3, 70_000), None);
+        let first = as_first_version(&bytes, 310, 110).unwrap();
+        let read = read_header(&mut first.as_slice()).unwrap();
+        assert_eq!((read.kind, read.unfolded, read.stored), (0, 310, 110));
+        assert_eq!((read.values, read.encoding, read.plain), (1, 0, 0));
+        assert!(first.ends_with(&[0x1c, 0x18, 1, b'x', 0, 0, 0]));
+        assert_eq!(as_first_version(&first, 310, 110), None);
     }
 }

@@ -9,8 +9,10 @@ use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter as IpcFileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{Schema, SchemaRef};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowSchemaConverter, ArrowWriter};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -127,8 +129,8 @@ impl Recipe {
         }
     }
 
-    /// The same page by page, with who finds out whether the file comes back so; at most `most`
-    /// bytes may be kept for that. `None` for files that are not written so.
+    /// The same page by page, with who finds out whether the file comes back so with a frame of at
+    /// most `most` bytes. `None` for files that are not written so.
     pub(crate) fn by_pages(mut self, path: &Path, most: u64) -> Result<Option<(Self, Learner)>> {
         let Container::Parquet { habits, .. } = &mut self.container else {
             return Ok(None);
@@ -144,7 +146,13 @@ impl Recipe {
 
     /// Whether the file is written page by page, and so needs a frame.
     pub(crate) fn is_by_pages(&self) -> bool {
-        matches!(&self.container, Container::Parquet { habits: Some(_), .. })
+        matches!(
+            &self.container,
+            Container::Parquet {
+                habits: Some(_),
+                ..
+            }
+        )
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<Vec<u8>> {
@@ -188,8 +196,18 @@ impl Recipe {
                 put_number(&mut out, metadata.len() as u64);
                 for (key, value) in metadata {
                     put_bytes(&mut out, key.as_bytes());
+                    let value = value.as_deref();
+                    // What it holds is much like the schema above, its letters are not.
+                    if let Some(bytes) = value
+                        .filter(|_| key == ARROW_SCHEMA_META_KEY)
+                        .and_then(decoded)
+                    {
+                        out.push(2);
+                        put_bytes(&mut out, &bytes);
+                        continue;
+                    }
                     out.push(u8::from(value.is_some()));
-                    put_bytes(&mut out, value.as_deref().unwrap_or_default().as_bytes());
+                    put_bytes(&mut out, value.unwrap_or_default().as_bytes());
                 }
                 if let Some(habits) = habits {
                     habits.write(&mut out);
@@ -230,9 +248,13 @@ impl Recipe {
                 let mut metadata = Vec::new();
                 for _ in 0..reader.count()? {
                     let key = reader.string()?;
-                    let there = reader.byte()? == 1;
-                    let value = reader.string()?;
-                    metadata.push((key, there.then_some(value)));
+                    let value = match reader.byte()? {
+                        0 => reader.sized().map(|_| None)?,
+                        1 => Some(reader.string()?),
+                        2 => Some(BASE64_STANDARD.encode(reader.sized()?)),
+                        _ => return None,
+                    };
+                    metadata.push((key, value));
                 }
                 let habits = if kind == 3 {
                     Some(Habits::read(&mut reader)?)
@@ -313,12 +335,9 @@ impl Recipe {
                         value: value.clone(),
                     })
                     .collect();
-                let second = habits
-                    .as_ref()
-                    .map_or(*version == 2, Habits::is_second_version);
                 let mut properties = WriterProperties::builder()
                     .set_compression(codec)
-                    .set_writer_version(if second {
+                    .set_writer_version(if *version == 2 {
                         WriterVersion::PARQUET_2_0
                     } else {
                         WriterVersion::PARQUET_1_0
@@ -327,16 +346,18 @@ impl Recipe {
                     .set_created_by(created_by.clone())
                     .set_key_value_metadata(Some(entries).filter(|entries| !entries.is_empty()))
                     .set_max_row_group_row_count(None);
+                let mut types = None;
                 if let Some(habits) = habits {
-                    let types = ArrowSchemaConverter::new()
-                        .convert(schema)
-                        .map_err(Error::columnar(path))?;
-                    let paths = types.columns().iter().map(|column| column.path());
-                    properties = habits.set(properties, paths);
+                    let found = habits.types(schema).map_err(Error::columnar(path))?;
+                    properties = habits.set(properties, &found);
+                    types = Some(found);
                 }
-                let options = ArrowWriterOptions::new()
+                let mut options = ArrowWriterOptions::new()
                     .with_properties(properties.build())
                     .with_skip_arrow_metadata(!arrow_schema);
+                if let Some(types) = types {
+                    options = options.with_parquet_schema(types);
+                }
                 if let (Some(habits), Some(script)) = (habits, script) {
                     let schema = self.schema.clone();
                     let writer = PagedWriter::new(out, schema, options, habits.clone(), script);
@@ -369,6 +390,12 @@ impl Recipe {
             }
         })
     }
+}
+
+/// The bytes that are written as `text` in base 64, if encoding them leads back to it.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64_STANDARD.decode(text).ok()?;
+    (BASE64_STANDARD.encode(&bytes) == text).then_some(bytes)
 }
 
 /// The compression that the first batch of an IPC file names.

@@ -124,7 +124,10 @@ mod tests {
             let packed = codec.compress(&text).unwrap();
             assert_eq!(codec.unfold(&packed, text.len()).unwrap(), text);
             assert!(codec.made(&packed, &text));
-            assert_eq!(codec.unfold(&packed[..8], text.len()).is_some(), *codec == Codec::Plain);
+            assert_eq!(
+                codec.unfold(&packed[..8], text.len()).is_some(),
+                *codec == Codec::Plain
+            );
         }
         let known: Vec<[u8; 2]> = all.iter().map(|codec| codec.code()).collect();
         for code in 0..=u16::MAX {

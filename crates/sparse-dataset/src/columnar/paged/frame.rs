@@ -60,7 +60,7 @@ impl FrameWriter {
             Body::Patched { plain, .. } => PATCHED | flag(plain, PLAIN),
             Body::Literal(_) => LITERAL,
         };
-        self.pages.push(kind | u8::from(head != predicted) * HEAD);
+        self.pages.push(kind | flag(head != predicted, HEAD));
         if head != predicted {
             let alike = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| {
                 pairs.take_while(|(one, other)| one == other).count()
@@ -272,13 +272,19 @@ mod tests {
         writer.page(b"", b"something", Body::Literal(7), b"literal");
         assert_eq!(writer.size, 13);
         let file = Path::new("test");
-        let bytes = writer.finish(b"the tail".to_vec(), b"a tail", file).unwrap().unwrap();
+        let bytes = writer
+            .finish(b"the tail".to_vec(), b"a tail", file)
+            .unwrap()
+            .unwrap();
         let mut frame = Frame::read(&bytes).unwrap();
         assert_eq!(frame.number(), Some(3));
         assert_eq!(frame.body(), Some((ours(true, false), Head::Predicted)));
         let (body, head) = frame.body().unwrap();
         assert_eq!(body, ours(false, true));
-        assert_eq!(head.apply(b"heads on pages".to_vec()).unwrap(), b"heads of pages");
+        assert_eq!(
+            head.apply(b"heads on pages".to_vec()).unwrap(),
+            b"heads of pages"
+        );
         assert_eq!(frame.body(), Some((patched, Head::Predicted)));
         assert_eq!(frame.literal(5).unwrap(), b"patch");
         let (body, head) = frame.body().unwrap();
@@ -293,7 +299,13 @@ mod tests {
             if let Some(mut frame) = Frame::read(&bytes[..cut]) {
                 frame.number();
                 while frame.body().is_some() {}
-                assert_eq!(frame.literal(7).map(|_| ()).and_then(|()| frame.finish(b"a tail")), None);
+                assert_eq!(
+                    frame
+                        .literal(7)
+                        .map(|_| ())
+                        .and_then(|()| frame.finish(b"a tail")),
+                    None
+                );
             }
         }
     }

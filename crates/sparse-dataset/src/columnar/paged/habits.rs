@@ -1,10 +1,14 @@
 //! What a writer does the same way all through a file.
 
+use arrow_schema::Schema;
+use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::WriterPropertiesBuilder;
+use parquet::file::properties::{WriterPropertiesBuilder, WriterVersion};
+use parquet::schema::types::SchemaDescriptor;
 
 use super::codec::Codec;
+use super::decimals::{fixed, is_fixed};
 use super::learn::Original;
 use crate::columnar::pages::PageHeader;
 use crate::error::Result;
@@ -36,7 +40,9 @@ pub(super) struct ColumnHabits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Habits {
     /// Whether levels stand apart from values.
-    second_version: bool,
+    pub(super) second_version: bool,
+    /// Whether decimals are no integers.
+    fixed_decimals: bool,
     pub(super) columns: Vec<ColumnHabits>,
 }
 
@@ -44,15 +50,22 @@ impl Habits {
     /// Finds them. `None` where a compressor is not one of ours, or a row group too large.
     pub(super) fn of(metadata: &ParquetMetaData, original: &Original) -> Result<Option<Self>> {
         let groups = metadata.row_groups();
-        let columns = metadata.file_metadata().schema_descr().num_columns();
+        let types = metadata.file_metadata().schema_descr();
+        let columns = types.num_columns();
         let too_large = |size: i64| size > LARGEST_GROUP;
-        if columns == 0 || groups.iter().any(|group| too_large(group.total_byte_size())) {
+        if columns == 0
+            || groups
+                .iter()
+                .any(|group| too_large(group.total_byte_size()))
+        {
             return Ok(None);
         }
         let mut found: Vec<(Compression, Codec)> = Vec::new();
         let mut list = Vec::new();
         for column in 0..columns {
-            let compression = groups.first().map(|group| group.column(column).compression());
+            let compression = groups
+                .first()
+                .map(|group| group.column(column).compression());
             let compression = compression.unwrap_or(Compression::UNCOMPRESSED);
             let alike = |known: Compression| {
                 std::mem::discriminant(&known) == std::mem::discriminant(&compression)
@@ -89,7 +102,10 @@ impl Habits {
                     let refers = values.map(PageHeader::refers);
                     refers.clone().any(|refers| refers) && !refers.into_iter().all(|refers| refers)
                 }),
-                in_pieces: original.chunks.iter().any(|chunks| too_wide(&chunks[column])),
+                in_pieces: original
+                    .chunks
+                    .iter()
+                    .any(|chunks| too_wide(&chunks[column])),
                 encoding: values.map_or(0, |page| page.encoding as u8),
             });
         }
@@ -97,22 +113,34 @@ impl Habits {
         let mut pages = pages.filter(|page| !page.is_dictionary());
         Ok(Some(Self {
             second_version: pages.next().is_some_and(PageHeader::is_second_version),
+            fixed_decimals: types.columns().iter().any(|column| is_fixed(column)),
             columns: list,
         }))
     }
 
-    pub(crate) fn is_second_version(&self) -> bool {
-        self.second_version
+    /// The columns of a file of this schema.
+    ///
+    /// # Errors
+    /// Those of the Parquet writer, for a schema that it cannot write.
+    pub(crate) fn types(&self, schema: &Schema) -> parquet::errors::Result<SchemaDescriptor> {
+        let types = ArrowSchemaConverter::new().convert(schema)?;
+        if self.fixed_decimals {
+            fixed(&types)
+        } else {
+            Ok(types)
+        }
     }
 
     /// Sets our writer up: it leaves compression to us, ends pages where it is given them, and says
     /// in their headers what it can.
-    pub(crate) fn set<'a>(
+    pub(crate) fn set(
         &self,
         mut builder: WriterPropertiesBuilder,
-        paths: impl Iterator<Item = &'a parquet::schema::types::ColumnPath>,
+        types: &SchemaDescriptor,
     ) -> WriterPropertiesBuilder {
         builder = builder
+            // Which leaves nothing out: what differs in pages of the first version is ours to do.
+            .set_writer_version(WriterVersion::PARQUET_2_0)
             .set_compression(Compression::UNCOMPRESSED)
             .set_write_page_header_statistics(true)
             .set_statistics_truncate_length(None)
@@ -120,6 +148,7 @@ impl Habits {
             .set_offset_index_disabled(false)
             .set_data_page_row_count_limit(usize::MAX)
             .set_write_batch_size(usize::MAX / 2);
+        let paths = types.columns().iter().map(|column| column.path());
         for (column, path) in self.columns.iter().zip(paths) {
             let encoding = match column.encoding {
                 3 => Encoding::RLE,
@@ -143,7 +172,7 @@ impl Habits {
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.second_version));
+        out.push(u8::from(self.second_version) | (u8::from(self.fixed_decimals) << 1));
         put_number(out, self.columns.len() as u64);
         for column in &self.columns {
             out.extend_from_slice(&column.codec.code());
@@ -154,7 +183,7 @@ impl Habits {
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let second_version = reader.byte().filter(|&flag| flag < 2)? == 1;
+        let flags = reader.byte().filter(|&flags| flags < 4)?;
         let mut columns = Vec::new();
         for _ in 0..reader.count()? {
             let codec = Codec::of_code([reader.byte()?, reader.byte()?])?;
@@ -168,7 +197,8 @@ impl Habits {
             });
         }
         Some(Self {
-            second_version,
+            second_version: flags & 1 == 1,
+            fixed_decimals: flags & 2 == 2,
             columns,
         })
     }
@@ -190,8 +220,10 @@ fn which(
 ) -> Result<Option<Codec>> {
     let candidates = Codec::candidates(compression);
     let mut tried = Vec::new();
-    for number in 0..TRIED.min(pages.len()) {
-        let page = pages[number * pages.len() / TRIED.min(pages.len())];
+    let count = TRIED.min(pages.len());
+    for number in 0..count {
+        // Some of all lengths, the shortest and the longest among them.
+        let page = pages[number * (pages.len() - 1) / (count - 1).max(1)];
         let (start, end) = (page.at + page.plain, page.at + page.stored);
         let bytes = original.source.read(start, end, &mut Vec::new())?.to_vec();
         let unfolded = page.unfolded.saturating_sub(page.plain) as usize;

@@ -1,16 +1,21 @@
 //! Writing a file beside its original, to find out what has to be kept.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::file::metadata::ParquetMetaData;
 
 use super::frame::{Body, FrameWriter, packed};
-use super::habits::{ColumnHabits, Habits};
-use super::page::{Depth, OurPage};
+use super::habits::Habits;
+use super::page::{OurPage, Shape};
 use crate::columnar::pages::{PageHeader, Pages, check_pages};
 use crate::error::{Error, Result};
 use crate::table::Source;
+
+/// What is kept is given up on where it takes more than so many times what the frame may take: it
+/// is compressed in the end.
+const PACKED: u64 = 8;
 
 /// A file and where its pages are, by row group and column.
 pub(super) struct Original {
@@ -36,7 +41,10 @@ impl Original {
     /// How many values are on each page of a column chunk.
     fn cuts(&self, group: usize, column: usize) -> Vec<u64> {
         let pages = self.chunks.get(group).and_then(|chunks| chunks.get(column));
-        let pages = pages.into_iter().flatten().filter(|page| !page.is_dictionary());
+        let pages = pages
+            .into_iter()
+            .flatten()
+            .filter(|page| !page.is_dictionary());
         pages.map(|page| page.values).collect()
     }
 }
@@ -47,7 +55,7 @@ pub(crate) struct Learner {
     pub(super) original: Arc<Original>,
     habits: Arc<Habits>,
     learnt: Arc<Mutex<Learnt>>,
-    /// Bytes that may be kept.
+    /// Bytes that the frame may take.
     most: u64,
 }
 
@@ -60,7 +68,8 @@ struct Learnt {
 }
 
 impl Learner {
-    /// `None` for files whose pages our writer does not make. At most `most` bytes are to be kept.
+    /// `None` for files whose pages our writer does not make. The frame is to take at most `most`
+    /// bytes.
     pub(crate) fn of(path: &Path, metadata: &ParquetMetaData, most: u64) -> Result<Option<Self>> {
         let Some(original) = Original::of(path, metadata)? else {
             return Ok(None);
@@ -78,7 +87,7 @@ impl Learner {
         &self.habits
     }
 
-    /// The frame, if the file was gone through to its end.
+    /// The frame, if the file was gone through to its end and it is small enough.
     pub(crate) fn into_frame(self) -> Option<Vec<u8>> {
         self.with(|learnt| learnt.finished.take())
     }
@@ -99,20 +108,20 @@ impl Learner {
         cuts
     }
 
-    /// Compares a column chunk with the original's, and gives the original's bytes.
+    /// Compares a column chunk with the original's, and writes the original's bytes.
     pub(super) fn chunk(
         &self,
         group: usize,
         column: usize,
         ours: &[OurPage<'_>],
-        habits: ColumnHabits,
-        depth: Depth,
-    ) -> Result<Vec<u8>> {
+        shape: Shape,
+        out: &mut impl Write,
+    ) -> Result<()> {
         let source = &self.original.source;
         let chunks = self.original.chunks.get(group);
         let pages = chunks.and_then(|chunks| chunks.get(column));
         let pages = pages.ok_or_else(|| self.strange())?;
-        let (mut out, mut buffer) = (Vec::new(), Vec::new());
+        let mut buffer = Vec::new();
         self.with(|learnt| {
             learnt.frame.number(pages.len() as u64);
             for (number, page) in pages.iter().enumerate() {
@@ -122,22 +131,25 @@ impl Learner {
                 let same = pages.len() == ours.len();
                 let mine = ours.get(number).filter(|_| same);
                 let found = match mine {
-                    Some(mine) => made(mine, page, bytes, habits, depth, &source.path)?,
+                    Some(mine) => made(mine, page, bytes, shape, &source.path)?,
                     None => None,
                 };
                 match found {
                     Some((predicted, body, kept)) => {
                         learnt.frame.page(&head, &predicted, body, &kept);
                     }
-                    None => learnt.frame.page(&head, &[], Body::Literal(bytes.len()), bytes),
+                    None => learnt
+                        .frame
+                        .page(&head, &[], Body::Literal(bytes.len()), bytes),
                 }
-                if learnt.frame.size > self.most {
+                if learnt.frame.size > self.most.saturating_mul(PACKED) {
                     return Err(self.strange());
                 }
-                out.extend_from_slice(&head);
-                out.extend_from_slice(bytes);
+                for part in [&head, bytes] {
+                    out.write_all(part).map_err(Error::columnar(&source.path))?;
+                }
             }
-            Ok(out)
+            Ok(())
         })
     }
 
@@ -148,9 +160,12 @@ impl Learner {
             return Err(self.strange());
         }
         self.with(|learnt| {
-            let tail = source.read(learnt.end, source.len, &mut Vec::new())?.to_vec();
+            let tail = source
+                .read(learnt.end, source.len, &mut Vec::new())?
+                .to_vec();
             let frame = std::mem::take(&mut learnt.frame);
-            learnt.finished = frame.finish(tail.clone(), ours, &source.path)?;
+            let frame = frame.finish(tail.clone(), ours, &source.path)?;
+            learnt.finished = frame.filter(|frame| frame.len() as u64 <= self.most);
             Ok(tail)
         })
     }
@@ -172,13 +187,16 @@ fn made(
     ours: &OurPage<'_>,
     page: &PageHeader,
     bytes: &[u8],
-    habits: ColumnHabits,
-    depth: Depth,
+    shape: Shape,
     file: &Path,
 ) -> Result<Option<Made>> {
-    let (codec, plain) = (habits.codec, page.all_plain);
-    let width = page.unfolded == ours.header.unfolded + 1;
-    if let Some((head, made)) = ours.under(codec, width, plain, depth)
+    let plain = page.all_plain;
+    let Some(mine) = ours.plain(shape, false) else {
+        return Ok(None);
+    };
+    let width = page.unfolded == mine.len() as u64 + 1;
+    let made = ours.plain(shape, width);
+    if let Some((head, made)) = made.and_then(|made| ours.packed(made, shape, plain))
         && *made == *bytes
     {
         return Ok(Some((head, Body::Ours { width, plain }, Vec::new())));
@@ -190,22 +208,19 @@ fn made(
         let values = if plain {
             values.to_vec()
         } else {
-            codec.unfold(values, length)?
+            shape.codec.unfold(values, length)?
         };
         Some([levels, &values].concat())
     };
     let Some(unfolded) = unfolded() else {
         return Ok(None);
     };
-    if ours.header.levels() != page.levels() {
-        return Ok(None);
-    }
-    let again = ours.packed(unfolded.as_slice().into(), codec, plain);
+    let again = ours.packed(unfolded.as_slice().into(), shape, plain);
     let Some((head, _)) = again.filter(|(_, made)| **made == *bytes) else {
         return Ok(None);
     };
     let length = unfolded.len();
-    let patch = packed(unfolded, ours.bytes, file)?.filter(|patch| patch.len() < bytes.len() / 2);
+    let patch = packed(unfolded, &mine, file)?.filter(|patch| patch.len() < bytes.len() / 2);
     Ok(patch.map(|patch| {
         let body = Body::Patched {
             patch: patch.len(),

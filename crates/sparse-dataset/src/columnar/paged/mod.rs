@@ -8,6 +8,7 @@
 //! made ([`Learner`]).
 
 mod codec;
+mod decimals;
 mod frame;
 mod habits;
 mod learn;

@@ -3,21 +3,25 @@
 use std::borrow::Cow;
 
 use super::codec::Codec;
-use crate::columnar::pages::{PageHeader, read_header, with_sizes};
+use crate::columnar::pages::{PageHeader, as_first_version, read_header, with_sizes};
 
-/// How deep the values of a column are nested.
+/// How the pages of a column are put together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Depth {
+pub(super) struct Shape {
+    pub(super) codec: Codec,
+    /// Whether levels stand apart from values, which alone are compressed then.
+    pub(super) second_version: bool,
+    /// Whether there are levels that say what is null, and which values are of one row.
     pub(super) defined: bool,
     pub(super) repeated: bool,
 }
 
-/// A page that is not compressed.
+/// A page of the second version that is not compressed.
 #[derive(Debug)]
 pub(super) struct OurPage<'a> {
     head: &'a [u8],
-    pub(super) header: PageHeader,
-    pub(super) bytes: &'a [u8],
+    header: PageHeader,
+    bytes: &'a [u8],
 }
 
 impl<'a> OurPage<'a> {
@@ -39,63 +43,65 @@ impl<'a> OurPage<'a> {
         Some(pages)
     }
 
-    /// The page's bytes under a codec, with the header predicted for them. `width` gives references
-    /// to a dictionary of one entry a bit each, as some writers do; `plain` leaves it as it is.
-    pub(super) fn under(
-        &self,
-        codec: Codec,
-        width: bool,
-        plain: bool,
-        depth: Depth,
-    ) -> Option<(Vec<u8>, Cow<'a, [u8]>)> {
-        let bytes = if width {
-            Cow::Owned(self.widened(depth)?)
-        } else {
+    /// The page's bytes as they stand in a file before they are compressed. `width` gives
+    /// references to a dictionary of one entry a bit each, as some writers do.
+    pub(super) fn plain(&self, shape: Shape, width: bool) -> Option<Cow<'a, [u8]>> {
+        if self.header.is_dictionary() {
+            return (!width).then_some(Cow::Borrowed(self.bytes));
+        }
+        let (levels, values) = self.bytes.split_at_checked(self.header.levels())?;
+        let mut bytes = if shape.second_version {
             Cow::Borrowed(self.bytes)
+        } else {
+            let repetitions = usize::try_from(self.header.repetitions).ok()?;
+            let (repetitions, definitions) = levels.split_at_checked(repetitions)?;
+            let mut bytes = Vec::with_capacity(self.bytes.len() + 8);
+            for (there, levels) in [(shape.repeated, repetitions), (shape.defined, definitions)] {
+                if there {
+                    bytes.extend_from_slice(&u32::try_from(levels.len()).ok()?.to_le_bytes());
+                    bytes.extend_from_slice(levels);
+                }
+            }
+            bytes.extend_from_slice(values);
+            Cow::Owned(bytes)
         };
-        self.packed(bytes, codec, plain)
+        if width {
+            let bytes = bytes.to_mut();
+            let at = bytes.len() - values.len();
+            let width = bytes.get_mut(at).filter(|width| **width == 0);
+            *width.filter(|_| self.header.refers())? = 1;
+            bytes.push(0);
+        }
+        Some(bytes)
     }
 
-    /// As [`OurPage::under`], with other bytes than ours.
+    /// A page of `bytes`, compressed unless `plain`, with the header predicted for it.
     pub(super) fn packed<'b>(
         &self,
         bytes: Cow<'b, [u8]>,
-        codec: Codec,
+        shape: Shape,
         plain: bool,
     ) -> Option<(Vec<u8>, Cow<'b, [u8]>)> {
         let unfolded = bytes.len() as u64;
-        let bytes = if plain || codec == Codec::Plain {
+        let bytes = if plain || shape.codec == Codec::Plain {
             bytes
         } else {
-            let (levels, values) = bytes.split_at_checked(self.header.levels())?;
-            let mut packed = codec.compress(values)?.into_owned();
+            let levels = if shape.second_version {
+                self.header.levels()
+            } else {
+                0
+            };
+            let (levels, values) = bytes.split_at_checked(levels)?;
+            let mut packed = shape.codec.compress(values)?.into_owned();
             packed.splice(..0, levels.iter().copied());
             Cow::Owned(packed)
         };
-        let head = with_sizes(self.head, unfolded, bytes.len() as u64)?;
-        Some((head, bytes))
-    }
-
-    /// With references of a bit to the only entry of a dictionary, where they take none.
-    fn widened(&self, depth: Depth) -> Option<Vec<u8>> {
-        if !self.header.refers() {
-            return None;
-        }
-        let mut at = 0;
-        if self.header.is_second_version() {
-            at = self.header.levels();
+        let stored = bytes.len() as u64;
+        let head = if shape.second_version || self.header.is_dictionary() {
+            with_sizes(self.head, unfolded, stored)?
         } else {
-            for there in [depth.repeated, depth.defined] {
-                if there {
-                    let length = self.bytes.get(at..)?.first_chunk::<4>()?;
-                    at += 4 + u32::from_le_bytes(*length) as usize;
-                }
-            }
-        }
-        let mut bytes = self.bytes.to_vec();
-        let width = bytes.get_mut(at).filter(|width| **width == 0)?;
-        *width = 1;
-        bytes.push(0);
-        Some(bytes)
+            as_first_version(self.head, unfolded, stored)?
+        };
+        Some((head, bytes))
     }
 }

@@ -15,7 +15,7 @@ const SMALLEST_TABLE: usize = 1 << 8;
 /// How positions are remembered, which changed from version to version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Habit {
-    /// Binary logarithm of the largest table: 14 up to version 1.1.9, 15 since.
+    /// Binary logarithm of the largest table: 14 up to version 1.1.10, 15 since 1.2.
     pub(super) bits: u32,
     /// Hashed by a checksum, where the library was built for CPUs that have one, or by a product.
     pub(super) checksum: bool,
@@ -43,7 +43,9 @@ static CHECKSUMS: [[u32; 256]; 4] = {
 };
 
 fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |&four| u32::from_le_bytes(four))
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |&four| u32::from_le_bytes(four))
 }
 
 impl Habit {
@@ -64,7 +66,10 @@ impl Habit {
         put_number(out, input.len() as u64);
         let mut table = vec![0u16; 1 << self.bits];
         for fragment in input.chunks(FRAGMENT) {
-            let size = fragment.len().next_power_of_two().clamp(SMALLEST_TABLE, 1 << self.bits);
+            let size = fragment
+                .len()
+                .next_power_of_two()
+                .clamp(SMALLEST_TABLE, 1 << self.bits);
             table[..size].fill(0);
             self.fragment(fragment, &mut table[..size], out);
         }
@@ -188,5 +193,84 @@ fn short_copy(offset: usize, length: usize, out: &mut Vec<u8>) {
     } else {
         out.push((2 | (length - 1) << 2) as u8);
         out.extend_from_slice(&(offset as u16).to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    const HABITS: [Habit; 4] = {
+        const fn of(bits: u32, checksum: bool) -> Habit {
+            Habit { bits, checksum }
+        }
+        [of(14, false), of(15, false), of(14, true), of(15, true)]
+    };
+
+    fn packed(habit: Habit, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        habit.compress(bytes, &mut out);
+        let back = snap::raw::Decoder::new().decompress_vec(&out).unwrap();
+        assert!(back == bytes);
+        out
+    }
+
+    /// Against the bytes that pyarrow 12 and 17 (Snappy 1.1.9 and 1.1.10) and pyarrow 26 (1.2.2) make.
+    #[test]
+    fn bytes_are_those_of_the_library() {
+        let text = include_bytes!("../../../tests/data/gsm8k_40.jsonl");
+        let mut input = text.to_vec();
+        for line in text.split_inclusive(|&byte| byte == b'\n').rev() {
+            input.extend_from_slice(line);
+        }
+        for _ in 0..300 {
+            input.extend(0..=255u8);
+        }
+        input.extend(text.iter().rev());
+        let digest = |habit| {
+            let digest = Sha256::digest(packed(habit, &input));
+            digest
+                .iter()
+                .fold(String::new(), |all, byte| format!("{all}{byte:02x}"))
+        };
+        assert_eq!(
+            digest(HABITS[0]),
+            "cc594e13a22bcb08883fb8dff74fcfc2677fa28621a8f14cccb19eb9818e5a59"
+        );
+        assert_eq!(
+            digest(HABITS[1]),
+            "bb2e45820ca23ad26ff73ba8d5677a6c64ccc1a538108307ef83b440d6c96857"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_is_comes_back(
+            parts in proptest::collection::vec((any::<u8>(), 1usize..4000), 0..60),
+            seed in any::<u32>(),
+        ) {
+            // Runs, copies of what came before, and noise.
+            let (mut bytes, mut state) = (Vec::new(), seed);
+            for (kind, length) in parts {
+                match kind % 3 {
+                    0 => bytes.extend(std::iter::repeat_n(kind, length)),
+                    1 => {
+                        let from = bytes.len().saturating_sub(usize::from(kind) * 97);
+                        let to = (from + length).min(bytes.len());
+                        bytes.extend_from_within(from..to);
+                    }
+                    _ => bytes.extend((0..length).map(|_| {
+                        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        (state >> 24) as u8
+                    })),
+                }
+            }
+            for habit in HABITS {
+                packed(habit, &bytes);
+            }
+        }
     }
 }

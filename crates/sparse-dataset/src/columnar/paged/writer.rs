@@ -16,9 +16,9 @@ use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 
 use super::frame::{Body, Frame, unpacked};
-use super::habits::{ColumnHabits, HELD, Habits};
+use super::habits::{HELD, Habits};
 use super::learn::Learner;
-use super::page::{Depth, OurPage};
+use super::page::{OurPage, Shape};
 use crate::error::{Error, Result};
 
 /// Rows after which writers look whether a page is full.
@@ -62,7 +62,7 @@ pub(crate) struct PagedWriter<W: Write> {
     captured: Captured,
     schema: SchemaRef,
     /// Of each column of values.
-    depths: Vec<Depth>,
+    shapes: Vec<Shape>,
     habits: Habits,
     script: Script,
     groups: usize,
@@ -79,21 +79,24 @@ impl<W: Write> PagedWriter<W> {
         script: Script,
     ) -> std::result::Result<Self, ParquetError> {
         let captured = Captured::default();
-        let writer =
-            ArrowWriter::try_new_with_options(captured.clone(), schema.clone(), options)?;
+        let writer = ArrowWriter::try_new_with_options(captured.clone(), schema.clone(), options)?;
         let (mut file, factory) = writer.into_serialized_writer()?;
         file.flush()?;
         captured.take(); // the magic number, which the first page's header brings along
         let columns = file.schema_descr().columns();
-        let depths: Vec<Depth> = columns
-            .iter()
-            .map(|column| Depth {
+        let shapes = columns.iter().zip(&habits.columns);
+        let shapes: Vec<Shape> = shapes
+            .map(|(column, habit)| Shape {
+                codec: habit.codec,
+                second_version: habits.second_version,
                 defined: column.max_def_level() > 0,
                 repeated: column.max_rep_level() > 0,
             })
             .collect();
-        if depths.len() != habits.columns.len() {
-            return Err(ParquetError::General("not a habit for each column".to_owned()));
+        if columns.len() != habits.columns.len() {
+            return Err(ParquetError::General(
+                "not a habit for each column".to_owned(),
+            ));
         }
         Ok(Self {
             out,
@@ -101,7 +104,7 @@ impl<W: Write> PagedWriter<W> {
             factory,
             captured,
             schema,
-            depths,
+            shapes,
             habits,
             script,
             groups: 0,
@@ -125,23 +128,26 @@ impl<W: Write> PagedWriter<W> {
         let writers = self.factory.create_column_writers(self.groups);
         let mut writers = writers.map_err(Error::columnar(path))?.into_iter();
         let mut cuts = Vec::new();
-        for column in 0..self.depths.len() {
+        for column in 0..self.shapes.len() {
             cuts.push(match &mut self.script {
                 Script::Learn(learner) => learner.cuts(self.groups, column),
                 Script::Follow(frame) => read_cuts(frame).ok_or_else(|| damaged(path))?,
             });
         }
         let types = self.file.schema_descr();
-        let roots: Vec<usize> = (0..self.depths.len())
+        let roots: Vec<usize> = (0..self.shapes.len())
             .map(|column| types.get_column_root_idx(column))
             .collect();
         let mut feeds = Vec::new();
         let mut first = 0;
         while first < roots.len() {
             let root = roots[first];
-            let count = roots[first..].iter().take_while(|&&other| other == root).count();
+            let count = roots[first..]
+                .iter()
+                .take_while(|&&other| other == root)
+                .count();
             let habits = |leaf: usize| {
-                let repeated = self.depths[leaf].repeated;
+                let repeated = self.shapes[leaf].repeated;
                 (repeated, self.habits.columns[leaf].in_pieces)
             };
             let alike = (first..first + count).all(|leaf| {
@@ -186,8 +192,7 @@ impl<W: Write> PagedWriter<W> {
         let mut finished = Finished {
             out: &mut self.out,
             script: &mut self.script,
-            habits: &self.habits,
-            depths: &self.depths,
+            shapes: &self.shapes,
             group: self.groups,
             columns: 0,
         };
@@ -227,8 +232,7 @@ impl<W: Write> PagedWriter<W> {
 struct Finished<'a, W: Write> {
     out: &'a mut W,
     script: &'a mut Script,
-    habits: &'a Habits,
-    depths: &'a [Depth],
+    shapes: &'a [Shape],
     group: usize,
     /// So many are out.
     columns: usize,
@@ -252,15 +256,21 @@ impl<W: Write> Finished<'_, W> {
     fn chunk(&mut self, chunk: &[u8], path: &Path) -> Result<()> {
         let ours = OurPage::all(chunk).ok_or_else(|| damaged(path))?;
         let column = self.columns;
-        let (habits, depth) = (self.habits.columns[column], self.depths[column]);
-        let bytes = match self.script {
-            Script::Learn(learner) => learner.chunk(self.group, column, &ours, habits, depth)?,
-            Script::Follow(frame) => {
-                follow(frame, &ours, habits, depth).ok_or_else(|| damaged(path))?
+        let shape = self.shapes[column];
+        match self.script {
+            Script::Learn(learner) => {
+                learner.chunk(self.group, column, &ours, shape, self.out)?;
             }
-        };
+            Script::Follow(frame) => {
+                for number in 0..frame.count().ok_or_else(|| damaged(path))? {
+                    let page = follow(frame, ours.get(number), shape);
+                    let page = page.ok_or_else(|| damaged(path))?;
+                    self.out.write_all(&page).map_err(Error::columnar(path))?;
+                }
+            }
+        }
         self.columns += 1;
-        self.out.write_all(&bytes).map_err(Error::columnar(path))
+        Ok(())
     }
 }
 
@@ -273,44 +283,33 @@ fn damaged(path: &Path) -> Error {
 
 fn read_cuts(frame: &mut Frame) -> Option<Vec<u64>> {
     let count = frame.count()?;
-    (0..count).map(|_| frame.number().filter(|&rows| rows > 0)).collect()
+    (0..count)
+        .map(|_| frame.number().filter(|&rows| rows > 0))
+        .collect()
 }
 
-/// The original's column chunk, of ours.
-fn follow(
-    frame: &mut Frame,
-    ours: &[OurPage<'_>],
-    habits: ColumnHabits,
-    depth: Depth,
-) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    for number in 0..frame.count()? {
-        let (body, head) = frame.body()?;
-        match body {
-            Body::Ours { width, plain } => {
-                let page = ours.get(number)?;
-                let (predicted, bytes) = page.under(habits.codec, width, plain, depth)?;
-                out.extend_from_slice(&head.apply(predicted)?);
-                out.extend_from_slice(&bytes);
-            }
-            Body::Patched {
-                patch,
-                unfolded,
-                plain,
-            } => {
-                let page = ours.get(number)?;
-                let bytes = unpacked(frame.literal(patch)?, page.bytes, unfolded as u64)?;
-                let (predicted, bytes) = page.packed(bytes.into(), habits.codec, plain)?;
-                out.extend_from_slice(&head.apply(predicted)?);
-                out.extend_from_slice(&bytes);
-            }
-            Body::Literal(length) => {
-                out.extend_from_slice(&head.apply(Vec::new())?);
-                out.extend_from_slice(frame.literal(length)?);
-            }
+/// The original's next page with its header, of ours.
+fn follow(frame: &mut Frame, ours: Option<&OurPage<'_>>, shape: Shape) -> Option<Vec<u8>> {
+    let (body, head) = frame.body()?;
+    let (predicted, bytes) = match body {
+        Body::Ours { width, plain } => {
+            let page = ours?.plain(shape, width)?;
+            ours?.packed(page, shape, plain)?
         }
-    }
-    Some(out)
+        Body::Patched {
+            patch,
+            unfolded,
+            plain,
+        } => {
+            let mine = ours?.plain(shape, false)?;
+            let bytes = unpacked(frame.literal(patch)?, &mine, unfolded as u64)?;
+            ours?.packed(bytes.into(), shape, plain)?
+        }
+        Body::Literal(length) => (Vec::new(), frame.literal(length)?.into()),
+    };
+    let mut page = head.apply(predicted)?;
+    page.extend_from_slice(&bytes);
+    Some(page)
 }
 
 /// Some columns of values of one column of the schema, on their way to their writers: a page at a
@@ -344,7 +343,9 @@ impl Feed {
             return Ok(());
         }
         self.bytes += array.get_array_memory_size();
-        let each = self.repeated.then(|| values_of_rows(array, self.part.start));
+        let each = self
+            .repeated
+            .then(|| values_of_rows(array, self.part.start));
         let mut done = 0;
         while done < array.len() {
             let next = || self.cuts.next().unwrap_or(u64::MAX);
@@ -409,7 +410,9 @@ fn values_of_rows(array: &ArrayRef, leaf: usize) -> Vec<u64> {
     };
     let places = |offsets: &[i32]| {
         let places = offsets.windows(2);
-        places.map(|ends| ends[0] as usize..ends[1] as usize).collect()
+        places
+            .map(|ends| ends[0] as usize..ends[1] as usize)
+            .collect()
     };
     match array.data_type() {
         DataType::List(_) => {
@@ -462,7 +465,9 @@ fn columns_of_values(data_type: &DataType) -> usize {
         | DataType::Map(field, _) => columns_of_values(field.data_type()),
         DataType::Struct(fields) => {
             let fields = fields.iter();
-            fields.map(|field| columns_of_values(field.data_type())).sum()
+            fields
+                .map(|field| columns_of_values(field.data_type()))
+                .sum()
         }
         _ => 1,
     }
