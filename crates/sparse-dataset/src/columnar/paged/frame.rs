@@ -48,8 +48,15 @@ pub(super) struct FrameWriter {
 }
 
 impl FrameWriter {
-    pub(super) fn number(&mut self, value: u64) {
-        put_number(&mut self.pages, value);
+    pub(super) fn cuts(&mut self, cuts: &[u64]) {
+        self.count(cuts.len());
+        for &cut in cuts {
+            put_number(&mut self.pages, cut);
+        }
+    }
+
+    pub(super) fn count(&mut self, count: usize) {
+        put_number(&mut self.pages, count as u64);
     }
 
     /// Notes a page, its header against the one predicted, and the bytes that are kept of it.
@@ -167,8 +174,12 @@ impl Frame {
         found
     }
 
-    pub(super) fn number(&mut self) -> Option<u64> {
-        self.with(|reader| reader.number())
+    /// How many values each page of a column chunk has.
+    pub(super) fn cuts(&mut self) -> Option<Vec<u64>> {
+        self.with(|reader| {
+            let count = reader.count()?;
+            (0..count).map(|_| reader.number()).collect()
+        })
     }
 
     /// A count of things that take at least a byte each.
@@ -215,6 +226,36 @@ impl Frame {
         Some(bytes)
     }
 
+    /// Whether all of it can be followed, for so many row groups of so many columns, and leads to
+    /// this end.
+    pub(super) fn leads_to(
+        mut self,
+        groups: usize,
+        columns: usize,
+        ours: &[u8],
+        tail: &[u8],
+    ) -> bool {
+        for _ in 0..groups {
+            let cut = (0..columns).all(|_| self.cuts().is_some());
+            if !cut || !(0..columns).all(|_| self.skip_chunk().is_some()) {
+                return false;
+            }
+        }
+        self.finish(ours).is_some_and(|found| found == tail)
+    }
+
+    fn skip_chunk(&mut self) -> Option<()> {
+        for _ in 0..self.count()? {
+            match self.body()?.0 {
+                Body::Ours { .. } => {}
+                Body::Patched { patch: kept, .. } | Body::Literal(kept) => {
+                    self.literal(kept)?;
+                }
+            }
+        }
+        Some(())
+    }
+
     /// What follows the pages, given what follows ours.
     pub(super) fn finish(self, ours: &[u8]) -> Option<Vec<u8>> {
         let whole = self.at == self.pages.len() && self.used == self.literals.len();
@@ -259,7 +300,8 @@ mod tests {
     #[test]
     fn a_frame_comes_back() {
         let mut writer = FrameWriter::default();
-        writer.number(3);
+        writer.cuts(&[7, 0, 300]);
+        writer.count(4);
         let ours = |width, plain| Body::Ours { width, plain };
         let patched = Body::Patched {
             patch: 5,
@@ -277,7 +319,23 @@ mod tests {
             .unwrap()
             .unwrap();
         let mut frame = Frame::read(&bytes).unwrap();
-        assert_eq!(frame.number(), Some(3));
+        assert!(
+            Frame::read(&bytes)
+                .unwrap()
+                .leads_to(1, 1, b"a tail", b"the tail")
+        );
+        assert!(
+            !Frame::read(&bytes)
+                .unwrap()
+                .leads_to(1, 1, b"a tail", b"the tale")
+        );
+        assert!(
+            !Frame::read(&bytes)
+                .unwrap()
+                .leads_to(2, 1, b"a tail", b"the tail")
+        );
+        assert_eq!(frame.cuts(), Some(vec![7, 0, 300]));
+        assert_eq!(frame.count(), Some(4));
         assert_eq!(frame.body(), Some((ours(true, false), Head::Predicted)));
         let (body, head) = frame.body().unwrap();
         assert_eq!(body, ours(false, true));
@@ -297,7 +355,8 @@ mod tests {
         assert_eq!(unread.finish(b"a tail"), None);
         for cut in 0..bytes.len() {
             if let Some(mut frame) = Frame::read(&bytes[..cut]) {
-                frame.number();
+                frame.cuts();
+                frame.count();
                 while frame.body().is_some() {}
                 assert_eq!(
                     frame

@@ -15,9 +15,9 @@ use crate::error::Result;
 use crate::wire::{Reader, put_number};
 
 /// Rows that are held until their page is complete take no more than this.
-pub(super) const HELD: usize = 128 << 20;
+pub(super) const HELD: usize = 32 << 20;
 /// Row groups that unfold to more are too large to be held a page beside the other.
-const LARGEST_GROUP: i64 = 1 << 30;
+const LARGEST_GROUP: i64 = 512 << 20;
 /// Shorter pages tell little about what compressed them.
 const TELLING: u64 = 1 << 12;
 /// Pages that a codec is tried on.

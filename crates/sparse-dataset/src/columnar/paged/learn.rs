@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::file::metadata::ParquetMetaData;
 
-use super::frame::{Body, FrameWriter, packed};
+use super::frame::{Body, Frame, FrameWriter, packed};
 use super::habits::Habits;
 use super::page::{OurPage, Shape};
 use crate::columnar::pages::{PageHeader, Pages, check_pages};
@@ -99,12 +99,7 @@ impl Learner {
     /// How many values are on each page of a column chunk, which is noted.
     pub(super) fn cuts(&self, group: usize, column: usize) -> Vec<u64> {
         let cuts = self.original.cuts(group, column);
-        self.with(|learnt| {
-            learnt.frame.number(cuts.len() as u64);
-            for &values in &cuts {
-                learnt.frame.number(values);
-            }
-        });
+        self.with(|learnt| learnt.frame.cuts(&cuts));
         cuts
     }
 
@@ -123,7 +118,7 @@ impl Learner {
         let pages = pages.ok_or_else(|| self.strange())?;
         let mut buffer = Vec::new();
         self.with(|learnt| {
-            learnt.frame.number(pages.len() as u64);
+            learnt.frame.count(pages.len());
             for (number, page) in pages.iter().enumerate() {
                 let head = source.read(learnt.end, page.at, &mut buffer)?.to_vec();
                 learnt.end = page.at + page.stored;
@@ -165,7 +160,12 @@ impl Learner {
                 .to_vec();
             let frame = std::mem::take(&mut learnt.frame);
             let frame = frame.finish(tail.clone(), ours, &source.path)?;
-            learnt.finished = frame.filter(|frame| frame.len() as u64 <= self.most);
+            let columns = self.habits.columns.len();
+            learnt.finished = frame.filter(|frame| {
+                let followed = Frame::read(frame);
+                let leads = followed.is_some_and(|f| f.leads_to(groups, columns, ours, &tail));
+                leads && frame.len() as u64 <= self.most
+            });
             Ok(tail)
         })
     }

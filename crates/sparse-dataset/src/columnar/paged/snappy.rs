@@ -249,7 +249,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_it_is_comes_back(
-            parts in proptest::collection::vec((any::<u8>(), 1usize..4000), 0..60),
+            parts in proptest::collection::vec((any::<u8>(), 1usize..9000), 0..25),
             seed in any::<u32>(),
         ) {
             // Runs, copies of what came before, and noise.

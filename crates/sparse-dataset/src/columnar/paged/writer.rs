@@ -40,6 +40,15 @@ impl Captured {
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn add_to(&self, bytes: &mut Vec<u8>) {
+        let more = self.take();
+        if bytes.is_empty() {
+            *bytes = more;
+        } else {
+            bytes.extend_from_slice(&more);
+        }
+    }
 }
 
 impl Write for Captured {
@@ -131,7 +140,7 @@ impl<W: Write> PagedWriter<W> {
         for column in 0..self.shapes.len() {
             cuts.push(match &mut self.script {
                 Script::Learn(learner) => learner.cuts(self.groups, column),
-                Script::Follow(frame) => read_cuts(frame).ok_or_else(|| damaged(path))?,
+                Script::Follow(frame) => frame.cuts().ok_or_else(|| damaged(path))?,
             });
         }
         let types = self.file.schema_descr();
@@ -203,12 +212,12 @@ impl<W: Write> PagedWriter<W> {
                 .append_to_row_group(&mut group)
                 .map_err(Error::columnar(path))?;
             // The last of it may still be in a buffer.
-            bytes.extend_from_slice(&self.captured.take());
+            self.captured.add_to(&mut bytes);
             finished.take(&mut bytes, &lengths, path)?;
         }
         group.close().map_err(Error::columnar(path))?;
         self.file.flush().map_err(Error::columnar(path))?;
-        bytes.extend_from_slice(&self.captured.take());
+        self.captured.add_to(&mut bytes);
         finished.take(&mut bytes, &lengths, path)?;
         if finished.columns < lengths.len() || !bytes.is_empty() {
             return Err(damaged(path));
@@ -279,13 +288,6 @@ fn damaged(path: &Path) -> Error {
         path: path.to_owned(),
         message: "damaged: what is kept of its pages does not fit its rows".to_owned(),
     }
-}
-
-fn read_cuts(frame: &mut Frame) -> Option<Vec<u64>> {
-    let count = frame.count()?;
-    (0..count)
-        .map(|_| frame.number().filter(|&rows| rows > 0))
-        .collect()
 }
 
 /// The original's next page with its header, of ours.
