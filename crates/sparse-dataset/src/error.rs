@@ -34,6 +34,14 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
     },
+    /// A file is not what its name says.
+    #[error("{}: {}", path.display(), found.0)]
+    OtherContent {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, and what can be done about it.
+        found: (&'static str, &'static str),
+    },
     /// A record of a text file is not what its format says.
     #[error("{}: line {line}: expected {expected}, found {found}", path.display())]
     Malformed {
@@ -199,6 +207,7 @@ impl Error {
                 Some("fix the line, or pass --lenient to store malformed lines as they are")
             }
             Self::FileName { .. } => Some("rename it"),
+            Self::OtherContent { found, .. } => Some(found.1),
             Self::NoKey { .. } => Some("name one of these columns, or leave --key out"),
             Self::MixedSchemas { .. } => {
                 Some("the files of a base are one table: give them apart where they are not")

@@ -48,6 +48,45 @@ impl Format {
         })
     }
 
+    /// Refuses what starts like a file of another kind.
+    pub(crate) fn check_start(self, path: &Path, start: &[u8]) -> Result<()> {
+        const UNPACK: &str = "unpack it first";
+        const CONVERT: &str = "convert it to UTF-8 first";
+        let packed: [(&[u8], &str, &str); 5] = [
+            (b"\x1f\x8b\x08", "compressed by gzip", UNPACK),
+            (b"\x28\xb5\x2f\xfd", "compressed by zstd", UNPACK),
+            (b"\xfd7zXZ\0", "compressed by xz", UNPACK),
+            (b"BZh91AY&SY", "compressed by bzip2", UNPACK),
+            (b"PK\x03\x04", "a zip archive", UNPACK),
+        ];
+        let others: &[(&[u8], &str, &str)] = match self {
+            Self::Parquet => &[(
+                b"PARE",
+                "an encrypted Parquet file",
+                "write it without encryption first",
+            )],
+            Self::Arrow => &[(
+                b"FEA1",
+                "a Feather file of version 1",
+                "write it as version 2, which is Arrow IPC",
+            )],
+            _ => &[
+                (b"\xff\xfe", "text in UTF-16", CONVERT),
+                (b"\xfe\xff", "text in UTF-16", CONVERT),
+                (b"PAR1\x15", "a Parquet file", "call it .parquet"),
+                (b"ARROW1\0\0", "an Arrow file", "call it .arrow"),
+            ],
+        };
+        let mut all = packed.iter().chain(others);
+        match all.find(|(magic, ..)| start.starts_with(magic)) {
+            None => Ok(()),
+            Some(&(_, found, hint)) => Err(Error::OtherContent {
+                path: path.to_owned(),
+                found: (found, hint),
+            }),
+        }
+    }
+
     /// Whether files of this format are bytes with meaning on their own,
     /// rather than an encoding of typed columns.
     pub fn is_text(self) -> bool {

@@ -317,3 +317,37 @@ fn names_that_are_no_text_are_refused() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn files_of_another_kind_than_their_name_says_are_told() {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", b"{\"a\": 1}\n");
+    for (name, start, said) in [
+        (
+            "a.jsonl",
+            &b"\x1f\x8b\x08\0\0\0\0\0"[..],
+            "compressed by gzip",
+        ),
+        ("a.json", b"\x28\xb5\x2f\xfd\x04\0", "compressed by zstd"),
+        ("a.csv", b"\xfd7zXZ\0\0\x04", "compressed by xz"),
+        ("a.tsv", b"BZh91AY&SY\0", "compressed by bzip2"),
+        ("b.parquet", b"PK\x03\x04\x14\0", "a zip archive"),
+        ("b.csv", b"\xff\xfea\0,\0b\0", "text in UTF-16"),
+        ("b.jsonl", b"\xfe\xff\0{\0}", "text in UTF-16"),
+        ("c.csv", b"PAR1\x15\x04\x15", "a Parquet file"),
+        ("c.jsonl", b"ARROW1\0\0", "an Arrow file"),
+        ("d.parquet", b"PARE1234PARE", "an encrypted Parquet file"),
+        ("d.feather", b"FEA1....", "a Feather file of version 1"),
+    ] {
+        let path = folder.write(name, start);
+        for (one, other) in [(&base, &path), (&path, &base)] {
+            let error = compress(one, other, &folder.0, &CompressSpec::default());
+            let error = error.unwrap_err();
+            assert_eq!(error.to_string(), format!("{}: {said}", path.display()));
+            assert!(error.hint().is_some());
+        }
+    }
+    // Tables whose first column is called so.
+    let table = folder.write("e.csv", b"PAR1,PAR2\n1,2\n");
+    compress(&table, &table, &folder.0, &CompressSpec::default()).unwrap();
+}

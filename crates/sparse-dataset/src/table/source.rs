@@ -20,12 +20,19 @@ enum Held {
     File(Arc<File>),
 }
 
-/// Opens a file, and nothing else: opening a named pipe waits for somebody to write to it.
+/// Opens a file, and nothing else: opening a named pipe waits for somebody to write to it. It must
+/// not start like one of another kind than its name says.
 fn open_regular(path: &Path) -> Result<File> {
-    if std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
-        return File::open(path).map_err(Error::io(path));
+    if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
+        return Err(Error::io(path)(std::io::Error::other("not a regular file")));
     }
-    Err(Error::io(path)(std::io::Error::other("not a regular file")))
+    let file = File::open(path).map_err(Error::io(path))?;
+    if let Ok(format) = Format::of(path) {
+        let mut start = [0; 16];
+        let known = file.read_at(&mut start, 0).map_err(Error::io(path))?;
+        format.check_start(path, &start[..known])?;
+    }
+    Ok(file)
 }
 
 /// A file opened for reads at any place; copies share it.

@@ -15,8 +15,13 @@ pub fn compressed(report: &CompressReport, seconds: f64) -> (Value, String) {
         (
             "delta",
             format!(
-                "{}  {ratio:.2}x smaller, {saved:.2}% saved",
-                table::bytes(report.delta_bytes)
+                "{}  {}",
+                table::bytes(report.delta_bytes),
+                if report.delta_bytes > report.derivative_bytes {
+                    "larger than the derivative".to_owned()
+                } else {
+                    format!("{ratio:.2}x smaller, {saved:.2}% saved")
+                }
             ),
         ),
         ("rebuilds", exactness(report.byte_exact).to_owned()),
