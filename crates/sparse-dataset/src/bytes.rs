@@ -44,6 +44,20 @@ pub(crate) fn pack(
     Ok(out.spill.filter(|_| fits))
 }
 
+/// As [`pack`] at level 19, in memory.
+pub(crate) fn pack_small(
+    file: &Source,
+    prefix: &[u8],
+    most: u64,
+    progress: &dyn Progress,
+) -> Result<Option<Vec<u8>>> {
+    let Some(packed) = pack(file, prefix, 19, most, progress)? else {
+        return Ok(None);
+    };
+    let packed = packed.finish(&file.path)?;
+    Ok(Some(packed.read(0, packed.len, &mut Vec::new())?.to_vec()))
+}
+
 /// Whether a fast setting of the same compressor makes more than `limit` bytes of a file given
 /// `prefix`. It reads no further than that takes.
 pub(crate) fn quickly_exceeds(
@@ -164,14 +178,7 @@ mod tests {
 
     fn packed(data: &[u8], prefix: &[u8], most: u64) -> Option<Vec<u8>> {
         let file = Source::from_bytes(Path::new("test"), data.to_vec());
-        let packed = pack(&file, prefix, 19, most, &()).unwrap()?;
-        let packed = packed.finish(Path::new("test")).unwrap();
-        Some(
-            packed
-                .read(0, packed.len, &mut Vec::new())
-                .unwrap()
-                .to_vec(),
-        )
+        pack_small(&file, prefix, most, &()).unwrap()
     }
 
     fn unpacked(packed: &[u8], prefix: &[u8], length: u64) -> Option<Vec<u8>> {

@@ -258,9 +258,8 @@ fn columnar_body(
         let original = Source::unread(file)?;
         // Pages that another compressor made have nothing in common, which shows at once.
         let strangers = bytes::quickly_exceeds(&original, &again, small * HARDER, progress)?;
-        if !strangers && let Some(patch) = bytes::pack(&original, &again, 19, small, progress)? {
-            let patch = patch.finish(file)?;
-            header.patch = Some(patch.read(0, patch.len, &mut Vec::new())?.to_vec());
+        if !strangers && let Some(patch) = bytes::pack_small(&original, &again, small, progress)? {
+            header.patch = Some(patch);
             return Ok(true);
         }
     }

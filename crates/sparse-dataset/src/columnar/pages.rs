@@ -19,6 +19,8 @@ const MAX_HEADER: u64 = 1 << 20;
 /// Most headers are much shorter.
 const FIRST_LOOK: u64 = 1 << 10;
 const MAX_DEPTH: usize = 16;
+/// In a header, the next field: a number of 32 bits.
+const NUMBER: u8 = 0x15;
 
 /// Values of lists on one page: more are refused, as a few bytes can claim
 /// billions that are all the same.
@@ -192,7 +194,6 @@ pub(super) fn read_header(input: &mut &[u8]) -> Option<PageHeader> {
 /// A page's header with other sizes in it. `None` if it does not start with its kind and sizes, as
 /// headers do.
 pub(super) fn with_sizes(header: &[u8], unfolded: u64, stored: u64) -> Option<Vec<u8>> {
-    const NUMBER: u8 = 0x15; // the next field, of 32 bits
     let mut out = Vec::with_capacity(header.len() + 8);
     let mut input = header;
     for size in [None, Some(unfolded), Some(stored)] {
@@ -209,7 +210,6 @@ pub(super) fn with_sizes(header: &[u8], unfolded: u64, stored: u64) -> Option<Ve
 
 /// The header of a page of values of version 2 as one of version 1, with other sizes in it.
 pub(super) fn as_first_version(header: &[u8], unfolded: u64, stored: u64) -> Option<Vec<u8>> {
-    const NUMBER: u8 = 0x15; // the next field, of 32 bits
     let (mut values, mut encoding, mut statistics) = (None, None, None);
     fields(&mut &*header, |field, kind, input| {
         if (field, kind) != (8, 12) {

@@ -19,7 +19,6 @@ const WIDTH: u8 = 2;
 const LITERAL: u8 = 4;
 /// The page is not compressed though its column is.
 const PLAIN: u8 = 8;
-
 /// The page's values are told by a zstd frame with ours before them.
 const PATCHED: u8 = 16;
 
@@ -119,11 +118,7 @@ impl FrameWriter {
 /// `bytes` told with `prefix` before them.
 pub(super) fn packed(bytes: Vec<u8>, prefix: &[u8], file: &Path) -> Result<Option<Vec<u8>>> {
     let source = Source::from_bytes(file, bytes);
-    let Some(packed) = bytes::pack(&source, prefix, 19, LARGEST, &())? else {
-        return Ok(None);
-    };
-    let packed = packed.finish(file)?;
-    Ok(Some(packed.read(0, packed.len, &mut Vec::new())?.to_vec()))
+    bytes::pack_small(&source, prefix, LARGEST, &())
 }
 
 /// Undoes [`packed`].

@@ -47,22 +47,25 @@ pub(crate) struct Habits {
 }
 
 impl Habits {
-    /// Finds them. `None` where a compressor is not one of ours, or a row group too large.
+    /// `false` where a compressor is not one of ours, or a row group too large.
+    pub(super) fn may_be_of(metadata: &ParquetMetaData) -> bool {
+        let known = |compression| !Codec::candidates(compression).is_empty();
+        let has_columns = metadata.file_metadata().schema_descr().num_columns() > 0;
+        has_columns
+            && metadata.row_groups().iter().all(|group| {
+                let mut columns = group.columns().iter();
+                group.total_byte_size() <= LARGEST_GROUP
+                    && columns.all(|column| known(column.compression()))
+            })
+    }
+
+    /// Finds them. `None` where a compressor is not quite one of ours.
     pub(super) fn of(metadata: &ParquetMetaData, original: &Original) -> Result<Option<Self>> {
         let groups = metadata.row_groups();
         let types = metadata.file_metadata().schema_descr();
-        let columns = types.num_columns();
-        let too_large = |size: i64| size > LARGEST_GROUP;
-        if columns == 0
-            || groups
-                .iter()
-                .any(|group| too_large(group.total_byte_size()))
-        {
-            return Ok(None);
-        }
         let mut found: Vec<(Compression, Codec)> = Vec::new();
         let mut list = Vec::new();
-        for column in 0..columns {
+        for column in 0..types.num_columns() {
             let compression = groups
                 .first()
                 .map(|group| group.column(column).compression());
@@ -97,11 +100,10 @@ impl Habits {
             list.push(ColumnHabits {
                 codec,
                 dictionary: pages().any(PageHeader::is_dictionary),
-                gives_up: original.chunks.iter().any(|chunks| {
-                    let values = chunks[column].iter().filter(|page| !page.is_dictionary());
-                    let refers = values.map(PageHeader::refers);
-                    refers.clone().any(|refers| refers) && !refers.into_iter().all(|refers| refers)
-                }),
+                gives_up: original
+                    .chunks
+                    .iter()
+                    .any(|chunks| gives_up(&chunks[column])),
                 in_pieces: original
                     .chunks
                     .iter()
@@ -145,7 +147,6 @@ impl Habits {
             .set_write_page_header_statistics(true)
             .set_statistics_truncate_length(None)
             .set_column_index_truncate_length(None)
-            .set_offset_index_disabled(false)
             .set_data_page_row_count_limit(usize::MAX)
             .set_write_batch_size(usize::MAX / 2);
         let paths = types.columns().iter().map(|column| column.path());
@@ -202,6 +203,13 @@ impl Habits {
             columns,
         })
     }
+}
+
+/// Whether a column chunk has pages with references to a dictionary, and others.
+fn gives_up(pages: &[PageHeader]) -> bool {
+    let mut values = pages.iter().filter(|page| !page.is_dictionary());
+    let first = values.next().map(PageHeader::refers);
+    values.any(|page| Some(page.refers()) != first)
 }
 
 /// Whether what a dictionary stands for on a page of a column chunk may be too much to be held.

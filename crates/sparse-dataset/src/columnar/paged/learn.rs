@@ -1,5 +1,6 @@
 //! Writing a file beside its original, to find out what has to be kept.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,14 +39,9 @@ impl Original {
         Ok(Some(Self { source, chunks }))
     }
 
-    /// How many values are on each page of a column chunk.
-    fn cuts(&self, group: usize, column: usize) -> Vec<u64> {
-        let pages = self.chunks.get(group).and_then(|chunks| chunks.get(column));
-        let pages = pages
-            .into_iter()
-            .flatten()
-            .filter(|page| !page.is_dictionary());
-        pages.map(|page| page.values).collect()
+    /// The pages of a column chunk, where there is such a one.
+    fn chunk(&self, group: usize, column: usize) -> Option<&Pages> {
+        self.chunks.get(group)?.get(column)
     }
 }
 
@@ -71,6 +67,10 @@ impl Learner {
     /// `None` for files whose pages our writer does not make. The frame is to take at most `most`
     /// bytes.
     pub(crate) fn of(path: &Path, metadata: &ParquetMetaData, most: u64) -> Result<Option<Self>> {
+        // Before its pages are looked at: those of some compressors have to be unfolded for that.
+        if !Habits::may_be_of(metadata) {
+            return Ok(None);
+        }
         let Some(original) = Original::of(path, metadata)? else {
             return Ok(None);
         };
@@ -98,7 +98,9 @@ impl Learner {
 
     /// How many values are on each page of a column chunk, which is noted.
     pub(super) fn cuts(&self, group: usize, column: usize) -> Vec<u64> {
-        let cuts = self.original.cuts(group, column);
+        let pages = self.original.chunk(group, column).into_iter().flatten();
+        let pages = pages.filter(|page| !page.is_dictionary());
+        let cuts: Vec<u64> = pages.map(|page| page.values).collect();
         self.with(|learnt| learnt.frame.cuts(&cuts));
         cuts
     }
@@ -113,8 +115,7 @@ impl Learner {
         out: &mut impl Write,
     ) -> Result<()> {
         let source = &self.original.source;
-        let chunks = self.original.chunks.get(group);
-        let pages = chunks.and_then(|chunks| chunks.get(column));
+        let pages = self.original.chunk(group, column);
         let pages = pages.ok_or_else(|| self.strange())?;
         let mut buffer = Vec::new();
         self.with(|learnt| {
@@ -195,8 +196,13 @@ fn made(
         return Ok(None);
     };
     let width = page.unfolded == mine.len() as u64 + 1;
-    let made = ours.plain(shape, width);
-    if let Some((head, made)) = made.and_then(|made| ours.packed(made, shape, plain))
+    let like_theirs = if width {
+        ours.plain(shape, true)
+    } else {
+        Some(Cow::Borrowed(&*mine))
+    };
+    let made = like_theirs.and_then(|page| ours.packed(page, shape, plain));
+    if let Some((head, made)) = made
         && *made == *bytes
     {
         return Ok(Some((head, Body::Ours { width, plain }, Vec::new())));
@@ -229,4 +235,40 @@ fn made(
         };
         (head, body, patch)
     }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::PathBuf;
+
+    use crate::artifact::Artifact;
+    use crate::columnar::Recipe;
+    use crate::header::Body;
+    use crate::spec::CompressSpec;
+
+    #[test]
+    fn files_of_other_writers_are_written_page_by_page() {
+        let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let folder = tempfile::tempdir().unwrap();
+        let (base, files) = (data.join("gsm8k_40.jsonl"), data.join("parquet"));
+        crate::compress(&base, &files, folder.path(), &CompressSpec::default(), &()).unwrap();
+        let mut seen = 0;
+        let artifact = Artifact::open(folder.path()).unwrap();
+        artifact
+            .each_split(|header, _, _| {
+                let Body::Columnar(recipe) = &header.body else {
+                    panic!("{} is not written by its rows", header.name);
+                };
+                assert!(
+                    Recipe::read(recipe).unwrap().is_by_pages(),
+                    "{}",
+                    header.name
+                );
+                seen += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(seen, 7);
+    }
 }

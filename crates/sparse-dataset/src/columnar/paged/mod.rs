@@ -1,7 +1,7 @@
 //! Parquet files page by page, so that their bytes come back.
 //!
-//! What stands on a page follows from the rows and a few habits of the writer: how many rows a page
-//! may hold, which encoding and which compressor a column has ([`Habits`]). So our own writer
+//! What stands on a page follows from the rows and a few habits of the writer: which encoding and
+//! which compressor a column has, whether levels stand apart ([`Habits`]). So our own writer
 //! makes the pages, uncompressed and in the original's places, and they are compressed as the original's
 //! were. The rest, page headers with statistics, indexes and the footer, is kept as it differs
 //! from ours ([`frame`]). Whether all of it comes back is found out page by page while the delta is

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, OffsetSizeTrait, RecordBatch};
 use arrow_schema::{DataType, FieldRef, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
@@ -410,12 +410,6 @@ fn values_of_rows(array: &ArrayRef, leaf: usize) -> Vec<u64> {
         };
         parts.map(of).collect()
     };
-    let places = |offsets: &[i32]| {
-        let places = offsets.windows(2);
-        places
-            .map(|ends| ends[0] as usize..ends[1] as usize)
-            .collect()
-    };
     match array.data_type() {
         DataType::List(_) => {
             let list = array.as_list::<i32>();
@@ -423,9 +417,7 @@ fn values_of_rows(array: &ArrayRef, leaf: usize) -> Vec<u64> {
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
-            let places = list.value_offsets().windows(2);
-            let places = places.map(|ends| ends[0] as usize..ends[1] as usize);
-            all(places.collect(), list.values())
+            all(places(list.value_offsets()), list.values())
         }
         DataType::FixedSizeList(..) => {
             let list = array.as_fixed_size_list();
@@ -457,6 +449,12 @@ fn values_of_rows(array: &ArrayRef, leaf: usize) -> Vec<u64> {
         }
         _ => vec![1; array.len()],
     }
+}
+
+fn places<O: OffsetSizeTrait>(offsets: &[O]) -> Vec<Range<usize>> {
+    let ends = offsets.windows(2);
+    ends.map(|ends| ends[0].as_usize()..ends[1].as_usize())
+        .collect()
 }
 
 fn columns_of_values(data_type: &DataType) -> usize {
