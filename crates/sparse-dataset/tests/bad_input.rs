@@ -351,3 +351,20 @@ fn files_of_another_kind_than_their_name_says_are_told() {
     let table = folder.write("e.csv", b"PAR1,PAR2\n1,2\n");
     compress(&table, &table, &folder.0, &CompressSpec::default()).unwrap();
 }
+
+#[test]
+fn features_that_are_not_known_are_refused() {
+    let folder = Folder::new();
+    let base = folder.write("base.jsonl", b"{\"a\": 1}\n");
+    compress(&base, &base, &folder.0, &CompressSpec::default()).unwrap();
+    let path = folder.0.join(FILE_NAME);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[9] |= 128;
+    bytes.insert(11 + 64, 2);
+    let end = bytes.len() - 8;
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..end]);
+    bytes[end..].copy_from_slice(&digest[..8]);
+    std::fs::write(&path, bytes).unwrap();
+    let error = sparse_dataset::info(&folder.0).unwrap_err().to_string();
+    assert!(error.contains("further feature bits 0b00000010"), "{error}");
+}

@@ -11,8 +11,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow_array::builder::{Int64Builder, ListBuilder};
+use arrow_array::builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder};
 use arrow_array::*;
+use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
 use common::Folder;
 use parquet::arrow::ArrowWriter;
@@ -48,6 +49,48 @@ fn files_of_other_writers_come_back() {
     assert_eq!(seen, 7);
 }
 
+/// Lists of structs that hold a map, some of each null or empty.
+fn deep(rows: i64) -> ArrayRef {
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+    let mut lengths = Vec::new();
+    for row in 0..rows {
+        lengths.push((row % 4) as usize);
+        for part in 0..row % 4 {
+            for key in 0..(row + part) % 3 {
+                maps.keys().append_value(format!("k{key}"));
+                maps.values().append_value(row * part + key);
+            }
+            maps.append((row + part) % 5 != 2).unwrap();
+        }
+    }
+    let maps = maps.finish();
+    let there = (0..maps.len())
+        .map(|item| item % 6 != 4)
+        .collect::<Vec<_>>();
+    let field = Field::new("map", maps.data_type().clone(), true);
+    let parts = StructArray::new(vec![field].into(), vec![Arc::new(maps)], Some(there.into()));
+    let field = Arc::new(Field::new_list_field(parts.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Arc::new(LargeListArray::new(
+        field,
+        OffsetBuffer::new(offsets.iter().map(|&end: &i32| i64::from(end)).collect()),
+        Arc::new(parts),
+        None,
+    ))
+}
+
+fn pairs(rows: i64) -> ArrayRef {
+    let items = Int32Array::from_iter((0..2 * rows).map(|n| (n % 9 != 5).then_some(n as i32 / 3)));
+    let field = Arc::new(Field::new_list_field(DataType::Int32, true));
+    let there = (0..rows).map(|row| row % 8 != 6).collect::<Vec<_>>();
+    Arc::new(FixedSizeListArray::new(
+        field,
+        2,
+        Arc::new(items),
+        Some(there.into()),
+    ))
+}
+
 /// A table that takes a dictionary beyond its limit, with lists that go over pages.
 fn table(rows: i64) -> RecordBatch {
     let numbers = || (0..rows).map(|row| row.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64) >> 20);
@@ -80,6 +123,8 @@ fn table(rows: i64) -> RecordBatch {
         ("number", Arc::new(Int64Array::from_iter_values(numbers()))),
         ("lists", Arc::new(lists.finish())),
         ("part", Arc::new(part)),
+        ("deep", deep(rows)),
+        ("pairs", pairs(rows)),
         (
             "same",
             Arc::new(Float32Array::from_iter_values(numbers().map(|_| 0.5))),
