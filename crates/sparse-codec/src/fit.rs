@@ -18,6 +18,7 @@ const STRIDES: [usize; 3] = [4, 4, 1];
 #[derive(Debug)]
 pub struct Fitter {
     layout: Layout,
+    columns: bool,
     tensors: Vec<Tensor>,
 }
 
@@ -37,8 +38,17 @@ impl Fitter {
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
+            columns: true,
             tensors: Vec::new(),
         }
+    }
+
+    /// With no scales of columns: half a percent larger on ordinary fine-tunes, and coded and rebuilt
+    /// a tenth faster.
+    #[must_use]
+    pub fn without_columns(mut self) -> Self {
+        self.columns = false;
+        self
     }
 
     /// Adds a sample of a tensor whose rows are `width` weights long and which has `total`
@@ -93,7 +103,7 @@ impl Fitter {
         for stride in STRIDES {
             let mut census = Census::new(contexts);
             for tensor in &mut self.tensors {
-                tensor.refine(contexts, &scorer, stride, &mut fresh);
+                tensor.refine(contexts, &scorer, self.columns, stride, &mut fresh);
                 tensor.count(contexts, &mut census, stride, &mut fresh);
             }
             scorer = Scorer::new(&priors, &census);

@@ -24,10 +24,10 @@ impl Sampling {
     }
 
     /// So that fitting takes a small part of the time that coding does; a percent or two larger on
-    /// checkpoints of a few million weights, and the same on those of some 30 million up.
+    /// checkpoints of a few million weights, and the same on those of some 60 million up.
     #[must_use]
     pub fn quick(total: u64) -> Self {
-        let wanted = (total / 16).clamp(1 << 17, 1 << 21);
+        let wanted = (total / 32).clamp(1 << 17, 1 << 21);
         Self { total, wanted }
     }
 

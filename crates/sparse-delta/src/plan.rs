@@ -23,7 +23,7 @@ const SEARCH_BYTES: u64 = 512 << 20;
 /// How hard to look for what makes a delta smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effort {
-    /// No low-rank predictions, and scales and tables from a small sample.
+    /// No low-rank predictions, no scales of columns, and the rest from a small sample.
     Fast,
     /// Low-rank predictions, found by a search that takes several times as long as the rest:
     /// merged LoRAs become ten times smaller, ordinary fine-tunes a fifth where training was
@@ -115,7 +115,7 @@ pub(crate) fn plan<'a>(
         Effort::Fast => Sampling::quick(total),
         Effort::High => Sampling::thorough(total),
     };
-    let mut fitters = Fitters::default();
+    let mut fitters = Fitters::new(effort);
     for tensor in &mut tensors {
         if let Kind::Delta(delta) = &mut tensor.kind {
             sample(tensor.fine, delta, sampling, &mut fitters)?;
@@ -133,18 +133,30 @@ pub(crate) fn plan<'a>(
 }
 
 /// One fitter for each layout, predicted tensors apart from the others.
-#[derive(Default)]
 struct Fitters {
+    effort: Effort,
     numbers: HashMap<(Layout, bool), usize>,
     fitters: Vec<Fitter>,
 }
 
 impl Fitters {
+    fn new(effort: Effort) -> Self {
+        Self {
+            effort,
+            numbers: HashMap::new(),
+            fitters: Vec::new(),
+        }
+    }
+
     fn get(&mut self, layout: Layout, low_rank: bool) -> (usize, &mut Fitter) {
         let next = self.fitters.len();
         let number = *self.numbers.entry((layout, low_rank)).or_insert(next);
         if number == next {
-            self.fitters.push(Fitter::new(layout));
+            let fitter = Fitter::new(layout);
+            self.fitters.push(match self.effort {
+                Effort::Fast => fitter.without_columns(),
+                Effort::High => fitter,
+            });
         }
         (number, &mut self.fitters[number])
     }

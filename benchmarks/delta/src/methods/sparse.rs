@@ -138,7 +138,11 @@ fn encode<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     } else {
         Sampling::quick(total)
     };
-    let mut fitters = [Fitter::new(format), Fitter::new(format)];
+    let fitter = || match high {
+        true => Fitter::new(format),
+        false => Fitter::new(format).without_columns(),
+    };
+    let mut fitters = [fitter(), fitter()];
     for (tensor, predicted) in layout.tensors.iter().zip(&predictions) {
         let Some(range) = tensor.base.clone().filter(|_| is_coded(tensor, dtype)) else {
             continue;

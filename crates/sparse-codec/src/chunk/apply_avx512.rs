@@ -14,8 +14,8 @@ use std::arch::x86_64::{
     _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_sllv_epi16,
     _mm512_sllv_epi32, _mm512_sra_epi16, _mm512_sra_epi32, _mm512_srai_epi16, _mm512_srai_epi32,
     _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32,
-    _mm512_storeu_si512, _mm512_sub_epi16, _mm512_sub_epi32, _mm512_unpacklo_epi64,
-    _mm512_xor_si512,
+    _mm512_storeu_si512, _mm512_sub_epi16, _mm512_sub_epi32, _mm512_ternarylogic_epi64,
+    _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::apply::Rule;
@@ -42,7 +42,10 @@ pub(super) fn group<W: Word>(
         16 => {
             // SAFETY: 32 words of 16 bits are 64 bytes, as the register is.
             let base = unsafe { _mm512_loadu_si512(base.as_ptr().cast::<__m512i>()) };
-            let word = halves(rule, base, symbol, context, low);
+            let word = match rule.shift() {
+                0 => halves::<false>(rule, base, symbol, context, low),
+                _ => halves::<true>(rule, base, symbol, context, low),
+            };
             // SAFETY: as at the load.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast::<__m512i>(), word) };
         }
@@ -68,12 +71,13 @@ pub(super) fn group<W: Word>(
     _mm256_testn_epi8_mask(symbol, symbol)
 }
 
-/// Rebuilds 32 weights of 16 bits, which have at most seven low bits.
+/// Rebuilds 32 weights of 16 bits, which have at most seven low bits; `SHIFTED` says whether they
+/// have zero bits.
 #[inline]
 #[target_feature(
     enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
 )]
-fn halves(
+fn halves<const SHIFTED: bool>(
     rule: &Rule,
     base: __m512i,
     symbol: __m256i,
@@ -122,11 +126,13 @@ fn halves(
 
     // As `Word::stepped`: floats have their order where the bits below a set sign are turned over.
     let turned = |words| {
-        _mm512_xor_si512(
-            words,
-            _mm512_srli_epi16::<1>(_mm512_srai_epi16::<15>(words)),
-        )
+        let sign = _mm512_srai_epi16::<15>(words);
+        // words ^ (sign & 0x7fff)
+        _mm512_ternarylogic_epi64::<0x78>(words, sign, _mm512_set1_epi16(0x7fff))
     };
+    if !SHIFTED {
+        return turned(_mm512_add_epi16(turned(base), steps));
+    }
     let shift = _mm_cvtsi32_si128(rule.shift() as i32);
     let ordinal = _mm512_sra_epi16(turned(base), shift);
     let moved = turned(_mm512_sll_epi16(_mm512_add_epi16(ordinal, steps), shift));

@@ -189,10 +189,11 @@ impl<'a> Encoder<'a> {
             out,
         );
         // Where the base says little, coding without it can be shorter.
-        if (out.len() - at) * 10 > size_of_val(fine) * 6 {
+        let len = out.len() - at;
+        if len * 10 > size_of_val(fine) * 6 && self.full_may_be_shorter(scales, fine, len) {
             let mut full = Vec::new();
             let other = encode_full(self.layout, scales.segment(), fine, &mut full);
-            if full.len() < out.len() - at {
+            if full.len() < len {
                 out.truncate(at);
                 out.extend_from_slice(&full);
                 return other;
@@ -200,7 +201,24 @@ impl<'a> Encoder<'a> {
         }
         mode
     }
+
+    /// Whether coding weights without their base may take less than `len` bytes, by a part of them;
+    /// always where that is more than the weights themselves.
+    fn full_may_be_shorter<W: Word>(&self, scales: &Scales, fine: &[W], len: usize) -> bool {
+        if fine.len() <= 2 * TRIAL || len >= size_of_val(fine) {
+            return true;
+        }
+        let segment = scales.segment();
+        let start = (fine.len() - TRIAL) / 2 / segment * segment;
+        let mut part = Vec::new();
+        encode_full(self.layout, segment, &fine[start..start + TRIAL], &mut part);
+        // Its table weighs more on a part than on the whole: a tenth is more than that.
+        part.len() * (fine.len() / TRIAL) < len / 10 * 11
+    }
 }
+
+/// Weights that stand for a chunk where it is asked whether to code it without its base.
+const TRIAL: usize = 1 << 13;
 
 /// Appends a chunk that needs no base; `segment` weights share a scale.
 pub fn encode_full<W: Word>(

@@ -157,17 +157,18 @@ impl Tensor {
         }
     }
 
-    /// Moves the scale of each run, then of each column, to where it costs least.
+    /// Moves the scale of each run, then with `columns` of each column, to where it costs least.
     pub(super) fn refine(
         &mut self,
         contexts: Contexts,
         scorer: &Scorer,
+        columns: bool,
         stride: usize,
         fresh: &mut Vec<u8>,
     ) {
         let width = self.width;
         let sampled: usize = self.runs.iter().map(|r| r.steps.len()).sum();
-        let by_column = sampled >= MIN_ROWS * width && width > 1;
+        let by_column = columns && sampled >= MIN_ROWS * width && width > 1;
         let mut sums = vec![[0i32; CANDIDATES]; if by_column { width } else { 0 }];
         let mut previous = 0;
         self.each_run(contexts, stride, fresh, |run, now, fill| {

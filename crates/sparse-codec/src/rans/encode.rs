@@ -71,8 +71,8 @@ pub(crate) fn encode(
     }
 }
 
-/// Words before the first that the AVX2 code may write over.
-pub(super) const SLACK: usize = 8;
+/// Words before the first that the wide code may write over.
+pub(super) const SLACK: usize = 16;
 
 fn encode_lanes<const N: usize>(
     tables: &EncodeTables,
@@ -136,7 +136,8 @@ pub(super) fn encode_whole<const N: usize>(
     #[cfg(target_arch = "x86_64")]
     {
         if let (Level::Avx512, Some(states)) = (level, states.first_chunk_mut::<32>()) {
-            // SAFETY: the level was just compared with the CPU's; each symbol has a word.
+            // SAFETY: the level was just compared with the CPU's; each symbol has a word and
+            // `SLACK` are left over.
             unsafe {
                 super::encode_avx512::encode(tables, contexts, symbols, states, words, at);
             }

@@ -1,12 +1,13 @@
 //! The AVX-512 encoder for 32 lanes: sixteen states in one register, symbols gathered whole, the
-//! words of full states compressed and stored under a mask.
+//! words of full states compressed.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm256_mask_storeu_epi16,
-    _mm256_maskz_compress_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_cmpge_epu32_mask,
-    _mm512_cvtepi32_epi16, _mm512_cvtepu8_epi32, _mm512_i64gather_epi64, _mm512_loadu_si512,
-    _mm512_mask_blend_epi32, _mm512_mask_srli_epi32, _mm512_mul_epu32, _mm512_mullo_epi32,
-    _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi32,
+    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm256_add_epi16, _mm256_maskz_compress_epi16,
+    _mm256_permutexvar_epi16, _mm256_set1_epi16, _mm256_setr_epi16, _mm256_storeu_si256,
+    _mm512_add_epi32, _mm512_and_si512, _mm512_cmpge_epu32_mask, _mm512_cvtepi32_epi16,
+    _mm512_cvtepu8_epi32, _mm512_i64gather_epi64, _mm512_loadu_si512, _mm512_mask_blend_epi32,
+    _mm512_mask_srli_epi32, _mm512_mul_epu32, _mm512_mullo_epi32, _mm512_or_si512,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi32,
     _mm512_srli_epi32, _mm512_srli_epi64, _mm512_srlv_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 
@@ -20,7 +21,7 @@ const ODD: u16 = 0xaaaa;
 ///
 /// # Safety
 /// The CPU must have what [`crate::simd::Level::Avx512`] stands for, and `at`, at most
-/// `words.len()`, must be at least the number of symbols.
+/// `words.len()`, must be at least the number of symbols and [`super::encode::SLACK`] more.
 #[target_feature(
     enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2"
 )]
@@ -36,6 +37,7 @@ pub(super) unsafe fn encode(
     let scale = _mm512_set1_epi32(PROB_SCALE as i32);
     let field = _mm512_set1_epi32(0xfff);
     let even_lanes = _mm512_set1_epi64(0xffff_ffff);
+    let lanes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let mut x = [_mm512_setzero_si512(); 2];
     for (v, x) in x.iter_mut().enumerate() {
         // SAFETY: `states` has 32 words.
@@ -72,15 +74,17 @@ pub(super) unsafe fn encode(
             let full = _mm512_cmpge_epu32_mask(*x, limit);
             let given: __m256i = _mm256_maskz_compress_epi16(full, _mm512_cvtepi32_epi16(*x));
             let count = full.count_ones();
+            let before = left;
             left -= count as usize;
+            // A whole register is stored, as stores under a mask are slow, with the words at its
+            // end: what is before them will be written over.
+            let turn = _mm256_add_epi16(lanes, _mm256_set1_epi16(count as i16));
+            let given = _mm256_permutexvar_epi16(turn, given);
             // SAFETY: each symbol gives at most one word, so there is room for these below those
-            // before; the mask has a bit for each.
+            // before, and `SLACK` more.
             unsafe {
-                _mm256_mask_storeu_epi16(
-                    words.as_mut_ptr().add(left).cast::<i16>(),
-                    ((1u32 << count) - 1) as u16,
-                    given,
-                );
+                let place = words.as_mut_ptr().add(before - 16);
+                _mm256_storeu_si256(place.cast::<__m256i>(), given);
             }
             let kept = _mm512_mask_srli_epi32::<16>(*x, full, *x);
             let product = _mm512_mask_blend_epi32(
