@@ -30,6 +30,27 @@ impl BitWriter {
         self.count %= 8;
     }
 
+    /// Appends bits as [`BitWriter::put`] does, together at most `most` bytes of them.
+    #[inline(always)]
+    pub(crate) fn put_all(&mut self, parts: impl Iterator<Item = (u64, u32)>, most: usize) {
+        if self.out.len() < self.len + most + 8 {
+            self.out.resize(2 * self.len + most + 4096, 0);
+        }
+        // Kept out of `self`, which what is written might be part of for all the compiler knows.
+        let (mut len, mut held, mut held_bits) = (self.len, self.held, self.count);
+        let out = self.out.as_mut_slice();
+        for (value, count) in parts {
+            held |= value << held_bits;
+            held_bits += count;
+            out[len..len + 8].copy_from_slice(&held.to_le_bytes());
+            let whole = held_bits / 8;
+            len += whole as usize;
+            held >>= 8 * whole;
+            held_bits %= 8;
+        }
+        (self.len, self.held, self.count) = (len, held, held_bits);
+    }
+
     #[cold]
     fn grow(&mut self) {
         self.out.resize(2 * self.len + 4096, 0);

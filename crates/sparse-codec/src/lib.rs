@@ -46,6 +46,8 @@ mod rans;
 mod sampling;
 mod scales_bytes;
 mod score;
+#[cfg(target_arch = "x86_64")]
+mod score_avx512;
 mod simd;
 mod tables;
 mod word;

@@ -52,10 +52,22 @@ pub(crate) fn look<'a, W: Word>(
     if base.len() < LONG_RUN {
         room.resize(base.len(), 0);
         look_all(shift, base, fine, room);
-    } else {
-        room.resize(base.len() / 2, 0);
-        look_half(shift, base, fine, room);
+        return room;
     }
+    room.resize(base.len() / 2, 0);
+    #[allow(unused_mut)]
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if W::BITS == 16 && crate::simd::level() == crate::simd::Level::Avx512 {
+        // SAFETY: the features were just detected.
+        done = unsafe { crate::score_avx512::look_half(shift, base, fine, room) };
+    }
+    look_half(
+        shift,
+        &base[2 * done..],
+        &fine[2 * done..],
+        &mut room[done..],
+    );
     room
 }
 
@@ -299,6 +311,36 @@ mod tests {
         }
         assert_eq!(bucket(-5), bucket(5));
         assert_eq!(usize::from(bucket(i32::MIN)) + 2, BUCKETS);
+    }
+
+    #[test]
+    fn both_codes_see_the_same_classes() {
+        let words = |seed: u32| {
+            let mut state = seed;
+            std::iter::repeat_with(move || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 16) as u16
+            })
+        };
+        for shift in [0, 3] {
+            let mut base: Vec<u16> = words(1)
+                .map(|w| w >> shift << shift)
+                .take(1 << 17)
+                .collect();
+            // Differences of every size.
+            let moves = words(2).zip(words(3)).map(|(w, s)| w >> (s % 16) << shift);
+            let mut fine: Vec<u16> = base
+                .iter()
+                .zip(moves)
+                .map(|(b, m)| b.wrapping_add(m))
+                .collect();
+            // From the least to zero, the longest way.
+            (base[2], fine[2]) = (0, u16::MAX << shift);
+            let (mut room, mut plain) = (Vec::new(), vec![0; base.len() / 2]);
+            look_half(shift, &base, &fine, &mut plain);
+            assert_eq!(look(shift, &base, &fine, &mut room), plain);
+            assert_eq!(plain[1], 32 - 2 * shift as u8);
+        }
     }
 
     #[test]

@@ -58,6 +58,37 @@ pub(crate) fn has_avx2() -> bool {
     level() >= Level::Avx2
 }
 
+/// The steps from words of 16 bits to others, as `Word::steps_to` has them.
+///
+/// # Safety
+/// The CPU must have what [`Level::Avx512`] stands for.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn steps_avx512(
+    base: std::arch::x86_64::__m512i,
+    fine: std::arch::x86_64::__m512i,
+    shift: u32,
+) -> std::arch::x86_64::__m512i {
+    use std::arch::x86_64::{
+        _mm_cvtsi32_si128, _mm512_set1_epi16, _mm512_sll_epi16, _mm512_sra_epi16,
+        _mm512_srai_epi16, _mm512_sub_epi16, _mm512_ternarylogic_epi64,
+    };
+    // Floats have their order where the bits below a set sign are turned over.
+    let ordinal = |words| {
+        let signs = _mm512_srai_epi16::<15>(words);
+        // words ^ (signs & 0x7fff)
+        _mm512_ternarylogic_epi64::<0x78>(words, signs, _mm512_set1_epi16(0x7fff))
+    };
+    if shift == 0 {
+        return _mm512_sub_epi16(ordinal(fine), ordinal(base));
+    }
+    let shift = _mm_cvtsi32_si128(shift as i32);
+    let ordinal = |words| _mm512_sra_epi16(ordinal(words), shift);
+    let steps = _mm512_sub_epi16(ordinal(fine), ordinal(base));
+    _mm512_sra_epi16(_mm512_sll_epi16(steps, shift), shift)
+}
+
 /// Declares a function whose body the compiler may vectorise for AVX2 and AVX-512; the choice is
 /// made at run time. The body is the same safe code, so all copies compute the same.
 macro_rules! vectorised {

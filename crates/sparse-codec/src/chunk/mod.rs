@@ -17,6 +17,8 @@ mod masks;
 mod pack;
 mod rows;
 mod symbols;
+#[cfg(target_arch = "x86_64")]
+mod symbols_avx512;
 mod undelta;
 
 use crate::context::Contexts;

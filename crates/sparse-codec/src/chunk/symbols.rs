@@ -13,12 +13,12 @@ use crate::tables::BIT;
 
 /// Turns changes into symbols, low bits and escapes.
 pub(super) struct SymbolCoder<'a> {
-    contexts: Contexts,
+    pub(super) contexts: Contexts,
     model: Model<'a>,
     held: &'a [[u8; 256]; 256],
-    reaches: &'a [u8; 256],
+    pub(super) reaches: &'a [u8; 256],
     first_raw: u8,
-    low: BitWriter,
+    pub(super) low: BitWriter,
     escapes: Vec<u8>,
 }
 
@@ -36,6 +36,10 @@ impl<'a> SymbolCoder<'a> {
         }
     }
 
+    pub(super) fn shift(&self) -> u32 {
+        self.model.layout.shift()
+    }
+
     /// The symbols of the next weights, given their contexts.
     pub(super) fn push<W: Word>(
         &mut self,
@@ -44,9 +48,24 @@ impl<'a> SymbolCoder<'a> {
         fine: &[W],
         symbols: &mut [u8],
     ) {
-        let (rule, shift) = (self.contexts, self.model.layout.shift());
+        let len = contexts.len();
+        assert!(base.len() == len && fine.len() == len && symbols.len() == len);
+        #[allow(unused_mut)]
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if W::BITS == 16 && crate::simd::level() == crate::simd::Level::Avx512 {
+            // SAFETY: the features were just detected.
+            done = unsafe { super::symbols_avx512::push(self, contexts, base, fine, symbols) };
+        }
+        let (base, fine) = (&base[done..], &fine[done..]);
+        self.push_each(&contexts[done..], base, fine, &mut symbols[done..]);
+    }
+
+    /// As [`SymbolCoder::push`], in loops that the compiler may vectorise.
+    fn push_each<W: Word>(&mut self, contexts: &[u8], base: &[W], fine: &[W], symbols: &mut [u8]) {
+        let (rule, shift) = (self.contexts, self.shift());
         let narrow = rule.most_low_bits() <= 7;
-        let (mut rests, mut masks) = ([0u32; GROUP], [0u32; GROUP]);
+        let (mut rests, mut counts) = ([0u32; GROUP], [0u32; GROUP]);
         let (mut rest_bytes, mut mask_bytes) = ([0u8; GROUP], [0u8; GROUP]);
         let groups = symbols.chunks_mut(GROUP).zip(contexts.chunks(GROUP));
         let words = base.chunks(GROUP).zip(fine.chunks(GROUP));
@@ -60,28 +79,46 @@ impl<'a> SymbolCoder<'a> {
                 let (rests, masks) = (&mut rest_bytes[..len], &mut mask_bytes[..len]);
                 split_narrow(rule, here, moves, symbols, rests, masks);
             } else {
-                let (rests, masks) = (&mut rests[..len], &mut masks[..len]);
-                split_wide(rule, here, moves, symbols, rests, masks);
+                let (rests, counts) = (&mut rests[..len], &mut counts[..len]);
+                split_wide(rule, here, moves, symbols, rests, counts);
             }
-            let mut far = beyond(here, symbols, self.reaches);
-            while far != 0 {
-                let i = far.trailing_zeros() as usize;
-                let symbol = &mut symbols[i];
-                *symbol = self.held[usize::from(here[i])][usize::from(*symbol)];
-                if *symbol == ESCAPE {
-                    let steps = base[i].steps_to(fine[i], shift);
-                    put_varint(&mut self.escapes, u64::from(zigzag(steps)));
-                    (masks[i], mask_bytes[i]) = (0, 0);
-                }
-                far &= far - 1;
-            }
+            let far = beyond(here, symbols, self.reaches);
+            self.settle(far, here, base, fine, symbols, |i| {
+                (rests[i], counts[i], mask_bytes[i]) = (0, 0, 0);
+            });
             if raw && narrow {
                 mask_bytes[len..].fill(0);
                 put_narrow(&rest_bytes, &mask_bytes, &mut self.low);
             } else if raw {
-                masks[len..].fill(0);
-                put_wide(&rests, &masks, &mut self.low);
+                rests[len..].fill(0);
+                counts[len..].fill(0);
+                put_wide(&rests, &counts, &mut self.low);
             }
+        }
+    }
+
+    /// Puts down as escapes, of a group's symbols that are farther than their tables reach, those
+    /// that the tables lack, and tells `without` of each, as it has no low bits.
+    #[inline(always)]
+    pub(super) fn settle<W: Word>(
+        &mut self,
+        mut far: u64,
+        contexts: &[u8],
+        base: &[W],
+        fine: &[W],
+        symbols: &mut [u8],
+        mut without: impl FnMut(usize),
+    ) {
+        while far != 0 {
+            let i = far.trailing_zeros() as usize;
+            let symbol = &mut symbols[i];
+            *symbol = self.held[usize::from(contexts[i])][usize::from(*symbol)];
+            if *symbol == ESCAPE {
+                let steps = base[i].steps_to(fine[i], self.shift());
+                put_varint(&mut self.escapes, u64::from(zigzag(steps)));
+                without(i);
+            }
+            far &= far - 1;
         }
     }
 
@@ -151,20 +188,19 @@ vectorised! {
 }
 
 vectorised! {
-    /// Symbols, low bits and a one for each of these.
-    fn split_wide<W: Word>(contexts: Contexts, here: &[u8], moves: Moves<'_, W>, symbols: &mut [u8], rests: &mut [u32], masks: &mut [u32]) {
-        let parts = symbols.iter_mut().zip(rests).zip(masks);
+    /// Symbols, low bits and how many of these there are.
+    fn split_wide<W: Word>(contexts: Contexts, here: &[u8], moves: Moves<'_, W>, symbols: &mut [u8], rests: &mut [u32], counts: &mut [u32]) {
+        let parts = symbols.iter_mut().zip(rests).zip(counts);
         let words = moves.base.iter().zip(moves.fine);
-        for (((symbol, rest), mask), (&context, (base, &fine))) in parts.zip(here.iter().zip(words)) {
-            let bits = contexts.low_bits(context);
-            (*symbol, *rest) = split(base.steps_to(fine, moves.shift), bits);
-            *mask = (1 << bits) - 1;
+        for (((symbol, rest), count), (&context, (base, &fine))) in parts.zip(here.iter().zip(words)) {
+            *count = contexts.low_bits(context);
+            (*symbol, *rest) = split(base.steps_to(fine, moves.shift), *count);
         }
     }
 }
 
 vectorised! {
-    /// As [`split_wide`], for contexts with at most seven low bits.
+    /// As [`split_wide`], for contexts with at most seven low bits, and a one for each of these.
     fn split_narrow<W: Word>(contexts: Contexts, here: &[u8], moves: Moves<'_, W>, symbols: &mut [u8], rests: &mut [u8], masks: &mut [u8]) {
         let parts = symbols.iter_mut().zip(rests).zip(masks);
         let words = moves.base.iter().zip(moves.fine);
@@ -188,18 +224,23 @@ fn put_narrow(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
     put_bytes(rests, masks, low);
 }
 
-/// Appends the bits of each of 64 words that its mask has, at most the lowest 28: of two at a time,
-/// as each has to wait for the one before.
-fn put_wide(rests: &[u32; GROUP], masks: &[u32; GROUP], low: &mut BitWriter) {
-    let pairs = rests
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .zip(masks.as_chunks::<2>().0);
-    for ([rest, next], [mask, next_mask]) in pairs {
-        let (bits, next_bits) = (u64::from(rest & mask), u64::from(next & next_mask));
-        let count = mask.count_ones();
-        low.put(bits | next_bits << count, count + next_mask.count_ones());
+/// Appends so many bits of each of 64 words, at most 28, which have no others: of two at a time, as
+/// each has to wait for the one before.
+fn put_wide(rests: &[u32; GROUP], counts: &[u32; GROUP], low: &mut BitWriter) {
+    let (mut pairs, mut sums) = ([0; GROUP / 2], [0; GROUP / 2]);
+    pair_up(rests, counts, &mut pairs, &mut sums);
+    let parts = pairs.iter().zip(&sums).map(|(&pair, &sum)| (pair, sum));
+    low.put_all(parts, 4 * GROUP);
+}
+
+vectorised! {
+    /// The bits of each two words as one, and how many these are.
+    fn pair_up(rests: &[u32; GROUP], counts: &[u32; GROUP], pairs: &mut [u64; GROUP / 2], sums: &mut [u32; GROUP / 2]) {
+        let words = rests.as_chunks::<2>().0.iter().zip(counts.as_chunks::<2>().0);
+        for ((pair, sum), (rests, counts)) in pairs.iter_mut().zip(sums).zip(words) {
+            *pair = u64::from(rests[0]) | u64::from(rests[1]) << counts[0];
+            *sum = counts[0] + counts[1];
+        }
     }
 }
 
@@ -217,16 +258,18 @@ fn put_bytes(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn put_eights(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
+    let mut parts = [(0, 0); GROUP / 8];
     let eights = rests
         .as_chunks::<8>()
         .0
         .iter()
         .zip(masks.as_chunks::<8>().0);
-    for (rests, masks) in eights {
+    for (part, (rests, masks)) in parts.iter_mut().zip(eights) {
         let mask = u64::from_le_bytes(*masks);
         let bits = std::arch::x86_64::_pext_u64(u64::from_le_bytes(*rests), mask);
-        low.put(bits, mask.count_ones());
+        *part = (bits, mask.count_ones());
     }
+    low.put_all(parts.into_iter(), GROUP);
 }
 
 /// About how long the symbols will be, from some thousand of them where there are more.
@@ -258,12 +301,12 @@ mod tests {
 
         #[test]
         fn low_bits_are_packed_alike_in_pairs(pairs in proptest::collection::vec((any::<u32>(), 0u32..21), GROUP)) {
-            let rests: [u32; GROUP] = std::array::from_fn(|i| pairs[i].0);
-            let masks: [u32; GROUP] = std::array::from_fn(|i| (1u32 << pairs[i].1) - 1);
+            let counts: [u32; GROUP] = std::array::from_fn(|i| pairs[i].1);
+            let rests: [u32; GROUP] = std::array::from_fn(|i| pairs[i].0 & ((1 << counts[i]) - 1));
             let (mut fast, mut slow) = (BitWriter::default(), BitWriter::default());
-            put_wide(&rests, &masks, &mut fast);
-            for (&rest, &mask) in rests.iter().zip(&masks) {
-                slow.put(u64::from(rest & mask), mask.count_ones());
+            put_wide(&rests, &counts, &mut fast);
+            for (&rest, &count) in rests.iter().zip(&counts) {
+                slow.put(u64::from(rest), count);
             }
             prop_assert_eq!(fast.finish(), slow.finish());
         }
