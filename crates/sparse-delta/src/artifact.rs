@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sparse_checkpoint::{Dtype, RelPath, Shard};
 
 use crate::Error;
-use crate::index::{Index, KNOWN_FEATURES, MAX_INDEX_BYTES};
+use crate::index::{Content, Index, KNOWN_FEATURES, MAX_INDEX_BYTES};
 
 /// The file in the artifact's folder.
 pub(crate) const FILE_NAME: &str = "delta.safetensors";
@@ -240,6 +240,20 @@ impl Artifact {
     /// Where the stored bytes of a file start in the data section.
     pub(crate) fn file_offset(&self, file: usize) -> u64 {
         self.offsets[file]
+    }
+
+    /// Where the stored bytes of each tensor of a file start in the data section.
+    pub(crate) fn tensor_offsets(&self, file: usize) -> Vec<u64> {
+        let Content::Shard(shard) = &self.index.files[file].content else {
+            return Vec::new();
+        };
+        let mut at = self.file_offset(file) + shard.gaps;
+        let tensors = shard.tensors.iter().map(|tensor| {
+            let start = at;
+            at += tensor.source.stored();
+            start
+        });
+        tensors.collect()
     }
 
     /// Reads `len` stored bytes at `offset` of the data section, which lie in it: the index has

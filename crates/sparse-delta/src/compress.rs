@@ -23,7 +23,7 @@ use crate::plan::{Effort, Plan, plan};
 use crate::progress::Progress;
 
 pub(crate) use blobs::equal;
-pub(crate) use encoders::{Encoders, changed_in_rows, count_changed, full};
+pub(crate) use encoders::{Encoders, changed_in_rows, count_changed, full, mode_name};
 pub(crate) use entries::model_bytes;
 
 /// How to make a delta.

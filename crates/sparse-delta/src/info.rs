@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use sparse_codec::ChunkMode;
+
 use crate::artifact::{Artifact, FORMAT_VERSION};
+use crate::compress::mode_name;
 use crate::index::{BlobSource, Content, Index, Source};
 use crate::{BaseDigest, Error, FileDigest};
 
@@ -51,7 +54,8 @@ pub struct TensorSummary {
     pub dtype: &'static str,
     /// Its shape.
     pub shape: Vec<u64>,
-    /// `copy`, `alias`, `delta`, `lowrank`, `full` or `raw`.
+    /// `copy`, `alias`, `lowrank`, `raw`, or what most of its chunks are: `delta`, `sparse`, `const`,
+    /// `full`, `copy`, `raw` or `damaged`.
     pub mode: &'static str,
     /// Bytes in the artifact.
     pub bytes: u64,
@@ -59,7 +63,7 @@ pub struct TensorSummary {
     pub base: Option<String>,
 }
 
-/// Reads the index of `delta`; nothing else of it is read.
+/// Reads the index of `delta`, and of the rest of it the first byte of each chunk.
 ///
 /// # Errors
 /// If there is no delta, or its index is damaged or of a later version.
@@ -74,7 +78,7 @@ pub fn info(delta: &Path) -> Result<Info, Error> {
         original_bytes: index.files.iter().map(|f| f.size).sum(),
         delta_bytes: artifact.bytes(),
         files: files(index),
-        tensors: tensors(index),
+        tensors: tensors(&artifact)?,
     })
 }
 
@@ -105,33 +109,59 @@ fn files(index: &Index) -> Vec<FileInfo> {
         .collect()
 }
 
-fn tensors(index: &Index) -> Vec<TensorSummary> {
-    index
-        .files
-        .iter()
-        .filter_map(|file| match &file.content {
-            Content::Shard(shard) => Some(shard),
-            Content::Blob(_) => None,
-        })
-        .flat_map(|shard| shard.tensors.iter().zip(shard.header.tensors()))
-        .map(|(tensor, info)| TensorSummary {
-            name: info.name().to_owned(),
-            dtype: info.dtype().name(),
-            shape: info.shape().to_vec(),
-            mode: match &tensor.source {
+fn tensors(artifact: &Artifact) -> Result<Vec<TensorSummary>, Error> {
+    let mut summaries = Vec::new();
+    for (number, file) in artifact.index().files.iter().enumerate() {
+        let Content::Shard(shard) = &file.content else {
+            continue;
+        };
+        let offsets = artifact.tensor_offsets(number);
+        let tensors = shard.tensors.iter().zip(shard.header.tensors());
+        for ((tensor, info), offset) in tensors.zip(offsets) {
+            let mode = match &tensor.source {
                 Source::Copy(_) => "copy",
                 Source::Alias(..) => "alias",
-                Source::Coded(coded) if coded.low_rank => "lowrank",
-                Source::Coded(coded) if coded.base.is_some() => "delta",
-                Source::Coded(_) => "full",
+                Source::Coded(coded) => {
+                    match mode_of_most(artifact, offset + coded.model, &coded.chunks)? {
+                        // Equal to the prediction, or nearly so: not to the base.
+                        "copy" | "delta" | "sparse" if coded.low_rank => "lowrank",
+                        mode => mode,
+                    }
+                }
                 Source::Raw(_) => "raw",
-            },
-            bytes: tensor.source.stored(),
-            base: tensor
-                .source
-                .base()
-                .filter(|base| base.name != info.name())
-                .map(|base| base.name.clone()),
-        })
-        .collect()
+            };
+            summaries.push(TensorSummary {
+                name: info.name().to_owned(),
+                dtype: info.dtype().name(),
+                shape: info.shape().to_vec(),
+                mode,
+                bytes: tensor.source.stored(),
+                base: tensor
+                    .source
+                    .base()
+                    .filter(|base| base.name != info.name())
+                    .map(|base| base.name.clone()),
+            });
+        }
+    }
+    Ok(summaries)
+}
+
+/// How most chunks are coded, given where the first of them starts and how long they are; `raw`
+/// where there are none, as a tensor without weights has.
+fn mode_of_most(artifact: &Artifact, start: u64, chunks: &[u64]) -> Result<&'static str, Error> {
+    let mut counts: Vec<(&'static str, usize)> = Vec::new();
+    let mut at = start;
+    for &len in chunks {
+        let first = artifact.read(at, len.min(1))?;
+        let mode = ChunkMode::of(&first).map_or("damaged", mode_name);
+        at += len;
+        match counts.iter_mut().find(|(other, _)| *other == mode) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((mode, 1)),
+        }
+    }
+    // Of equals the first.
+    let most = counts.iter().rev().max_by_key(|(_, count)| *count);
+    Ok(most.map_or("raw", |&(mode, _)| mode))
 }

@@ -289,6 +289,53 @@ fn the_same_name_in_two_shards_comes_back() {
 }
 
 #[test]
+fn info_says_how_most_chunks_are_coded() {
+    let noise = |seed: u32| {
+        let mut state = seed;
+        std::iter::repeat_with(move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as u16
+        })
+    };
+    let words = |name: &str, words: Vec<u16>| {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        Made::new(name, Dtype::BF16, &[100, 400], bytes)
+    };
+    let old: Vec<u16> = noise(1).map(|w| 0x3c00 | w & 0x80ff).take(40_000).collect();
+    let moved = |often: u16| -> Vec<u16> {
+        let moves = noise(2).map(|w| u16::from(w % often == 0));
+        old.iter().zip(moves).map(|(w, m)| w + m).collect()
+    };
+    let names = ["all", "few", "flat", "same"];
+    let base = checkpoint(&names.map(|name| words(name, old.clone())), None);
+    let fine = [moved(1), moved(4000), vec![0x3f80; 40_000], old.clone()];
+    let fine: Vec<Made> = names
+        .iter()
+        .zip(fine)
+        .map(|(name, w)| words(name, w))
+        .collect();
+    let fine = checkpoint(&fine, None);
+    let work = tempfile::tempdir().unwrap();
+    let delta = work.path().join("delta");
+    make_delta(base.path(), fine.path(), &delta, 1);
+    let info = sparse_delta::info(&delta).unwrap();
+    let modes: Vec<_> = info
+        .tensors
+        .iter()
+        .map(|t| (t.name.as_str(), t.mode))
+        .collect();
+    let expected = [
+        ("all", "delta"),
+        ("few", "sparse"),
+        ("flat", "const"),
+        ("same", "copy"),
+    ];
+    for (name, mode) in expected {
+        assert!(modes.contains(&(name, mode)), "{name}: {modes:?}");
+    }
+}
+
+#[test]
 fn constant_tensors_are_a_few_bytes() {
     let ones = |name: &str, shape: &[u64], value: f32| {
         let count = shape.iter().product::<u64>() as usize;

@@ -144,7 +144,8 @@ pub(crate) fn full(
     }
 }
 
-fn mode_name(mode: ChunkMode) -> &'static str {
+/// What a chunk's mode is called in reports.
+pub(crate) fn mode_name(mode: ChunkMode) -> &'static str {
     match mode {
         ChunkMode::Copy => "copy",
         ChunkMode::Const => "const",

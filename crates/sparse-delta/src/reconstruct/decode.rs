@@ -83,7 +83,7 @@ impl<'a> Decoders<'a> {
             tables,
             empty: TableSet::none(),
             offsets: (0..artifact.index().files.len())
-                .map(|file| tensor_offsets(artifact, file))
+                .map(|file| artifact.tensor_offsets(file))
                 .collect(),
         })
     }
@@ -241,23 +241,6 @@ impl<'a> Decoders<'a> {
         }
         Ok(placed)
     }
-}
-
-/// Where the stored bytes of each tensor of a file start.
-fn tensor_offsets(artifact: &Artifact, file: usize) -> Vec<u64> {
-    let Content::Shard(shard) = &artifact.index().files[file].content else {
-        return Vec::new();
-    };
-    let mut at = artifact.file_offset(file) + shard.gaps;
-    shard
-        .tensors
-        .iter()
-        .map(|tensor| {
-            let start = at;
-            at += tensor.source.stored();
-            start
-        })
-        .collect()
 }
 
 fn read_model(
