@@ -164,6 +164,18 @@ pub trait Word: Copy + Eq + Default + Send + Sync + 'static {
     /// The word `steps` away.
     #[doc(hidden)]
     fn stepped(self, steps: i32, shift: u32) -> Self;
+    /// The buffers for words of this width.
+    #[doc(hidden)]
+    fn buffers(all: &mut Buffers) -> &mut [Vec<Self>; 2];
+}
+
+/// Two buffers for words of each width, to be used again.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Buffers {
+    of_8: [Vec<u8>; 2],
+    of_16: [Vec<u16>; 2],
+    of_32: [Vec<u32>; 2],
 }
 
 /// Steps between two words, at their own width.
@@ -178,7 +190,7 @@ macro_rules! own_steps {
 }
 
 macro_rules! word {
-    ($($t:ty, $signed:ty);*) => {$(
+    ($($t:ty, $signed:ty, $buffers:ident);*) => {$(
         impl Word for $t {
             const BITS: u32 = <$t>::BITS;
             #[inline(always)]
@@ -222,10 +234,13 @@ macro_rules! word {
                 let word = moved ^ ((moved >> (Self::BITS - 1)) & <$signed>::MAX);
                 (word >> shift << shift) as Self
             }
+            fn buffers(all: &mut Buffers) -> &mut [Vec<Self>; 2] {
+                &mut all.$buffers
+            }
         }
     )*};
 }
-word!(u8, i8; u16, i16; u32, i32);
+word!(u8, i8, of_8; u16, i16, of_16; u32, i32, of_32);
 
 #[cfg(test)]
 mod tests {

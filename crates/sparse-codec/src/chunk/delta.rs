@@ -66,13 +66,19 @@ pub(super) fn encode<W: Word>(
         out.push(0);
     } else {
         let (contexts, symbols) = (&scratch.contexts, &mut scratch.symbols);
-        coder.push(contexts, &kept.base, &kept.fine, symbols);
+        coder.push(
+            contexts,
+            &kept.base[..kept.count],
+            &kept.fine[..kept.count],
+            symbols,
+        );
         coder
             .finish(scratch)
             .write(model, scratch, &rows::encode(&rows), out);
     }
     put_varint(out, kept.exceptions.len() as u64);
     out.extend_from_slice(&gaps::encode(&kept.exceptions));
+    *W::buffers(&mut scratch.kept) = [kept.base, kept.fine];
     ChunkMode::Sparse
 }
 
@@ -168,8 +174,10 @@ fn census<W: Word>(contexts: &[u8], base: &[W], fine: &[W]) -> [[u32; 2]; 256] {
 
 /// The weights of a chunk that get a symbol, side by side, and the other changes.
 struct Kept<W> {
+    /// The first `count` of each, lent from the scratch.
     base: Vec<W>,
     fine: Vec<W>,
+    count: usize,
     exceptions: Vec<(u32, i32)>,
 }
 
@@ -182,11 +190,18 @@ fn keep_expected<W: Word>(
     scratch: &mut Scratch,
 ) -> Kept<W> {
     let (level, len) = (crate::simd::level(), base.len());
+    let [kept_base, kept_fine] = std::mem::take(W::buffers(&mut scratch.kept));
     let mut kept = Kept {
-        base: vec![W::default(); len + GROUP],
-        fine: vec![W::default(); len + GROUP],
+        base: kept_base,
+        fine: kept_fine,
+        count: 0,
         exceptions: Vec::new(),
     };
+    for words in [&mut kept.base, &mut kept.fine] {
+        if words.len() < len + GROUP {
+            words.resize(len + GROUP, W::default());
+        }
+    }
     let mut count = 0;
     for start in (0..len).step_by(GROUP) {
         let range = start..(start + GROUP).min(len);
@@ -208,8 +223,7 @@ fn keep_expected<W: Word>(
         pack::words(level, base, expected, &mut kept.base[count..]);
         count += pack::words(level, fine, expected, &mut kept.fine[count..]);
     }
-    kept.base.truncate(count);
-    kept.fine.truncate(count);
+    kept.count = count;
     scratch.contexts.truncate(count);
     scratch.symbols.truncate(count);
     kept

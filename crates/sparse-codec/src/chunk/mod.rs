@@ -24,6 +24,7 @@ mod undelta;
 use crate::context::Contexts;
 use crate::fit::Fit;
 use crate::score::Scorer;
+use crate::word::Buffers;
 use crate::{CodecError, Layout, Reader, Scales, TableSet, Word};
 
 const TAG_COPY: u8 = 0;
@@ -135,6 +136,7 @@ pub struct Scratch {
     tile: Vec<i8>,
     words: Vec<u16>,
     stream: Vec<u8>,
+    kept: Buffers,
 }
 
 /// Encodes chunks of tensors that were fitted together.

@@ -130,7 +130,10 @@ pub(super) fn decode_sparse<W: Word>(
     if lanes > 0 {
         let mut sections = Sections::read(lanes, &mut reader)?;
         let rows = sections.rows(model, base)?;
-        let mut kept = vec![W::default(); base.len() + GROUP];
+        let mut kept = std::mem::take(&mut W::buffers(&mut scratch.kept)[0]);
+        if kept.len() < base.len() + GROUP {
+            kept.resize(base.len() + GROUP, W::default());
+        }
         let count = gather_expected(model, skip, start, base, &rows, scratch, &mut kept);
         let rule = Rule::new(model.layout);
         let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
@@ -158,6 +161,7 @@ pub(super) fn decode_sparse<W: Word>(
         for (out, &mask) in out.chunks_mut(GROUP).zip(&scratch.masks) {
             done += pack::spread(level, &kept[done..], mask, out);
         }
+        W::buffers(&mut scratch.kept)[0] = kept;
     }
     let count = reader.length("number of changes", base.len())?;
     let bytes = reader.take(reader.remaining())?;

@@ -59,7 +59,7 @@ impl Lanes {
     pub(crate) fn for_size(bytes: usize) -> Self {
         match bytes {
             0..2_000 => Self::One,
-            2_000..12_000 => Self::Eight,
+            2_000..5_000 => Self::Eight,
             _ => Self::ThirtyTwo,
         }
     }
