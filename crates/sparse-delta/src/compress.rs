@@ -19,7 +19,7 @@ use crate::index::{
     Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, File, Index, MAX_TENSORS,
     Shard, Source,
 };
-use crate::plan::{Effort, Plan, plan};
+use crate::plan::{Effort, Plan, Search, plan};
 use crate::progress::Progress;
 
 pub(crate) use blobs::equal;
@@ -91,7 +91,14 @@ pub fn compress(
         folder.path(),
         folder.target().join(crate::artifact::FILE_NAME),
     )?;
-    let plan = plan(base, fine, options.effort, options.threads, progress)?;
+    let plan = plan(
+        base,
+        fine,
+        options.effort,
+        Search::All,
+        options.threads,
+        progress,
+    )?;
     progress.start("compress", fine.total_bytes());
 
     let mut digests = BaseDigests::default();

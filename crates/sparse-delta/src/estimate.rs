@@ -12,8 +12,8 @@ use crate::artifact::artifact_bytes;
 use crate::basedigest::BaseDigests;
 use crate::compress::{equal, index};
 use crate::digest::FileDigest;
-use crate::index::{BaseFile, Blob, BlobSource, Content, File, Shard};
-use crate::plan::{Effort, plan};
+use crate::index::{BaseFile, Blob, BlobSource, Content, File, Index, Shard, Source};
+use crate::plan::{Effort, Search, plan};
 use crate::progress::{Progress, step};
 use crate::raw::{self, MAX_DICTIONARY};
 
@@ -51,7 +51,8 @@ impl Estimated {
 /// Estimates the size of `fine` as a delta of `base`, without writing anything.
 ///
 /// `base_id` is what the delta would call its base. The plan is the one that compressing would
-/// make. Then each tensor is compared with its base, pieces of what differs are coded, and their
+/// make, but of many layers only some are searched for low-rank changes and stand for the others:
+/// what a prediction saves there it is taken to save in these. Then each tensor is compared with its base, pieces of what differs are coded, and their
 /// sizes scaled up. The index is built in full, with the digests of small tensors and blank ones of
 /// the others.
 ///
@@ -66,9 +67,9 @@ pub fn estimate(
     progress: &dyn Progress,
 ) -> Result<Estimated, Error> {
     let started = Instant::now();
-    let plan = plan(base, fine, effort, threads, progress)?;
+    let plan = plan(base, fine, effort, Search::Some, threads, progress)?;
     progress.start("estimate", fine.total_bytes());
-    let mut sample = Sample::new(&plan, fine.total_bytes());
+    let mut sample = Sample::new(&plan, fine.total_bytes())?;
     let mut data = 0;
     let mut files = Vec::new();
     let mut number = 0;
@@ -105,7 +106,8 @@ pub fn estimate(
             content: Content::Blob(blob),
         });
     }
-    let index = index(&plan, files, base_id, &BaseDigests::default());
+    let mut index = index(&plan, files, base_id, &BaseDigests::default());
+    leave_out_unused(&mut index);
     let estimated = artifact_bytes(data, &index).map_err(Error::io("estimate", fine.root()))?;
     Ok(Estimated {
         original_bytes: fine.total_bytes(),
@@ -114,6 +116,28 @@ pub fn estimate(
         sampled_parameters: sample.coded(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Leaves out the tables of fits that nothing would be coded with: those without predictions, where
+/// all tensors have some.
+fn leave_out_unused(index: &mut Index) {
+    let mut used = vec![false; index.tables.len()];
+    for file in &index.files {
+        if let Content::Shard(shard) = &file.content {
+            for tensor in &shard.tensors {
+                if let Source::Coded(coded) = &tensor.source
+                    && coded.base.is_some()
+                {
+                    used[coded.tables] = true;
+                }
+            }
+        }
+    }
+    for (tables, used) in index.tables.iter_mut().zip(used) {
+        if !used {
+            tables.clear();
+        }
+    }
 }
 
 /// Estimated bytes of what belongs to no tensor.

@@ -2,7 +2,7 @@
 
 mod lowrank;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sparse_checkpoint::{Checkpoint, TensorRef};
 use sparse_codec::{Fit, Fitter, Layout, Sampling, Scales};
@@ -64,7 +64,31 @@ pub(crate) struct DeltaPlan<'a> {
     /// Which of [`Plan::fits`].
     pub(crate) fit: usize,
     pub(crate) scales: Scales,
+    /// Where only some of many tensors of one kind are searched for predictions.
+    pub(crate) kin: Option<Kin>,
 }
+
+/// Which tensors are searched for low-rank predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// Each.
+    All,
+    /// Some of those of one kind, where there are many.
+    Some,
+}
+
+/// Tensors of one shape whose names differ in numbers only: the same part of each layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Kin {
+    pub(crate) number: usize,
+    /// Whether this one is searched and stands for others.
+    pub(crate) searched: bool,
+    /// The fit and scales without a prediction, of one that is searched and has one.
+    pub(crate) plain: Option<(usize, Scales)>,
+}
+
+/// Tensors searched of each kind that has twice as many.
+const SEARCHED: usize = 8;
 
 impl DeltaPlan<'_> {
     /// What is predicted for weights `start..` from the base's words.
@@ -81,26 +105,34 @@ pub(crate) fn plan<'a>(
     base: &'a Checkpoint,
     fine: &'a Checkpoint,
     effort: Effort,
+    search: Search,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Plan<'a>, Error> {
     progress.start("plan", fine.tensors().map(|t| t.byte_len()).sum());
     let matches = match_tensors(base, fine, progress)?;
     let aliases = find_aliases(fine, progress)?;
+    let kins = match (search, effort) {
+        (Search::Some, Effort::High) => kins(fine, &matches)?,
+        _ => vec![None; aliases.len()],
+    };
     let budget = Budget::new(SEARCH_BYTES);
     let mut tensors = Vec::new();
     crate::pipeline::ordered(
         threads,
-        fine.tensors().zip(matches).zip(aliases).map(Ok),
+        fine.tensors()
+            .zip(matches)
+            .zip(aliases.into_iter().zip(kins))
+            .map(Ok),
         || (),
-        |(), ((fine, base), alias)| {
+        |(), ((fine, base), (alias, kin))| {
             step(progress, fine.byte_len())?;
             let kind = match (alias, layout(fine.dtype()), base) {
                 (Some(alias), _, _) => Kind::Alias(alias),
                 (None, None, base) => Kind::Raw(base),
                 (None, Some(_), None) => Kind::Full,
                 (None, Some(layout), Some(base)) => Kind::Delta(Box::new(plan_delta(
-                    fine, base, layout, effort, &budget, progress,
+                    fine, base, layout, effort, kin, &budget, progress,
                 )?)),
             };
             Ok(TensorPlan { fine, kind })
@@ -127,6 +159,11 @@ pub(crate) fn plan<'a>(
             && let Some(next) = scales[delta.fit].next()
         {
             delta.scales = next;
+            if let Some((fit, plain)) = delta.kin.as_mut().and_then(|kin| kin.plain.as_mut())
+                && let Some(next) = scales[*fit].next()
+            {
+                *plain = next;
+            }
         }
     }
     Ok(Plan { tensors, fits })
@@ -179,13 +216,15 @@ fn plan_delta<'a>(
     base: TensorRef<'a>,
     layout: Layout,
     effort: Effort,
+    kin: Option<Kin>,
     budget: &Budget,
     progress: &dyn Progress,
 ) -> Result<DeltaPlan<'a>, Error> {
     let common = common_weights(base.shape(), fine.shape()).unwrap_or(0);
     let layout = shared_zero_bits(layout, &base, &fine, common)?;
     let whole = common == fine.elements() && common == base.elements();
-    let low_rank = if whole && effort == Effort::High {
+    let searched = kin.as_ref().is_none_or(|kin| kin.searched);
+    let low_rank = if whole && searched && effort == Effort::High {
         Prediction::find(layout, &base, &fine, budget, progress)?
     } else {
         None
@@ -197,6 +236,7 @@ fn plan_delta<'a>(
         low_rank,
         fit: 0,
         scales: Scales::flat(width(fine.shape())),
+        kin,
     })
 }
 
@@ -209,15 +249,27 @@ fn sample(
 ) -> Result<(), Error> {
     let width = width(fine.shape());
     let segment = Scales::segment_for(width) as u64;
-    let (number, fitter) = fitters.get(delta.layout, delta.low_rank.is_some());
-    delta.fit = number;
     let mut runs = Vec::new();
     for start in sampling.starts(delta.common, width) {
         let len = segment.min(delta.common - start);
         let fine_words = read_words(&fine, start, len)?;
         let base_words = read_cast(&delta.base, start, len, fine.dtype())?;
-        runs.push((start as usize, delta.predict(start, base_words), fine_words));
+        runs.push((start as usize, base_words, fine_words));
     }
+    let predicted = delta.low_rank.is_some();
+    if let Some(kin) = delta.kin.as_mut().filter(|_| predicted) {
+        let (number, fitter) = fitters.get(delta.layout, false);
+        add_runs(fitter, width, delta.common, &runs);
+        kin.plain = Some((number, delta.scales.clone()));
+    }
+    if predicted {
+        for (start, base, _) in &mut runs {
+            let words = std::mem::replace(base, Words::zeros(delta.layout.bytes(), 0));
+            *base = delta.predict(*start as u64, words);
+        }
+    }
+    let (number, fitter) = fitters.get(delta.layout, predicted);
+    delta.fit = number;
     add_runs(fitter, width, delta.common, &runs);
     Ok(())
 }
@@ -264,6 +316,55 @@ fn shared_zero_bits(
         zeros = zeros.min(zero_bits(layout, &base));
     }
     Ok(layout.with_shift(zeros).unwrap_or(layout))
+}
+
+/// For each tensor its kin, where those of them that changed are so many that some can stand for
+/// the others.
+fn kins(fine: &Checkpoint, matches: &[Option<TensorRef<'_>>]) -> Result<Vec<Option<Kin>>, Error> {
+    let mut groups: BTreeMap<(String, &[u64], &str), Vec<usize>> = BTreeMap::new();
+    for (number, (tensor, base)) in fine.tensors().zip(matches).enumerate() {
+        if let Some(base) = base
+            && seem_changed(&tensor, base)?
+        {
+            let name = tensor.name().replace(|c: char| c.is_ascii_digit(), "");
+            let key = (name, tensor.shape(), tensor.dtype().name());
+            groups.entry(key).or_default().push(number);
+        }
+    }
+    let mut kins = vec![None; matches.len()];
+    let many = groups.values().filter(|group| group.len() >= 2 * SEARCHED);
+    for (number, group) in many.enumerate() {
+        let searched: [usize; SEARCHED] =
+            std::array::from_fn(|i| group[(2 * i + 1) * group.len() / (2 * SEARCHED)]);
+        for &member in group {
+            kins[member] = Some(Kin {
+                number,
+                searched: searched.contains(&member),
+                plain: None,
+            });
+        }
+    }
+    Ok(kins)
+}
+
+/// Whether some of a tensor's bytes differ from its base's.
+fn seem_changed(fine: &TensorRef<'_>, base: &TensorRef<'_>) -> Result<bool, Error> {
+    const LOOK: u64 = 1 << 12;
+    let bytes = fine.byte_len();
+    if bytes != base.byte_len() {
+        return Ok(true);
+    }
+    let len = LOOK.min(bytes);
+    let (mut own, mut other) = (vec![0; len as usize], vec![0; len as usize]);
+    for part in 0..4 {
+        let start = (bytes - len) / 3 * part;
+        fine.read_range(start..start + len, &mut own)?;
+        base.read_range(start..start + len, &mut other)?;
+        if own != other {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// For each tensor, an earlier one with the same bytes.

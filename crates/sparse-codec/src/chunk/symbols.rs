@@ -286,7 +286,63 @@ fn about_bytes(model: &Model<'_>, scratch: &Scratch) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Fitter, Layout};
     use proptest::prelude::*;
+
+    /// Symbols, low bits and escapes of changes of every size in contexts of every kind.
+    fn coded(layout: Layout, wide: bool) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+        let mut state = 7u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let shift = layout.shift();
+        let len = 64 * 200 + 13;
+        let (mut base, mut fine, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..len {
+            let word = (next() as u16) >> shift << shift;
+            let size = next() % 17;
+            let moved = (next() as u16 & ((1u32 << size) - 1) as u16) << shift;
+            base.push(word);
+            fine.push(if next() % 2 == 0 {
+                word.wrapping_add(moved)
+            } else {
+                word.wrapping_sub(moved)
+            });
+            contexts.push((next() as usize % Contexts::new(layout).count()) as u8);
+        }
+        // Tables that hold the small differences of a quarter of the words, and not all of these.
+        let near: Vec<u16> = base
+            .iter()
+            .zip(&fine)
+            .map(|(&b, &f)| if b.abs_diff(f) < 90 { f } else { b })
+            .collect();
+        let mut fitter = Fitter::new(layout);
+        fitter.add(256, len as u64, [(0, &base[..len / 4], &near[..len / 4])]);
+        let fit = fitter.fit();
+        let model = Model::new(layout, &fit.tables, &fit.scales[0]);
+        let mut coder = SymbolCoder::new(&model);
+        let mut symbols = vec![0; len];
+        if wide {
+            coder.push(&contexts, &base, &fine, &mut symbols);
+        } else {
+            coder.push_each(&contexts, &base, &fine, &mut symbols);
+        }
+        (symbols, coder.low.finish(), coder.escapes)
+    }
+
+    #[test]
+    fn symbols_are_alike_in_both_codes() {
+        for layout in [
+            Layout::BF16,
+            Layout::F16,
+            Layout::F16.with_shift(3).unwrap(),
+        ] {
+            let plain = coded(layout, false);
+            assert!(!plain.1.is_empty() && !plain.2.is_empty(), "{layout:?}");
+            assert!(coded(layout, true) == plain, "{layout:?}");
+        }
+    }
 
     proptest! {
         #[test]

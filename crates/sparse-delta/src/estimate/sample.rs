@@ -1,5 +1,6 @@
 //! What the tensors of a delta would come to: compared with the base, and coded in part.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use sparse_checkpoint::TensorRef;
@@ -89,6 +90,23 @@ pub(super) struct Sample<'a> {
     changed_in: Vec<u64>,
     checks: Vec<Check>,
     noise: u64,
+    /// By number of the kin, of tensors that are searched for predictions.
+    savings: HashMap<usize, Savings>,
+}
+
+/// What predictions come to in tensors that are searched for them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Savings {
+    /// Bytes of chunks with predictions and without.
+    predicted: u64,
+    plain: u64,
+    /// Bytes of factors.
+    factors: u64,
+    /// Tensors, and those of them that have predictions.
+    tensors: u64,
+    found: u64,
+    /// The fit of these.
+    fit: usize,
 }
 
 /// How a chunk differs from the base.
@@ -140,8 +158,26 @@ struct Run {
 
 impl<'a> Sample<'a> {
     /// Of a fine-tune of so many bytes.
-    pub(super) fn new(plan: &'a Plan<'a>, bytes: u64) -> Self {
+    pub(super) fn new(plan: &'a Plan<'a>, bytes: u64) -> Result<Self, Error> {
+        let mut trial = Self::empty(plan, bytes);
+        let mut savings: HashMap<usize, Savings> = HashMap::new();
+        for tensor in &plan.tensors {
+            if let Kind::Delta(delta) = &tensor.kind
+                && let Some(kin) = delta.kin.as_ref().filter(|kin| kin.searched)
+            {
+                trial.compare(tensor, delta, savings.entry(kin.number).or_default())?;
+            }
+        }
+        Ok(Self {
+            savings,
+            coded: trial.coded,
+            ..Self::empty(plan, bytes)
+        })
+    }
+
+    fn empty(plan: &'a Plan<'a>, bytes: u64) -> Self {
         Self {
+            savings: HashMap::new(),
             encoders: Encoders::new(plan),
             every: bytes.div_ceil(COMPARED).max(1) as usize,
             weights: 0,
@@ -151,6 +187,41 @@ impl<'a> Sample<'a> {
             checks: Vec::new(),
             noise: 0x9e37_79b9_7f4a_7c15,
         }
+    }
+
+    /// Adds what a prediction comes to in a tensor that was searched for one.
+    fn compare(
+        &mut self,
+        tensor: &TensorPlan<'_>,
+        delta: &DeltaPlan<'_>,
+        savings: &mut Savings,
+    ) -> Result<(), Error> {
+        let (chunks, copied) = self.against_base(tensor, delta)?;
+        if copied {
+            return Ok(());
+        }
+        let predicted: u64 = chunks.iter().sum();
+        savings.predicted += predicted;
+        savings.tensors += 1;
+        let plain = delta.kin.as_ref().and_then(|kin| kin.plain.clone());
+        let Some((fit, scales)) = plain else {
+            savings.plain += predicted;
+            return Ok(());
+        };
+        let plain = DeltaPlan {
+            base: delta.base,
+            common: delta.common,
+            layout: delta.layout,
+            low_rank: None,
+            fit,
+            scales,
+            kin: None,
+        };
+        savings.plain += self.against_base(tensor, &plain)?.0.iter().sum::<u64>();
+        savings.factors += factor_bytes(delta);
+        savings.found += 1;
+        savings.fit = delta.fit;
+        Ok(())
     }
 
     /// Weights that were coded.
@@ -228,13 +299,27 @@ impl<'a> Sample<'a> {
                 if copied && same(&base) {
                     Source::Copy(base)
                 } else {
+                    let mut model = model_bytes(&tensor.kind).len() as u64;
+                    let (mut low_rank, mut tables) = (delta.low_rank.is_some(), delta.fit);
+                    let kin = delta.kin.as_ref().filter(|kin| !kin.searched);
+                    let saved = kin.and_then(|kin| self.savings.get(&kin.number));
+                    if let Some(saved) = saved.filter(|saved| saved.plain > 0) {
+                        let share = saved.predicted as f64 / saved.plain as f64;
+                        for chunk in &mut chunks {
+                            *chunk = (*chunk as f64 * share).round() as u64;
+                        }
+                        model += saved.factors / saved.tensors;
+                        if 2 * saved.found > saved.tensors {
+                            (low_rank, tables) = (true, saved.fit);
+                        }
+                    }
                     chunks.extend(self.without_base(tensor, delta.common)?);
                     Source::Coded(Coded {
                         base: Some(base),
                         shift: delta.layout.shift() as u8,
-                        tables: delta.fit,
-                        low_rank: delta.low_rank.is_some(),
-                        model: model_bytes(&tensor.kind).len() as u64,
+                        tables,
+                        low_rank,
+                        model,
                         chunks,
                     })
                 }
@@ -448,6 +533,15 @@ impl<'a> Sample<'a> {
             .collect();
         Ok((sizes, base.is_some() && differ.is_empty()))
     }
+}
+
+/// What the factors of a prediction take.
+fn factor_bytes(delta: &DeltaPlan<'_>) -> u64 {
+    let mut factors = Vec::new();
+    if let Some(low_rank) = &delta.low_rank {
+        low_rank.write(&mut factors);
+    }
+    factors.len() as u64
 }
 
 /// The base's bytes of a chunk, the fine-tune's, and how many elements differ.
