@@ -32,30 +32,34 @@ static DEAL: [[u32; 8]; 256] = {
     deal
 };
 
-/// One symbol of each of eight states: the states after it, the symbols, and how many bytes of
-/// `fresh` they took.
+/// The table entries that eight states stand for.
 ///
 /// # Safety
 /// The CPU must have what `has_avx2` asks for; eight contexts must be readable, each below
-/// `entries.len() / PROB_SCALE`, and 16 bytes from `fresh` on.
+/// `entries.len() / PROB_SCALE`.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn step(
-    entries: &[u32],
-    contexts: *const u8,
-    fresh: *const u8,
-    x: __m256i,
-) -> (__m256i, __m256i, usize) {
-    let low = _mm256_set1_epi32(LOW as i32);
-    let slot_mask = _mm256_set1_epi32(PROB_SCALE as i32 - 1);
+unsafe fn look_up(entries: &[u32], contexts: *const u8, x: __m256i) -> __m256i {
     // SAFETY: the caller vouches for eight contexts.
     let context = unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(contexts.cast::<__m128i>())) };
     let index = _mm256_or_si256(
         _mm256_slli_epi32::<{ PROB_BITS as i32 }>(context),
-        _mm256_and_si256(x, slot_mask),
+        _mm256_and_si256(x, _mm256_set1_epi32(PROB_SCALE as i32 - 1)),
     );
     // SAFETY: the context is below the number of tables and the slot below `PROB_SCALE`.
-    let entry = unsafe { _mm256_i32gather_epi32::<4>(entries.as_ptr().cast::<i32>(), index) };
+    unsafe { _mm256_i32gather_epi32::<4>(entries.as_ptr().cast::<i32>(), index) }
+}
+
+/// One symbol of each of eight states, given their entries: the states after it, the symbols, and
+/// how many bytes of `fresh` they took.
+///
+/// # Safety
+/// The CPU must have what `has_avx2` asks for; 16 bytes from `fresh` on must be readable.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn step(entry: __m256i, fresh: *const u8, x: __m256i) -> (__m256i, __m256i, usize) {
+    let low = _mm256_set1_epi32(LOW as i32);
+    let slot_mask = _mm256_set1_epi32(PROB_SCALE as i32 - 1);
     let freq = _mm256_and_si256(entry, slot_mask);
     let bias = _mm256_and_si256(_mm256_srli_epi32::<12>(entry), slot_mask);
     let next = _mm256_add_epi32(
@@ -104,7 +108,7 @@ pub(super) unsafe fn decode_8(
         // SAFETY: `done + 8 <= total`, within both slices, and 16 bytes are left.
         unsafe {
             let (contexts, fresh) = (contexts.as_ptr().add(done), words.as_ptr().add(read));
-            let (next, symbol, used) = step(entries, contexts, fresh, x);
+            let (next, symbol, used) = step(look_up(entries, contexts, x), fresh, x);
             let half = _mm_packus_epi32(
                 _mm256_castsi256_si128(symbol),
                 _mm256_extracti128_si256::<1>(symbol),
@@ -144,19 +148,46 @@ pub(super) unsafe fn decode_32(
         // SAFETY: there are 32 states.
         *x = unsafe { _mm256_loadu_si256(states.as_ptr().add(8 * v).cast::<__m256i>()) };
     }
+    if total == 0 {
+        return 0;
+    }
+    // SAFETY: groups start at `total - 32` at most.
+    let entries_of = |x: &[__m256i; 4], group: usize| unsafe {
+        let contexts = contexts.as_ptr().add(group);
+        [
+            look_up(entries, contexts, x[0]),
+            look_up(entries, contexts.add(8), x[1]),
+            look_up(entries, contexts.add(16), x[2]),
+            look_up(entries, contexts.add(24), x[3]),
+        ]
+    };
+    let mut entry = entries_of(&x, 0);
     let (mut read, mut done) = (0, 0);
     // Each register reads 16 bytes and uses at most as many.
     while done < total && words.len() - read >= 64 {
         let mut fours = [_mm256_set1_epi32(0); 4];
-        for (v, (x, four)) in x.iter_mut().zip(&mut fours).enumerate() {
+        for ((x, entry), four) in x.iter_mut().zip(entry).zip(&mut fours) {
             let used;
-            // SAFETY: `done + 32 <= total`, within both slices; at least 64 bytes were left, and
-            // each register before this one used at most 16 of them.
-            (*x, *four, used) = unsafe {
-                let (contexts, fresh) = (contexts.as_ptr(), words.as_ptr().add(read));
-                step(entries, contexts.add(done + 8 * v), fresh, *x)
-            };
+            // SAFETY: at least 64 bytes were left, and each register before this one used at most
+            // 16 of them.
+            (*x, *four, used) = unsafe { step(entry, words.as_ptr().add(read), *x) };
             read += used;
+        }
+        // The gathers of the next group are under way while `each` rebuilds this one. After the
+        // last group they are made for nothing.
+        entry = entries_of(&x, (done + 32).min(total - 32));
+        let [first, second, third, fourth] = &mut entry;
+        // SAFETY: no instruction; what goes through it is computed before, not put off until it is
+        // needed after `each`.
+        unsafe {
+            std::arch::asm!(
+                "/* {0} {1} {2} {3} */",
+                inout(ymm_reg) * first,
+                inout(ymm_reg) * second,
+                inout(ymm_reg) * third,
+                inout(ymm_reg) * fourth,
+                options(pure, nomem, nostack, preserves_flags)
+            );
         }
         let pairs = _mm256_packus_epi16(
             _mm256_packus_epi32(fours[0], fours[1]),

@@ -41,24 +41,30 @@ pub(super) unsafe fn decode(
         // SAFETY: `states` has 32 words.
         *x = unsafe { _mm512_loadu_si512(states.as_ptr().add(16 * v).cast::<__m512i>()) };
     }
+    // The table entries that the states of register `v` stand for, given the group's place.
+    let look_up = |x: __m512i, v: usize, group: usize| {
+        let at = group + 16 * v;
+        // SAFETY: `group + 32 <= total`, which is within the slice.
+        let context = unsafe { _mm_loadu_si128(contexts.as_ptr().add(at).cast::<__m128i>()) };
+        let table = _mm512_slli_epi32::<PROB_BITS>(_mm512_cvtepu8_epi32(context));
+        let index = _mm512_or_si512(table, _mm512_and_si512(x, slot_mask));
+        // SAFETY: the context is below the number of tables and the slot below `PROB_SCALE`.
+        unsafe { _mm512_i32gather_epi32::<4>(index, entries.as_ptr().cast::<i32>()) }
+    };
+    if total == 0 {
+        return 0;
+    }
+    let last = total - 32;
+    let mut entry = [look_up(x[0], 0, 0), look_up(x[1], 1, 0)];
     let start = words.as_ptr();
     let mut read = 0usize;
     let mut done = 0usize;
     // Each register reads 32 bytes and uses at most as many.
     while done < total && words.len() - read >= 64 {
-        let mut fresh_symbols = [_mm_setzero_si128(); V];
-        for (v, (x, symbol)) in x.iter_mut().zip(&mut fresh_symbols).enumerate() {
-            let at = done + 16 * v;
-            // SAFETY: `at + 16 <= total`, which is within both slices.
-            let context = unsafe { _mm_loadu_si128(contexts.as_ptr().add(at).cast::<__m128i>()) };
-            let table = _mm512_slli_epi32::<PROB_BITS>(_mm512_cvtepu8_epi32(context));
-            let index = _mm512_or_si512(table, _mm512_and_si512(*x, slot_mask));
-            // SAFETY: the context is below the number of tables and the slot below
-            // `PROB_SCALE`.
-            let entry =
-                unsafe { _mm512_i32gather_epi32::<4>(index, entries.as_ptr().cast::<i32>()) };
-            let freq = _mm512_and_si512(entry, slot_mask);
-            let bias = _mm512_and_si512(_mm512_srli_epi32::<12>(entry), slot_mask);
+        let mut symbols_of = [_mm_setzero_si128(); V];
+        for ((x, entry), symbol) in x.iter_mut().zip(&entry).zip(&mut symbols_of) {
+            let freq = _mm512_and_si512(*entry, slot_mask);
+            let bias = _mm512_and_si512(_mm512_srli_epi32::<12>(*entry), slot_mask);
             let next = _mm512_add_epi32(
                 _mm512_mullo_epi32(freq, _mm512_srli_epi32::<PROB_BITS>(*x)),
                 bias,
@@ -72,9 +78,24 @@ pub(super) unsafe fn decode(
                 _mm512_maskz_expand_epi32(hungry, _mm512_cvtepu16_epi32(fresh)),
             );
             read += 2 * hungry.count_ones() as usize;
-            *symbol = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<24>(entry));
+            *symbol = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<24>(*entry));
         }
-        let symbol = _mm256_set_m128i(fresh_symbols[1], fresh_symbols[0]);
+        // The gathers of the next group are under way while `each` rebuilds this one. After the
+        // last group they are made for nothing.
+        let group = (done + 32).min(last);
+        entry = [look_up(x[0], 0, group), look_up(x[1], 1, group)];
+        let [first, second] = &mut entry;
+        // SAFETY: no instruction; what goes through it is computed before, not put off until it is
+        // needed after `each`.
+        unsafe {
+            std::arch::asm!(
+                "/* {0} {1} */",
+                inout(zmm_reg) * first,
+                inout(zmm_reg) * second,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        let symbol = _mm256_set_m128i(symbols_of[1], symbols_of[0]);
         // SAFETY: `done + 32 <= total <= symbols.len()`.
         unsafe { _mm256_storeu_si256(symbols.as_mut_ptr().add(done).cast::<__m256i>(), symbol) };
         each(done, symbol);
