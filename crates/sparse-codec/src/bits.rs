@@ -18,23 +18,14 @@ impl BitWriter {
     /// No branch depends on the count: eight bytes are written and as many kept as are whole.
     #[inline(always)]
     pub(crate) fn put(&mut self, value: u64, count: u32) {
-        self.held |= value << self.count;
-        self.count += count;
-        match self.out.get_mut(self.len..self.len + 8) {
-            Some(place) => place.copy_from_slice(&self.held.to_le_bytes()),
-            None => self.grow(),
-        }
-        let whole = self.count / 8;
-        self.len += whole as usize;
-        self.held >>= 8 * whole;
-        self.count %= 8;
+        self.put_all(std::iter::once((value, count)), 8);
     }
 
     /// Appends bits as [`BitWriter::put`] does, together at most `most` bytes of them.
     #[inline(always)]
     pub(crate) fn put_all(&mut self, parts: impl Iterator<Item = (u64, u32)>, most: usize) {
         if self.out.len() < self.len + most + 8 {
-            self.out.resize(2 * self.len + most + 4096, 0);
+            self.grow(most);
         }
         // Kept out of `self`, which what is written might be part of for all the compiler knows.
         let (mut len, mut held, mut held_bits) = (self.len, self.held, self.count);
@@ -52,9 +43,8 @@ impl BitWriter {
     }
 
     #[cold]
-    fn grow(&mut self) {
-        self.out.resize(2 * self.len + 4096, 0);
-        self.out[self.len..self.len + 8].copy_from_slice(&self.held.to_le_bytes());
+    fn grow(&mut self, most: usize) {
+        self.out.resize(2 * self.len + most + 4096, 0);
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {

@@ -58,6 +58,23 @@ pub(crate) fn has_avx2() -> bool {
     level() >= Level::Avx2
 }
 
+/// Words of 16 bits with the bits below a set sign turned over: floats have their order there, and
+/// turned again are what they were.
+///
+/// # Safety
+/// The CPU must have what [`Level::Avx512`] stands for.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn turned_avx512(
+    words: std::arch::x86_64::__m512i,
+) -> std::arch::x86_64::__m512i {
+    use std::arch::x86_64::{_mm512_set1_epi16, _mm512_srai_epi16, _mm512_ternarylogic_epi64};
+    let signs = _mm512_srai_epi16::<15>(words);
+    // words ^ (signs & 0x7fff)
+    _mm512_ternarylogic_epi64::<0x78>(words, signs, _mm512_set1_epi16(0x7fff))
+}
+
 /// The steps from words of 16 bits to others, as `Word::steps_to` has them.
 ///
 /// # Safety
@@ -71,21 +88,15 @@ pub(crate) unsafe fn steps_avx512(
     shift: u32,
 ) -> std::arch::x86_64::__m512i {
     use std::arch::x86_64::{
-        _mm_cvtsi32_si128, _mm512_set1_epi16, _mm512_sll_epi16, _mm512_sra_epi16,
-        _mm512_srai_epi16, _mm512_sub_epi16, _mm512_ternarylogic_epi64,
+        _mm_cvtsi32_si128, _mm512_sll_epi16, _mm512_sra_epi16, _mm512_sub_epi16,
     };
-    // Floats have their order where the bits below a set sign are turned over.
-    let ordinal = |words| {
-        let signs = _mm512_srai_epi16::<15>(words);
-        // words ^ (signs & 0x7fff)
-        _mm512_ternarylogic_epi64::<0x78>(words, signs, _mm512_set1_epi16(0x7fff))
-    };
+    // SAFETY: the caller vouches for the CPU.
+    let (base, fine) = unsafe { (turned_avx512(base), turned_avx512(fine)) };
     if shift == 0 {
-        return _mm512_sub_epi16(ordinal(fine), ordinal(base));
+        return _mm512_sub_epi16(fine, base);
     }
     let shift = _mm_cvtsi32_si128(shift as i32);
-    let ordinal = |words| _mm512_sra_epi16(ordinal(words), shift);
-    let steps = _mm512_sub_epi16(ordinal(fine), ordinal(base));
+    let steps = _mm512_sub_epi16(_mm512_sra_epi16(fine, shift), _mm512_sra_epi16(base, shift));
     _mm512_sra_epi16(_mm512_sll_epi16(steps, shift), shift)
 }
 

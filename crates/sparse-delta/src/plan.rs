@@ -262,12 +262,8 @@ fn sample(
         add_runs(fitter, width, delta.common, &runs);
         kin.plain = Some((number, delta.scales.clone()));
     }
-    if predicted {
-        for (start, base, _) in &mut runs {
-            let words = std::mem::replace(base, Words::zeros(delta.layout.bytes(), 0));
-            *base = delta.predict(*start as u64, words);
-        }
-    }
+    let predict = |(start, base, fine)| (start, delta.predict(start as u64, base), fine);
+    let runs: Vec<_> = runs.into_iter().map(predict).collect();
     let (number, fitter) = fitters.get(delta.layout, predicted);
     delta.fit = number;
     add_runs(fitter, width, delta.common, &runs);
@@ -318,6 +314,12 @@ fn shared_zero_bits(
     Ok(layout.with_shift(zeros).unwrap_or(layout))
 }
 
+/// So many of the numbers below `total`, evenly spaced.
+pub(crate) fn evenly(wanted: usize, total: usize) -> impl Iterator<Item = usize> {
+    let wanted = wanted.min(total);
+    (0..wanted).map(move |i| (2 * i + 1) * total / (2 * wanted))
+}
+
 /// For each tensor its kin, where those of them that changed are so many that some can stand for
 /// the others.
 fn kins(fine: &Checkpoint, matches: &[Option<TensorRef<'_>>]) -> Result<Vec<Option<Kin>>, Error> {
@@ -334,12 +336,11 @@ fn kins(fine: &Checkpoint, matches: &[Option<TensorRef<'_>>]) -> Result<Vec<Opti
     let mut kins = vec![None; matches.len()];
     let many = groups.values().filter(|group| group.len() >= 2 * SEARCHED);
     for (number, group) in many.enumerate() {
-        let searched: [usize; SEARCHED] =
-            std::array::from_fn(|i| group[(2 * i + 1) * group.len() / (2 * SEARCHED)]);
-        for &member in group {
+        let searched: Vec<usize> = evenly(SEARCHED, group.len()).collect();
+        for (i, &member) in group.iter().enumerate() {
             kins[member] = Some(Kin {
                 number,
-                searched: searched.contains(&member),
+                searched: searched.contains(&i),
                 plain: None,
             });
         }

@@ -318,21 +318,16 @@ fn some_of_many_layers_stand_for_the_others_in_estimates() {
 
 #[test]
 fn info_says_how_most_chunks_are_coded() {
-    let noise = |seed: u32| {
-        let mut state = seed;
-        std::iter::repeat_with(move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 16) as u16
-        })
-    };
+    let noise = &mut Noise::new(36);
     let words = |name: &str, words: Vec<u16>| {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         Made::new(name, Dtype::BF16, &[100, 400], bytes)
     };
-    let old: Vec<u16> = noise(1).map(|w| 0x3c00 | w & 0x80ff).take(40_000).collect();
-    let moved = |often: u16| -> Vec<u16> {
-        let moves = noise(2).map(|w| u16::from(w % often == 0));
-        old.iter().zip(moves).map(|(w, m)| w + m).collect()
+    let word = |noise: &mut Noise| 0x3c00 | noise.next() as u16 & 0x80ff;
+    let old: Vec<u16> = (0..40_000).map(|_| word(noise)).collect();
+    let mut moved = |often: u32| -> Vec<u16> {
+        let step = |word: &u16| word + u16::from(noise.below(often) == 0);
+        old.iter().map(step).collect()
     };
     let names = ["all", "few", "flat", "same"];
     let base = checkpoint(&names.map(|name| words(name, old.clone())), None);

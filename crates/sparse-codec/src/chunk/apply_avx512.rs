@@ -12,16 +12,16 @@ use std::arch::x86_64::{
     _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_loadu_si512,
     _mm512_mullo_epi16, _mm512_permutexvar_epi8, _mm512_set1_epi16, _mm512_set1_epi32,
     _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_sllv_epi16,
-    _mm512_sllv_epi32, _mm512_sra_epi16, _mm512_sra_epi32, _mm512_srai_epi16, _mm512_srai_epi32,
-    _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32,
-    _mm512_storeu_si512, _mm512_sub_epi16, _mm512_sub_epi32, _mm512_ternarylogic_epi64,
-    _mm512_unpacklo_epi64, _mm512_xor_si512,
+    _mm512_sllv_epi32, _mm512_sra_epi16, _mm512_sra_epi32, _mm512_srai_epi32, _mm512_srli_epi16,
+    _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32, _mm512_storeu_si512, _mm512_sub_epi16,
+    _mm512_sub_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::apply::Rule;
 use crate::Word;
 use crate::bits::BitReader;
 use crate::context::UNCHANGED;
+use crate::simd::turned_avx512;
 
 /// As [`super::apply_avx2::group`].
 #[inline]
@@ -124,12 +124,9 @@ fn halves<const SHIFTED: bool>(
         _mm512_srli_epi16::<1>(unit),
     );
 
-    // As `Word::stepped`: floats have their order where the bits below a set sign are turned over.
-    let turned = |words| {
-        let sign = _mm512_srai_epi16::<15>(words);
-        // words ^ (sign & 0x7fff)
-        _mm512_ternarylogic_epi64::<0x78>(words, sign, _mm512_set1_epi16(0x7fff))
-    };
+    // As `Word::stepped`.
+    // SAFETY: this runs where the CPU has AVX-512.
+    let turned = |words| unsafe { turned_avx512(words) };
     if !SHIFTED {
         return turned(_mm512_add_epi16(turned(base), steps));
     }

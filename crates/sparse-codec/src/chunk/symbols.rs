@@ -256,8 +256,9 @@ fn put_bytes(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
 /// # Safety
 /// The CPU must have AVX2 and the bit instructions that come with it.
 #[cfg(target_arch = "x86_64")]
+#[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn put_eights(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
+pub(super) unsafe fn put_eights(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
     let mut parts = [(0, 0); GROUP / 8];
     let eights = rests
         .as_chunks::<8>()

@@ -7,11 +7,11 @@ use std::arch::x86_64::{
     _mm512_mask_blend_epi8, _mm512_mask_cmple_epu16_mask, _mm512_maskz_add_epi16, _mm512_min_epu8,
     _mm512_movepi8_mask, _mm512_permutex2var_epi8, _mm512_set1_epi8, _mm512_set1_epi16,
     _mm512_shuffle_epi8, _mm512_srav_epi16, _mm512_srli_epi16, _mm512_storeu_si512,
-    _mm512_sub_epi8, _mm512_subs_epu8, _pext_u64,
+    _mm512_sub_epi8, _mm512_subs_epu8,
 };
 
 use super::pack::GROUP;
-use super::symbols::SymbolCoder;
+use super::symbols::{SymbolCoder, put_eights};
 use crate::Word;
 use crate::context::{DIRECT, UNCHANGED};
 use crate::simd::steps_avx512;
@@ -126,18 +126,8 @@ pub(super) unsafe fn push<W: Word>(
         if far != 0 {
             coder.settle(far, here, base, fine, symbols, |i| masks[i] = 0);
         }
-        let mut parts = [(0, 0); 8];
-        let eights = rests
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .zip(masks.as_chunks::<8>().0);
-        for (part, (rests, masks)) in parts.iter_mut().zip(eights) {
-            let mask = u64::from_le_bytes(*masks);
-            let bits = _pext_u64(u64::from_le_bytes(*rests), mask);
-            *part = (bits, mask.count_ones());
-        }
-        coder.low.put_all(parts.into_iter(), GROUP);
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { put_eights(&rests, &masks, &mut coder.low) };
         done += GROUP;
     }
     done

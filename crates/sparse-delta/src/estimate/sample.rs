@@ -13,7 +13,7 @@ use crate::index::{
     BaseTensor, CHUNK_WEIGHTS, Coded, RAW_CHUNK_BYTES, Raw, Source, Tensor, chunk_weights, chunks,
     width,
 };
-use crate::plan::{DeltaPlan, Kind, Plan, TensorPlan};
+use crate::plan::{DeltaPlan, Kind, Plan, TensorPlan, evenly};
 use crate::raw;
 use crate::source::{read_cast, read_words};
 use crate::words::Words;
@@ -69,12 +69,6 @@ fn spread(parts: &[Range<u64>], width: u64, segment: u64) -> Option<Vec<Range<u6
         before += count;
     }
     Some(ranges)
-}
-
-/// So many of the numbers below `total`, evenly spaced.
-fn evenly(wanted: usize, total: usize) -> impl Iterator<Item = usize> {
-    let wanted = wanted.min(total);
-    (0..wanted).map(move |i| (2 * i + 1) * total / (2 * wanted))
 }
 
 /// What was seen of the tensors so far.
