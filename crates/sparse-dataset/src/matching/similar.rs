@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::NEW;
 use crate::error::Result;
-use crate::table::{Kind, Record, Rows, hash_bytes};
+use crate::table::{Kind, Record, Rows};
 
 /// At most so many rows are looked for.
 const MAX_ROWS: usize = 200_000;
@@ -23,39 +23,84 @@ fn pieces(record: &Record, one_in: u32, mut visit: impl FnMut(u32)) {
         if cell.kind == Kind::Null || bytes.len() < PIECE {
             continue;
         }
-        let mut inside = false;
-        for window in bytes.array_windows::<PIECE>() {
-            let letter = window[0].is_ascii_alphanumeric() || window[0] >= 128;
-            if letter && !inside {
-                let hash = hash_bytes(&window.map(|byte| byte.to_ascii_lowercase())) as u32;
-                if hash.is_multiple_of(one_in) {
-                    visit(hash);
-                }
+        word_starts(&bytes[..=bytes.len() - PIECE], |start| {
+            let hash = piece_hash(&bytes[start..]);
+            if hash.is_multiple_of(one_in) {
+                visit(hash);
             }
-            inside = letter;
+        });
+    }
+}
+
+/// The hash of the [`PIECE`] bytes at the front, with every letter small.
+fn piece_hash(bytes: &[u8]) -> u32 {
+    const SMALL: u64 = 0x2020_2020_2020_2020;
+    let Some((first, rest)) = bytes.split_first_chunk() else {
+        return 0;
+    };
+    let Some((last, _)) = rest.split_first_chunk() else {
+        return 0;
+    };
+    let (first, last) = (u64::from_le_bytes(*first), u32::from_le_bytes(*last));
+    let product = u128::from((first | SMALL) ^ 0x9E37_79B9_7F4A_7C15)
+        * u128::from((u64::from(last) | SMALL) ^ 0xD6E8_FEB8_6659_FD93);
+    product as u32 ^ (product >> 64) as u32
+}
+
+/// Calls `visit` with the places at which a run of letters and digits starts; what is not ASCII
+/// counts as a letter.
+fn word_starts(bytes: &[u8], mut visit: impl FnMut(usize)) {
+    let mut before = 0;
+    for (number, bytes) in bytes.chunks(64).enumerate() {
+        let mut letters = [0u8; 64];
+        for (letter, &byte) in letters.iter_mut().zip(bytes) {
+            let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+            let is_digit = byte.wrapping_sub(b'0') < 10;
+            *letter = u8::from(is_letter | is_digit | (byte >= 128));
+        }
+        // The lowest bit of each of eight bytes, moved together.
+        let gather = |bytes: &[u8; 8]| {
+            u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56
+        };
+        let eights = letters.as_chunks::<8>().0.iter().enumerate();
+        let letters = eights.fold(0, |all, (at, eight)| all | gather(eight) << (8 * at));
+        let mut starts = letters & !(letters << 1 | before);
+        before = letters >> 63;
+        while starts != 0 {
+            visit(64 * number + starts.trailing_zeros() as usize);
+            starts &= starts - 1;
         }
     }
 }
 
 /// Tells most hashes that are not among some from those that are, in a cache's room.
-struct Filter(Vec<u64>);
+struct Filter {
+    words: Vec<u64>,
+    mask: u32,
+}
 
 impl Filter {
-    /// Bits, a power of two.
-    const BITS: u32 = 1 << 22;
+    /// Bits for each hash, and the most of all.
+    const EACH: usize = 32;
+    const MOST: usize = 1 << 22;
 
-    fn of<'a>(hashes: impl Iterator<Item = &'a u32>) -> Filter {
-        let mut words = vec![0; Filter::BITS as usize / 64];
+    fn of<'a>(hashes: impl ExactSizeIterator<Item = &'a u32>) -> Filter {
+        let bits = (hashes.len() * Filter::EACH).clamp(64, Filter::MOST);
+        let bits = bits.next_power_of_two();
+        let mut filter = Filter {
+            words: vec![0; bits / 64],
+            mask: bits as u32 - 1,
+        };
         for hash in hashes {
-            let bit = hash % Filter::BITS;
-            words[bit as usize / 64] |= 1 << (bit % 64);
+            let bit = hash & filter.mask;
+            filter.words[bit as usize / 64] |= 1 << (bit % 64);
         }
-        Filter(words)
+        filter
     }
 
     fn may_have(&self, hash: u32) -> bool {
-        let bit = hash % Filter::BITS;
-        self.0[bit as usize / 64] >> (bit % 64) & 1 == 1
+        let bit = hash & self.mask;
+        self.words[bit as usize / 64] >> (bit % 64) & 1 == 1
     }
 }
 
@@ -131,4 +176,26 @@ pub(crate) fn match_similar(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_start_where_a_letter_follows_none() {
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte >= 128;
+        let mut bytes: Vec<u8> = (0..=255).cycle().take(3 * 64).collect();
+        bytes.extend("a bc  d,e\u{e9}f -- 0x1 ".repeat(40).bytes());
+        for length in [0, 1, 63, 64, 65, bytes.len()] {
+            let bytes = &bytes[..length];
+            let mut found = Vec::new();
+            word_starts(bytes, |start| found.push(start));
+            let starts = |&at: &usize| letter(bytes[at]) && (at == 0 || !letter(bytes[at - 1]));
+            let expected: Vec<usize> = (0..length).filter(starts).collect();
+            assert_eq!(found, expected);
+        }
+        assert_eq!(piece_hash(b"A Few Words!x"), piece_hash(b"a few words!y"));
+        assert_ne!(piece_hash(b"a few words!x"), piece_hash(b"a few words.x"));
+    }
 }
