@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::descriptions::Descriptions;
 use crate::digest::Digests;
 use crate::error::{Error, Result};
 use crate::header::{MAX_HEADER, SplitHeader};
@@ -45,6 +46,10 @@ pub(crate) const REQUIRED_QUICK: u8 = 64;
 pub(crate) const REQUIRED_MORE: u8 = 128;
 /// Of those in the other byte: Parquet files may be written page by page.
 pub(crate) const MORE_PAGES: u8 = 1;
+/// Of those in the other byte: descriptions are told by those before, see [`Descriptions`].
+pub(crate) const MORE_PRIMED: u8 = 2;
+/// All of those in the other byte.
+const MORE_KNOWN: u8 = MORE_PAGES | MORE_PRIMED;
 /// Feature bits that a reader may ignore: the derivative is a folder, of one file too.
 pub(crate) const OPTIONAL_FOLDER: u8 = 1;
 const CHECKSUM: usize = 8;
@@ -133,6 +138,8 @@ pub(crate) struct Artifact {
     carries: bool,
     /// Whether templates go by base rows in all files, see [`REQUIRED_QUICK`].
     paragraphs: bool,
+    /// Whether descriptions are told by those before, see [`MORE_PRIMED`].
+    primed: bool,
     source: Source,
     /// Where the splits start, and where the checksum does.
     start: u64,
@@ -191,13 +198,15 @@ impl Artifact {
                 false => None,
             },
         };
+        let mut primed = false;
         let mut start = (HEAD + DIGEST * (1 + usize::from(quick))) as u64;
         if required & REQUIRED_MORE != 0 {
             let &more = head.get(start as usize).ok_or_else(cut)?;
-            if more & !MORE_PAGES != 0 {
-                let unknown = more & !MORE_PAGES;
+            if more & !MORE_KNOWN != 0 {
+                let unknown = more & !MORE_KNOWN;
                 return Err(unsupported(format!("further feature bits {unknown:#010b}")));
             }
+            primed = more & MORE_PRIMED != 0;
             start += 1;
         }
         let end = source
@@ -228,6 +237,7 @@ impl Artifact {
             base,
             carries: required & REQUIRED_REFERENCES != 0,
             paragraphs: !quick,
+            primed,
             base_options: TextOptions {
                 lenient: required & REQUIRED_LENIENT != 0,
                 header: required & REQUIRED_NO_HEADER == 0,
@@ -261,10 +271,11 @@ impl Artifact {
         mut visit: impl FnMut(&SplitHeader, &Blocks, u64) -> Result<()>,
     ) -> Result<()> {
         let mut at = self.start;
+        let mut descriptions = Descriptions::new(self.primed);
         for _ in 0..self.splits {
             let start = at;
             let header = self
-                .header(&mut at)?
+                .header(&mut at, &mut descriptions)?
                 .ok_or_else(|| self.damaged("header of a split"))?;
             let blocks = self
                 .blocks(&mut at)?
@@ -277,7 +288,7 @@ impl Artifact {
         Ok(())
     }
 
-    fn header(&self, at: &mut u64) -> Result<Option<SplitHeader>> {
+    fn header(&self, at: &mut u64, descriptions: &mut Descriptions) -> Result<Option<SplitHeader>> {
         let Some(len) = number(&self.source, self.end, at)? else {
             return Ok(None);
         };
@@ -285,7 +296,8 @@ impl Artifact {
             return Ok(None);
         }
         let mut buffer = Vec::new();
-        let mut header = SplitHeader::read(self.source.read(*at, *at + len, &mut buffer)?);
+        let bytes = self.source.read(*at, *at + len, &mut buffer)?;
+        let mut header = SplitHeader::read(bytes, descriptions);
         if let Some(header) = &mut header {
             header.paragraphs = self.paragraphs || header.format.has_paragraphs();
         }

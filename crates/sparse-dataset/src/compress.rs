@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::artifact::{
-    FILE_NAME, FORMAT_VERSION, MAGIC, MORE_PAGES, OPTIONAL_FOLDER, REQUIRED_BYTES,
+    FILE_NAME, FORMAT_VERSION, MAGIC, MORE_PAGES, MORE_PRIMED, OPTIONAL_FOLDER, REQUIRED_BYTES,
     REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_MORE, REQUIRED_NO_HEADER,
     REQUIRED_QUICK, REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
+use crate::descriptions::Descriptions;
 use crate::error::Result;
 use crate::format::Format;
 use crate::inputs::{Base, DataFiles};
@@ -43,33 +44,43 @@ pub fn compress(
         let mut files = files.iter();
         files.any(|file| Format::of(&file.path).is_ok_and(of))
     };
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let mut dictionaries = false;
     for file in &files {
         dictionaries |= guarded(&file.path, || keeps_dictionaries(&file.path))?;
     }
-    let pages = any(|format| format == Format::Parquet);
-    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let columnar = any(|format| !format.is_text());
+    let more = bit(any(|format| format == Format::Parquet), MORE_PAGES)
+        | bit(columnar || files.len() > 1, MORE_PRIMED);
     let required = REQUIRED_BYTES
         | REQUIRED_REFERENCES
         | REQUIRED_QUICK
-        | bit(any(|format| !format.is_text()), REQUIRED_COLUMNAR)
-        | bit(pages, REQUIRED_MORE)
+        | bit(columnar, REQUIRED_COLUMNAR)
+        | bit(more != 0, REQUIRED_MORE)
         | bit(dictionaries, REQUIRED_DICTIONARIES)
         | bit(spec.lenient, REQUIRED_LENIENT)
         | bit(!spec.header, REQUIRED_NO_HEADER);
     let optional = bit(derivative.is_dir(), OPTIONAL_FOLDER);
     head.extend_from_slice(&[FORMAT_VERSION, required, optional]);
     base.digests.write(&mut head);
-    if pages {
-        head.push(MORE_PAGES);
+    if more != 0 {
+        head.push(more);
     }
     put_number(&mut head, files.len() as u64);
     artifact.write(&head)?;
     let mut splits = Vec::new();
+    let mut descriptions = Descriptions::new(more & MORE_PRIMED != 0);
     for file in &files {
-        let split = compress_split(&mut base, &hashes, file, spec, &artifact, progress)?;
+        let split = compress_split(
+            &mut base,
+            &hashes,
+            file,
+            spec,
+            (&artifact, &descriptions),
+            progress,
+        )?;
         let before = artifact.written;
-        split.write(&mut artifact)?;
+        split.write(&mut artifact, &mut descriptions)?;
         splits.push(split_report(&split.header, artifact.written - before));
     }
     let check = checksum(artifact.digest());

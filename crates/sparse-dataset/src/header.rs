@@ -1,8 +1,8 @@
 //! The header of a split: everything about a file but its rows. See
 //! `docs/dataset-format.md`.
 
-use crate::coding::{Decoder, Encoder, TextModel};
 use crate::delta::{Counts, ModelSize, Splice};
+use crate::descriptions::Descriptions;
 use crate::format::Format;
 use crate::plan::{Cast, Plan};
 use crate::text::{Layout, Template};
@@ -62,18 +62,9 @@ const FORMATS: [Format; 6] = [
     Format::Arrow,
 ];
 
-/// How long a description may be whose code takes so many bytes: a few damaged
-/// ones must not keep the text model busy for long.
-fn longest(coded: usize) -> usize {
-    coded
-        .saturating_mul(256)
-        .saturating_add(1 << 12)
-        .min(MAX_HEADER)
-}
-
 impl SplitHeader {
-    /// The header's bytes: the digest, then the rest through the text model.
-    pub(crate) fn write(&self) -> Vec<u8> {
+    /// The header's bytes: the digest, the description through the text model, a patch.
+    pub(crate) fn write(&self, descriptions: &mut Descriptions) -> Vec<u8> {
         let mut plain = Vec::new();
         put_bytes(&mut plain, self.name.as_bytes());
         let format = FORMATS
@@ -139,25 +130,18 @@ impl SplitHeader {
             put_number(&mut plain, splice.cut as u64);
             put_bytes(&mut plain, &splice.tail);
         }
-        let mut coder = Encoder::new();
-        TextModel::new(1 << 12).text(&mut coder, 0, &plain, MAX_HEADER);
-        let mut coded = coder.finish();
-        while longest(coded.len()) < plain.len().min(MAX_HEADER) {
-            coded.push(0); // what a decoder reads behind the end as well
-        }
         let mut out = self.sha256.to_vec();
-        put_bytes(&mut out, &coded);
+        put_bytes(&mut out, &descriptions.encode(&plain));
         out.extend_from_slice(self.patch.as_deref().unwrap_or_default());
         out
     }
 
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8], descriptions: &mut Descriptions) -> Option<Self> {
         let (sha256, rest) = bytes.split_first_chunk::<32>()?;
         let mut outer = Reader::new(rest);
         let coded = outer.sized()?;
         let patch = outer.bytes(outer.left())?;
-        let most = longest(coded.len());
-        let plain = TextModel::new(1 << 12).text(&mut Decoder::new(coded), 0, &[], most)?;
+        let plain = descriptions.decode(coded)?;
         let mut reader = Reader::new(&plain);
         let name = reader.string()?;
         let format = reader.byte()?;
@@ -254,47 +238,4 @@ fn read_template(reader: &mut Reader<'_>, columns: usize) -> Option<Template> {
     }
     template.pieces.push(reader.sized()?.to_vec());
     Some(template)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn named(name: String) -> SplitHeader {
-        SplitHeader {
-            name,
-            format: Format::JsonLines,
-            bytes: 1,
-            sha256: [7; 32],
-            byte_exact: true,
-            body: Body::Bytes,
-            layout: None,
-            model: None,
-            plan: Plan::default(),
-            templates: Vec::new(),
-            columns: Vec::new(),
-            dropped: Vec::new(),
-            counts: Counts::default(),
-            casts: Vec::new(),
-            reordered: false,
-            patch: None,
-            splices: Vec::new(),
-            paragraphs: true,
-        }
-    }
-
-    #[test]
-    fn a_description_that_says_little_is_read_and_one_of_next_to_nothing_is_not() {
-        let header = named("x".repeat(100_000));
-        let bytes = header.write();
-        assert_eq!(SplitHeader::read(&bytes).unwrap().name, header.name);
-        // The same without most of the zeros behind its code.
-        let coded = Reader::new(&bytes[32..]).sized().unwrap();
-        let end = coded.iter().rposition(|&byte| byte != 0).unwrap() + 1;
-        assert!(end < 200, "{end} bytes of code");
-        let mut short = bytes[..32].to_vec();
-        put_bytes(&mut short, &coded[..end]);
-        assert!(SplitHeader::read(&short).is_none());
-    }
 }

@@ -15,6 +15,7 @@ mod columnar;
 mod compress;
 mod decide;
 mod delta;
+mod descriptions;
 mod digest;
 mod error;
 mod estimate;

@@ -9,6 +9,7 @@ use crate::bytes;
 use crate::columnar::{Recipe, equal_files, guarded};
 use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
+use crate::descriptions::Descriptions;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::header::{Body, SplitHeader};
@@ -39,15 +40,19 @@ pub(crate) struct Split {
 
 impl Split {
     /// Its bytes in the artifact, about.
-    fn len(&self) -> u64 {
-        self.header.write().len() as u64
+    fn len(&self, descriptions: &Descriptions) -> u64 {
+        self.header.write(&mut descriptions.clone()).len() as u64
             + self.blocks.bytes()
             + 4 * self.blocks.rows().count() as u64
     }
 
-    pub(crate) fn write(&self, artifact: &mut Output) -> Result<()> {
+    pub(crate) fn write(
+        &self,
+        artifact: &mut Output,
+        descriptions: &mut Descriptions,
+    ) -> Result<()> {
         let mut out = Vec::new();
-        put_bytes(&mut out, &self.header.write());
+        put_bytes(&mut out, &self.header.write(descriptions));
         let mut buffer = Vec::new();
         for (index, rows) in self.blocks.rows().enumerate() {
             let block = self.blocks.read(index, &mut buffer)?;
@@ -61,13 +66,14 @@ impl Split {
     }
 }
 
-/// Compresses a file, beside the artifact that it goes into.
+/// Compresses a file, beside the artifact that it goes into and whose descriptions so far it
+/// follows.
 pub(crate) fn compress_split(
     base: &mut Base,
     base_hashes: &HashMatrix,
     file: &DataFile,
     spec: &CompressSpec,
-    artifact: &Output,
+    (artifact, descriptions): (&Output, &Descriptions),
     progress: &dyn Progress,
 ) -> Result<Split> {
     let path = file.path.as_path();
@@ -147,12 +153,17 @@ pub(crate) fn compress_split(
     let comes_back = split.header.format.is_text()
         || declared.is_some() && columnar_body(&mut split, path, base, spec, artifact, progress)?;
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
-    let most = if comes_back { split.len() } else { u64::MAX };
+    let most = if comes_back {
+        split.len(descriptions)
+    } else {
+        u64::MAX
+    };
     // Where rows are clearly smaller, the slow setting is not worth its time.
     let smaller = if comes_back && bytes::quickly_exceeds(&whole, &[], most * HARDER, progress)? {
         None
     } else {
-        as_bytes(&split, &whole, sha256, base, level, most, progress)?
+        let other = as_bytes(&split, &whole, sha256, base, level, most, progress)?;
+        other.filter(|other| other.len(descriptions) < most)
     };
     // Bytes use no rows.
     let is_bytes = smaller.is_some();
@@ -190,8 +201,7 @@ fn as_bytes(
         return Ok(None);
     };
     let blocks = NewBlocks::single(packed).finish(&file.path)?;
-    let other = Split { header, blocks };
-    Ok((other.len() < most).then_some(other))
+    Ok(Some(Split { header, blocks }))
 }
 
 /// Finds out whether a file comes back page by page; if so, `header` says how.

@@ -271,6 +271,79 @@ fn fields<'a>(
     }
 }
 
+/// Copies a structure to `out`, with `change` of each number in it that is not negative. It is
+/// given the way there: numbers of fields, and places in lists.
+pub(super) fn with_numbers(
+    input: &mut &[u8],
+    out: &mut Vec<u8>,
+    change: &mut impl FnMut(&[i64], u64) -> u64,
+) -> Option<()> {
+    copy(12, input, out, &mut Vec::new(), change)
+}
+
+fn copy(
+    kind: u8,
+    input: &mut &[u8],
+    out: &mut Vec<u8>,
+    path: &mut Vec<i64>,
+    change: &mut impl FnMut(&[i64], u64) -> u64,
+) -> Option<()> {
+    if path.len() > MAX_DEPTH {
+        return None;
+    }
+    let start = *input;
+    match kind {
+        4..=6 => {
+            let number = varint(input)?;
+            let number = match number & 1 {
+                0 => change(path, number >> 1).checked_mul(2)?,
+                _ => number,
+            };
+            put_number(out, number);
+        }
+        9 | 10 => {
+            let head = byte(input)?;
+            let count = match head >> 4 {
+                15 => varint(input)?,
+                count => u64::from(count),
+            };
+            out.extend_from_slice(&start[..start.len() - input.len()]);
+            for place in 0..count {
+                path.push(i64::try_from(place).ok()?);
+                match head & 15 {
+                    1 | 2 => out.push(byte(input)?),
+                    kind => copy(kind, input, out, path, change)?,
+                }
+                path.pop();
+            }
+        }
+        12 => {
+            let mut field = 0i64;
+            loop {
+                let start = *input;
+                let head = byte(input)?;
+                if head & 15 == 0 {
+                    out.push(head);
+                    return Some(());
+                }
+                field = match head >> 4 {
+                    0 => zigzag(input)?,
+                    step => field.checked_add(i64::from(step))?,
+                };
+                out.extend_from_slice(&start[..start.len() - input.len()]);
+                path.push(field);
+                copy(head & 15, input, out, path, change)?;
+                path.pop();
+            }
+        }
+        _ => {
+            skip(kind, input, path.len())?;
+            out.extend_from_slice(&start[..start.len() - input.len()]);
+        }
+    }
+    Some(())
+}
+
 fn byte(input: &mut &[u8]) -> Option<u8> {
     let (&first, rest) = input.split_first()?;
     *input = rest;

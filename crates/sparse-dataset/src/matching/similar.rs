@@ -59,9 +59,8 @@ fn word_starts(bytes: &[u8], mut visit: impl FnMut(usize)) {
             *letter = u8::from(is_letter | is_digit | (byte >= 128));
         }
         // The lowest bit of each of eight bytes, moved together.
-        let gather = |bytes: &[u8; 8]| {
-            u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56
-        };
+        let gather =
+            |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
         let eights = letters.as_chunks::<8>().0.iter().enumerate();
         let letters = eights.fold(0, |all, (at, eight)| all | gather(eight) << (8 * at));
         let mut starts = letters & !(letters << 1 | before);

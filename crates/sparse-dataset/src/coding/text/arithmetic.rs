@@ -17,6 +17,7 @@ enum Kind {
 }
 
 /// Follows sums and expects what they come to.
+#[derive(Clone)]
 pub(super) struct Arithmetic {
     expected: Vec<u8>,
     at: usize,

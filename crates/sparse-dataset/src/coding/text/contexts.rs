@@ -14,6 +14,7 @@ pub(super) fn hash(value: u64, salt: u64) -> u64 {
 }
 
 /// What came before the next byte, seen in several ways.
+#[derive(Clone)]
 pub(super) struct Contexts {
     /// A hash for each way.
     pub(super) hashes: [u64; CONTEXTS],

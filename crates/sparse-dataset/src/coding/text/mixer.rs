@@ -6,6 +6,7 @@
 pub(crate) const INPUTS: usize = 40;
 
 /// `ln(p / (1 - p))` scaled by 256 and clamped to +-2047, and its inverse.
+#[derive(Clone)]
 pub(crate) struct Logistic {
     stretch: Vec<i16>,
     squash: Vec<u16>,
@@ -49,6 +50,7 @@ impl Logistic {
 }
 
 /// Sets of weights, of which a context selects one.
+#[derive(Clone)]
 pub(crate) struct Mixer {
     weights: Vec<[f32; INPUTS]>,
     selected: usize,
@@ -100,6 +102,7 @@ impl Mixer {
 
 /// Refines a probability given a context, by interpolating between learned
 /// points (adaptive probability map).
+#[derive(Clone)]
 pub(crate) struct Refinement {
     points: Vec<u16>,
     at: usize,

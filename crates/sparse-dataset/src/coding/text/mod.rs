@@ -30,6 +30,7 @@ const COUNTS: usize = 12;
 const STEPS: usize = 64;
 
 /// The model of one stream of texts; an encoder and a decoder hold equal ones.
+#[derive(Clone)]
 pub(crate) struct TextModel {
     logistic: Logistic,
     lines: Lines,

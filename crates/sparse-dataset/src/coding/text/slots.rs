@@ -48,6 +48,7 @@ impl Slot {
 type Line = [u32; 16];
 
 /// Lines of all contexts.
+#[derive(Clone)]
 pub(super) struct Lines {
     lines: Vec<Line>,
     mask: usize,
@@ -101,6 +102,7 @@ impl Lines {
 }
 
 /// Follows an earlier occurrence of the last bytes.
+#[derive(Clone)]
 pub(super) struct Match {
     minimum: usize,
     table: Vec<u32>,

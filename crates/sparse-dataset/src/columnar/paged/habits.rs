@@ -43,6 +43,9 @@ pub(crate) struct Habits {
     pub(super) second_version: bool,
     /// Whether decimals are no integers.
     fixed_decimals: bool,
+    /// Whether the file's end is told by ours with the pages' places put right, as all writers but
+    /// the first did.
+    pub(super) places: bool,
     pub(super) columns: Vec<ColumnHabits>,
 }
 
@@ -116,6 +119,7 @@ impl Habits {
         Ok(Some(Self {
             second_version: pages.next().is_some_and(PageHeader::is_second_version),
             fixed_decimals: types.columns().iter().any(|column| is_fixed(column)),
+            places: true,
             columns: list,
         }))
     }
@@ -173,18 +177,18 @@ impl Habits {
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.second_version) | (u8::from(self.fixed_decimals) << 1));
+        let flags = [self.places, self.fixed_decimals, self.second_version];
+        out.push(packed(flags));
         put_number(out, self.columns.len() as u64);
         for column in &self.columns {
             out.extend_from_slice(&column.codec.code());
             let flags = [column.dictionary, column.gives_up, column.in_pieces];
-            let flags = flags.iter().fold(0, |all, &flag| all << 1 | u8::from(flag));
-            out.push(flags << 5 | column.encoding & 31);
+            out.push(packed(flags) << 5 | column.encoding & 31);
         }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let flags = reader.byte().filter(|&flags| flags < 4)?;
+        let flags = reader.byte().filter(|&flags| flags < 8)?;
         let mut columns = Vec::new();
         for _ in 0..reader.count()? {
             let codec = Codec::of_code([reader.byte()?, reader.byte()?])?;
@@ -200,9 +204,15 @@ impl Habits {
         Some(Self {
             second_version: flags & 1 == 1,
             fixed_decimals: flags & 2 == 2,
+            places: flags & 4 == 4,
             columns,
         })
     }
+}
+
+/// Flags as bits, the last one lowest.
+fn packed(flags: [bool; 3]) -> u8 {
+    flags.iter().fold(0, |all, &flag| all << 1 | u8::from(flag))
 }
 
 /// Whether a column chunk has pages with references to a dictionary, and others.

@@ -10,6 +10,7 @@ use parquet::file::metadata::ParquetMetaData;
 use super::frame::{Body, Frame, FrameWriter, packed};
 use super::habits::Habits;
 use super::page::{OurPage, Shape};
+use super::places::Places;
 use crate::columnar::pages::{PageHeader, Pages, check_pages};
 use crate::error::{Error, Result};
 use crate::table::Source;
@@ -112,6 +113,7 @@ impl Learner {
         column: usize,
         ours: &[OurPage<'_>],
         shape: Shape,
+        places: &mut Places,
         out: &mut impl Write,
     ) -> Result<()> {
         let source = &self.original.source;
@@ -141,6 +143,7 @@ impl Learner {
                 if learnt.frame.size > self.most.saturating_mul(PACKED) {
                     return Err(self.strange());
                 }
+                places.page(&head, bytes.len());
                 for part in [&head, bytes] {
                     out.write_all(part).map_err(Error::columnar(&source.path))?;
                 }

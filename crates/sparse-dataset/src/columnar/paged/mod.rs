@@ -13,6 +13,7 @@ mod frame;
 mod habits;
 mod learn;
 mod page;
+mod places;
 mod snappy;
 mod writer;
 

@@ -1,5 +1,6 @@
 //! Rows to pages, each compressed and headed as in the original.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -19,6 +20,7 @@ use super::frame::{Body, Frame, unpacked};
 use super::habits::{HELD, Habits};
 use super::learn::Learner;
 use super::page::{OurPage, Shape};
+use super::places::Places;
 use crate::error::{Error, Result};
 
 /// Rows after which writers look whether a page is full.
@@ -74,6 +76,7 @@ pub(crate) struct PagedWriter<W: Write> {
     shapes: Vec<Shape>,
     habits: Habits,
     script: Script,
+    places: Places,
     groups: usize,
     feeds: Vec<Feed>,
 }
@@ -116,6 +119,7 @@ impl<W: Write> PagedWriter<W> {
             shapes,
             habits,
             script,
+            places: Places::default(),
             groups: 0,
             feeds: Vec::new(),
         })
@@ -198,9 +202,11 @@ impl<W: Write> PagedWriter<W> {
         let mut group = self.file.next_row_group().map_err(Error::columnar(path))?;
         let writers = feeds.into_iter().flat_map(|feed| feed.writers);
         let (mut lengths, mut bytes) = (Vec::new(), Vec::new());
+        self.places.group();
         let mut finished = Finished {
             out: &mut self.out,
             script: &mut self.script,
+            places: &mut self.places,
             shapes: &self.shapes,
             group: self.groups,
             columns: 0,
@@ -228,7 +234,12 @@ impl<W: Write> PagedWriter<W> {
 
     pub(crate) fn finish(mut self, path: &Path) -> Result<()> {
         self.file.finish().map_err(Error::columnar(path))?;
-        let ours = self.captured.take();
+        let mut ours = self.captured.take();
+        if self.habits.places
+            && let Some(corrected) = self.places.corrected(&ours)
+        {
+            ours = corrected;
+        }
         let tail = match self.script {
             Script::Learn(learner) => learner.tail(self.groups, &ours)?,
             Script::Follow(frame) => frame.finish(&ours).ok_or_else(|| damaged(path))?,
@@ -241,6 +252,7 @@ impl<W: Write> PagedWriter<W> {
 struct Finished<'a, W: Write> {
     out: &'a mut W,
     script: &'a mut Script,
+    places: &'a mut Places,
     shapes: &'a [Shape],
     group: usize,
     /// So many are out.
@@ -266,15 +278,20 @@ impl<W: Write> Finished<'_, W> {
         let ours = OurPage::all(chunk).ok_or_else(|| damaged(path))?;
         let column = self.columns;
         let shape = self.shapes[column];
+        self.places.chunk(chunk.len());
         match self.script {
             Script::Learn(learner) => {
-                learner.chunk(self.group, column, &ours, shape, self.out)?;
+                let Self { places, out, .. } = self;
+                learner.chunk(self.group, column, &ours, shape, places, out)?;
             }
             Script::Follow(frame) => {
                 for number in 0..frame.count().ok_or_else(|| damaged(path))? {
                     let page = follow(frame, ours.get(number), shape);
-                    let page = page.ok_or_else(|| damaged(path))?;
-                    self.out.write_all(&page).map_err(Error::columnar(path))?;
+                    let (head, bytes) = page.ok_or_else(|| damaged(path))?;
+                    self.places.page(&head, bytes.len());
+                    for part in [&head[..], &bytes] {
+                        self.out.write_all(part).map_err(Error::columnar(path))?;
+                    }
                 }
             }
         }
@@ -291,7 +308,11 @@ fn damaged(path: &Path) -> Error {
 }
 
 /// The original's next page with its header, of ours.
-fn follow(frame: &mut Frame, ours: Option<&OurPage<'_>>, shape: Shape) -> Option<Vec<u8>> {
+fn follow<'a>(
+    frame: &'a mut Frame,
+    ours: Option<&OurPage<'a>>,
+    shape: Shape,
+) -> Option<(Vec<u8>, Cow<'a, [u8]>)> {
     let (body, head) = frame.body()?;
     let (predicted, bytes) = match body {
         Body::Ours { width, plain } => {
@@ -309,9 +330,7 @@ fn follow(frame: &mut Frame, ours: Option<&OurPage<'_>>, shape: Shape) -> Option
         }
         Body::Literal(length) => (Vec::new(), frame.literal(length)?.into()),
     };
-    let mut page = head.apply(predicted)?;
-    page.extend_from_slice(&bytes);
-    Some(page)
+    Some((head.apply(predicted)?, bytes))
 }
 
 /// Some columns of values of one column of the schema, on their way to their writers: a page at a
