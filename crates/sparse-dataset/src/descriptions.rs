@@ -101,7 +101,7 @@ mod tests {
             lengths.push(coded.len());
         }
         assert!(
-            lengths[1..].iter().all(|&next| next * 8 < lengths[0]),
+            lengths[1..].iter().all(|&next| next * 4 < lengths[0]),
             "{lengths:?}"
         );
         let alone = Descriptions::new(false).encode(PRIMER).len();
