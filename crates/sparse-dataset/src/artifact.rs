@@ -256,8 +256,8 @@ impl Artifact {
     }
 
     /// Opens the base, which must be the one that the delta was made from.
-    pub(crate) fn open_base(&self, path: &Path) -> Result<Base> {
-        let mut base = Base::open(path, self.base_options, Some(&self.base))?;
+    pub(crate) fn open_base(&self, path: &Path, threads: usize) -> Result<Base> {
+        let mut base = Base::open(path, self.base_options, Some(&self.base), threads)?;
         if self.carries {
             base.rows.carry();
         }

@@ -1,5 +1,6 @@
 //! Making a delta.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use crate::artifact::{
@@ -11,12 +12,12 @@ use crate::columnar::{guarded, keeps_dictionaries};
 use crate::descriptions::Descriptions;
 use crate::error::Result;
 use crate::format::Format;
-use crate::inputs::{Base, DataFiles};
+use crate::inputs::{Base, DataFile, DataFiles};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::report::split_report;
 use crate::spec::{CompressReport, CompressSpec, Progress, SplitReport, step};
-use crate::split::compress_split;
+use crate::split::{Opened, compress_split};
 use crate::wire::put_number;
 
 /// Writes the delta from `base` to `derivative` (each a file or a folder of
@@ -32,7 +33,8 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
     let DataFiles { files, skipped } = DataFiles::of(derivative)?;
-    let mut base = Base::open(base, spec.text(), None)?;
+    let (base, mut first) = open_both(base, files.first(), spec);
+    let mut base = base?;
     let total = u64::from(base.rows.len());
     let hashes = HashMatrix::of(&mut base.rows, |done| {
         step(progress, "reading the base", done, total)
@@ -71,10 +73,13 @@ pub fn compress(
     let mut splits = Vec::new();
     let mut descriptions = Descriptions::new(more & MORE_PRIMED != 0);
     for file in &files {
+        let read = || Opened::new(&file.path, spec);
+        let opened = first.take().unwrap_or_else(read);
         let split = compress_split(
             &mut base,
             &hashes,
             file,
+            opened?,
             spec,
             (&artifact, &descriptions),
             progress,
@@ -94,4 +99,22 @@ pub fn compress(
     };
     artifact.commit()?;
     Ok(report)
+}
+
+/// Opens the base, and the first file of the derivative beside it if there is a thread for it.
+fn open_both(
+    base: &Path,
+    first: Option<&DataFile>,
+    spec: &CompressSpec,
+) -> (Result<Base>, Option<Result<Opened>>) {
+    let open_base = || Base::open(base, spec.text(), None, spec.threads);
+    let Some(first) = first.filter(|_| spec.threads > 1) else {
+        return (open_base(), None);
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| Opened::new(&first.path, spec));
+        let base = open_base();
+        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (base, Some(first))
+    })
 }

@@ -28,7 +28,7 @@ pub fn estimate(
     spec: &CompressSpec,
     progress: &dyn Progress,
 ) -> Result<Estimate> {
-    let mut base = Base::open(base, spec.text(), None)?;
+    let mut base = Base::open(base, spec.text(), None, spec.threads)?;
     let total = u64::from(base.rows.len());
     let hashes = HashMatrix::of(&mut base.rows, |done| {
         step(progress, "reading the base", done, total)
@@ -47,7 +47,13 @@ pub fn estimate(
         out.derivative_bytes += source.len;
         let file_bytes = source.len;
         let mut rows = Rows::default();
-        add_file(&mut rows, source, spec.text(), false, &mut memory)?;
+        add_file(
+            &mut rows,
+            source,
+            spec.text(),
+            false,
+            (&mut memory, spec.threads),
+        )?;
         rows.take_apart(&base.rows.columns.names);
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;
         let templates = match rows.text() {

@@ -45,7 +45,7 @@ pub fn info(delta: &Path) -> Result<Info> {
 /// When the delta or its base cannot be read, or do not belong together.
 pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
     let artifact = Artifact::open(delta)?;
-    let mut base = artifact.open_base(base)?;
+    let mut base = artifact.open_base(base, 1)?;
     let mut found: Vec<Example> = Vec::new();
     artifact.each_split(|header, blocks, _| {
         if header.body == Body::Bytes {

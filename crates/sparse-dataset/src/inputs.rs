@@ -91,6 +91,8 @@ pub(crate) struct Base {
     pub(crate) path: PathBuf,
     pub(crate) rows: Rows,
     pub(crate) digests: Digests,
+    /// Threads to read it with, and to rebuild files of it.
+    pub(crate) threads: usize,
     files: Vec<PathBuf>,
 }
 
@@ -100,6 +102,7 @@ impl Base {
         path: &Path,
         options: TextOptions,
         expected: Option<&Digests>,
+        threads: usize,
     ) -> Result<Self> {
         let DataFiles { files, .. } = DataFiles::of(path)?;
         let mut memory = Memory::of_base();
@@ -137,7 +140,9 @@ impl Base {
         let mut seen: Vec<(PathBuf, Declared)> = Vec::new();
         for source in sources {
             let path = source.path.clone();
-            let Some(declared) = add_file(&mut rows, source, options, true, &mut memory)? else {
+            let Some(declared) =
+                add_file(&mut rows, source, options, true, (&mut memory, threads))?
+            else {
                 continue;
             };
             if let Some((first, expected, found)) = differs(&seen, &declared) {
@@ -154,6 +159,7 @@ impl Base {
             path: base,
             rows,
             digests,
+            threads,
             files,
         })
     }
@@ -209,7 +215,7 @@ pub(crate) fn add_file(
     source: Source,
     options: TextOptions,
     fill: bool,
-    memory: &mut Memory,
+    (memory, threads): (&mut Memory, usize),
 ) -> Result<Option<Declared>> {
     let format = Format::of(&source.path)?;
     if format.is_text() {
@@ -218,7 +224,7 @@ pub(crate) fn add_file(
     }
     let path = source.path.clone();
     drop(source);
-    let read = || read_rows(&path, memory.left());
+    let read = || read_rows(&path, memory.left(), threads);
     // Rows of types that are not read are none: such a file is bytes.
     let Some((stored, columns, schema)) = guarded(&path, read)? else {
         return Ok(None);

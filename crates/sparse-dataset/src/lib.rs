@@ -34,6 +34,7 @@ mod split;
 mod table;
 mod text;
 mod wire;
+mod workers;
 
 pub use artifact::{FILE_NAME, FORMAT_VERSION};
 pub use compress::compress;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::artifact::{Blocks, damaged};
 use crate::bytes;
-use crate::columnar::{ColumnarOutput, Frame, Learner, Recipe, Script, guarded};
+use crate::columnar::{ColumnarRows, Frame, Learner, Piece, Recipe, Script, guarded};
 use crate::delta::{BlockDecoder, Decoded, RowCoder, Setup};
 use crate::error::{Error, Result};
 use crate::header::{Body, SplitHeader};
@@ -17,6 +17,7 @@ use crate::output::Output;
 use crate::spec::{Progress, step};
 use crate::table::Scales;
 use crate::text::Layout;
+use crate::workers::handed_on;
 
 /// Where the pieces of a rebuilt file go.
 pub(crate) trait Sink {
@@ -148,7 +149,7 @@ pub(crate) fn rebuild_with(
             .then_some(())
             .ok_or_else(|| damaged(artifact, "patch"));
     }
-    let base = &mut base.rows;
+    let (threads, base) = (base.threads, &mut base.rows);
     let mut setup = Setup::new(
         &header.plan,
         &header.columns,
@@ -204,29 +205,33 @@ pub(crate) fn rebuild_with(
             };
             let failed = Mutex::new(None);
             let write_all = || {
-                let mut output = ColumnarOutput::new(
-                    recipe,
-                    SinkWriter {
-                        sink,
-                        failed: &failed,
-                        left: if by_pages { header.bytes } else { u64::MAX },
-                        artifact,
-                    },
-                    script,
-                    path,
-                )?;
-                let mut done = 0;
-                for (index, count) in blocks.rows().enumerate() {
-                    let block = blocks.read(index, &mut buffer)?;
-                    let complete = decoder.block(block, count, base, |_, row| match row {
-                        Decoded::Cells(rows, _) => output.push(&rows.own, path),
-                        Decoded::Spliced(..) => Ok(()), // of text alone
-                    })?;
-                    complete.ok_or_else(nonsense)?;
-                    done += u64::from(count);
-                    step(progress, "rebuilding", done, header.counts.rows)?;
-                }
-                output.finish(path)
+                let out = SinkWriter {
+                    sink,
+                    failed: &failed,
+                    left: if by_pages { header.bytes } else { u64::MAX },
+                    artifact,
+                };
+                let mut writer = recipe.writer(out, script, threads, path)?;
+                let mut output = ColumnarRows::new(recipe, writer.takes_pieces());
+                // Whole row groups are not to wait beside each other.
+                let threads = if by_pages { threads } else { 1 };
+                let produce = |put: &mut dyn FnMut(Piece) -> Result<()>| {
+                    let mut done = 0;
+                    for (index, count) in blocks.rows().enumerate() {
+                        let block = blocks.read(index, &mut buffer)?;
+                        let complete = decoder.block(block, count, base, |_, row| match row {
+                            Decoded::Cells(rows, _) => output.push(&rows.own, path, put),
+                            Decoded::Spliced(..) => Ok(()), // of text alone
+                        })?;
+                        complete.ok_or_else(nonsense)?;
+                        done += u64::from(count);
+                        step(progress, "rebuilding", done, header.counts.rows)?;
+                    }
+                    output.finish(path, put)
+                };
+                let write = |piece: Piece| writer.write(&piece.batch, piece.ends, path);
+                handed_on(threads, produce, write)?;
+                writer.finish(path)
             };
             let result = guarded(path, write_all);
             match failed.into_inner() {
@@ -290,7 +295,7 @@ mod tests {
         let spec = CompressSpec::default();
         crate::compress(&old, &new, folder.path(), &spec, &()).unwrap();
         let again = path(format!("c.{name}"));
-        crate::reconstruct(&old, folder.path(), &again, &()).unwrap();
+        crate::reconstruct(&old, folder.path(), &again, 2, &()).unwrap();
         assert_eq!(std::fs::read(&again).unwrap(), derivative);
         let artifact = Artifact::open(folder.path()).unwrap();
         let mut found = Vec::new();

@@ -24,7 +24,8 @@ pub struct ReconstructReport {
 }
 
 /// Rebuilds the files of the delta at `delta`. `output` names the file, or the
-/// folder when the derivative was a folder or `output` is one.
+/// folder when the derivative was a folder or `output` is one. More than one of the `threads` are
+/// used for Parquet.
 ///
 /// # Errors
 /// [`Error::WrongBase`], [`Error::Damaged`], [`Error::WrongOutput`] and the
@@ -33,10 +34,11 @@ pub fn reconstruct(
     base: &Path,
     delta: &Path,
     output: &Path,
+    threads: usize,
     progress: &dyn Progress,
 ) -> Result<ReconstructReport> {
     let artifact = Artifact::open(delta)?;
-    let mut base = artifact.open_base(base)?;
+    let mut base = artifact.open_base(base, threads)?;
     let into_folder = artifact.is_folder || output.is_dir();
     // Dropped after the files: folders that are empty then go.
     let mut folders = Folders::default();
@@ -89,9 +91,16 @@ pub fn reconstruct(
 ///
 /// # Errors
 /// The first problem found.
-pub fn verify(delta: &Path, base: Option<&Path>, progress: &dyn Progress) -> Result<()> {
+pub fn verify(
+    delta: &Path,
+    base: Option<&Path>,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<()> {
     let artifact = Artifact::open(delta)?;
-    let mut base = base.map(|base| artifact.open_base(base)).transpose()?;
+    let mut base = base
+        .map(|base| artifact.open_base(base, threads))
+        .transpose()?;
     artifact.each_split(|header, blocks, _| {
         let Some(base) = &mut base else { return Ok(()) };
         let mut check = Check(Sha256::new());

@@ -34,6 +34,8 @@ pub struct CompressSpec {
     pub header: bool,
     /// How hard to look for a small encoding of new text.
     pub effort: Effort,
+    /// Threads to use, at least one; more are for Parquet. They change no byte.
+    pub threads: usize,
 }
 
 impl Default for CompressSpec {
@@ -44,6 +46,7 @@ impl Default for CompressSpec {
             lenient: false,
             header: true,
             effort: Effort::Small,
+            threads: 1,
         }
     }
 }

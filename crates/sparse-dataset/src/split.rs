@@ -66,24 +66,50 @@ impl Split {
     }
 }
 
+/// A file of a derivative, read.
+pub(crate) struct Opened {
+    source: Source,
+    sha256: [u8; 32],
+    rows: Rows,
+    /// Whether the format declares its columns, and rows can be made of all of them.
+    declared: bool,
+}
+
+impl Opened {
+    pub(crate) fn new(path: &Path, spec: &CompressSpec) -> Result<Self> {
+        let mut memory = Memory::of_split();
+        let mut digest = Sha256::new();
+        let source = Source::open(path, &mut memory, |chunk| digest.update(chunk))?;
+        let mut rows = Rows::default();
+        let memory = (&mut memory, spec.threads);
+        let declared = add_file(&mut rows, source.clone(), spec.text(), false, memory)?;
+        Ok(Self {
+            source,
+            sha256: digest.finalize().into(),
+            rows,
+            declared: declared.is_some(),
+        })
+    }
+}
+
 /// Compresses a file, beside the artifact that it goes into and whose descriptions so far it
 /// follows.
 pub(crate) fn compress_split(
     base: &mut Base,
     base_hashes: &HashMatrix,
     file: &DataFile,
+    opened: Opened,
     spec: &CompressSpec,
     (artifact, descriptions): (&Output, &Descriptions),
     progress: &dyn Progress,
 ) -> Result<Split> {
     let path = file.path.as_path();
-    let mut memory = Memory::of_split();
-    let mut digest = Sha256::new();
-    let source = Source::open(path, &mut memory, |chunk| digest.update(chunk))?;
-    let sha256 = digest.finalize().into();
-    let whole = source.clone();
-    let mut rows = Rows::default();
-    let declared = add_file(&mut rows, source, spec.text(), false, &mut memory)?;
+    let Opened {
+        source: whole,
+        sha256,
+        mut rows,
+        declared,
+    } = opened;
     rows.take_apart(&base.rows.columns.names);
     let decided = decide(base, base_hashes, path, &mut rows, spec, progress)?;
     let dropped = base
@@ -151,7 +177,7 @@ pub(crate) fn compress_split(
         blocks: blocks.finish(path)?,
     };
     let comes_back = split.header.format.is_text()
-        || declared.is_some() && columnar_body(&mut split, path, base, spec, artifact, progress)?;
+        || declared && columnar_body(&mut split, path, base, spec, artifact, progress)?;
     let level = if spec.effort == Effort::Fast { 3 } else { 19 };
     let most = if comes_back {
         split.len(descriptions)

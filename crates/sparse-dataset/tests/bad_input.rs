@@ -146,7 +146,7 @@ fn a_changed_base_is_refused() {
     compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
     folder.write("base.jsonl", gsm8k().replace("16", "17").as_bytes());
     let output = folder.0.join("again.jsonl");
-    let error = sparse_dataset::reconstruct(&base, &folder.0, &output, &()).unwrap_err();
+    let error = sparse_dataset::reconstruct(&base, &folder.0, &output, 2, &()).unwrap_err();
     assert!(matches!(error, Error::WrongBase { .. }), "{error}");
     assert!(!output.exists());
 }
@@ -169,7 +169,7 @@ fn every_flipped_or_missing_byte_is_noticed() {
         flipped[at] ^= 1 << (at % 8);
         for damaged in [&flipped[..], &artifact[..at]] {
             let path = folder.write("damaged.delta", damaged);
-            sparse_dataset::verify(&path, None, &()).unwrap_err();
+            sparse_dataset::verify(&path, None, 2, &()).unwrap_err();
         }
     }
 }
@@ -197,7 +197,7 @@ fn damage_behind_a_right_checksum_is_an_error_and_not_a_panic() {
             damaged.extend_from_slice(&digest[..8]);
             let path = folder.write("damaged.delta", &damaged);
             // A byte that only a report reads may change without harm to the file.
-            let _ = sparse_dataset::verify(&path, Some(&base), &());
+            let _ = sparse_dataset::verify(&path, Some(&base), 2, &());
         }
     }
 }
@@ -276,7 +276,7 @@ fn folders_come_back_as_folders_or_not_at_all() {
     let derivative = folder.0.join("one");
     compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
     let again = folder.0.join("a/b");
-    sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+    sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
     let rebuilt = std::fs::read(again.join("data/train.jsonl")).unwrap();
     assert_eq!(rebuilt, gsm8k().as_bytes());
 
@@ -293,7 +293,7 @@ fn folders_come_back_as_folders_or_not_at_all() {
     .unwrap();
     let out = folder.0.join("out");
     std::fs::create_dir_all(out.join("train.jsonl")).unwrap();
-    let refused = sparse_dataset::reconstruct(&base, &delta, &out, &());
+    let refused = sparse_dataset::reconstruct(&base, &delta, &out, 2, &());
     assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
     assert!(!out.join("test.jsonl").exists());
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);

@@ -269,7 +269,7 @@ fn exact(folder: &Folder, base: &Path, derivative: &Path) -> bool {
         "again.{}",
         derivative.extension().unwrap().to_string_lossy()
     ));
-    sparse_dataset::reconstruct(base, &folder.0, &again, &()).unwrap();
+    sparse_dataset::reconstruct(base, &folder.0, &again, 2, &()).unwrap();
     if report.byte_exact {
         assert_eq!(
             std::fs::read(&again).unwrap(),
@@ -355,7 +355,7 @@ fn text_is_found_in_columnar_bases() {
             .unwrap();
     assert_eq!(report.splits[0].rows_referenced, 2);
     let again = folder.0.join("again.jsonl");
-    sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+    sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
     assert_eq!(
         std::fs::read(again).unwrap(),
         std::fs::read(derivative).unwrap()
@@ -406,7 +406,7 @@ fn folders_of_splits_come_back() {
         [1, 6]
     );
     let again = folder.0.join("again");
-    sparse_dataset::reconstruct(&folder.0.join("base"), &delta, &again, &()).unwrap();
+    sparse_dataset::reconstruct(&folder.0.join("base"), &delta, &again, 2, &()).unwrap();
     for name in ["train.parquet", "test.jsonl"] {
         assert_eq!(
             std::fs::read(again.join(name)).unwrap(),

@@ -27,10 +27,10 @@ fn rebuilds_the_recorded_files(folder: &str) {
     let base = tests.join("data/gsm8k_40.jsonl");
     let delta = tests.join(folder);
     assert_eq!(info(&delta).unwrap().format_version, 1);
-    verify(&delta, Some(&base), &()).unwrap();
+    verify(&delta, Some(&base), 2, &()).unwrap();
 
     let output = Folder::new();
-    let report = reconstruct(&base, &delta, &output.0, &()).unwrap();
+    let report = reconstruct(&base, &delta, &output.0, 2, &()).unwrap();
     let recorded = fs::read_to_string(delta.join("SHA256SUMS")).unwrap();
     for line in recorded.lines() {
         let (digest, name) = line.split_once("  ").unwrap();

@@ -93,7 +93,7 @@ fn round_trip(folder: &Folder, path: &Path) -> (CompressReport, PathBuf) {
     let spec = CompressSpec::default();
     let report = sparse_dataset::compress(&base, path, &folder.0, &spec, &()).unwrap();
     let again = folder.0.join("again.arrow");
-    sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+    sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
     (report, again)
 }
 

@@ -408,7 +408,7 @@ fn parquet_is_patched_or_logically_equal() {
         assert_eq!(report.byte_exact, !logical);
         assert!(report.delta_bytes < 2_000, "{}", report.delta_bytes);
         let again = folder.0.join("again.parquet");
-        sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+        sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
         let again = std::fs::read(again).unwrap();
         assert_eq!(again == bytes, !logical);
     }
@@ -437,7 +437,7 @@ proptest! {
         let report = common::compress(&base, &original, &folder.0, &CompressSpec::default()).unwrap();
         let again = folder.0.join("again");
         std::fs::create_dir(&again).unwrap();
-        sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+        sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
         for split in report.splits.iter().filter(|split| split.byte_exact) {
             let read = |folder: &std::path::Path| std::fs::read(folder.join(&split.name)).unwrap();
             prop_assert!(read(&again) == read(&original), "{}", split.name);
@@ -472,7 +472,7 @@ proptest! {
         let derivative = folder.write(name, &bytes);
         if common::compress(&base, &derivative, &folder.0, &CompressSpec::default()).is_ok() {
             let again = folder.0.join("again");
-            sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+            sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
             prop_assert_eq!(std::fs::read(again).unwrap(), bytes);
         }
     }

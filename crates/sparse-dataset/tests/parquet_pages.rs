@@ -38,7 +38,7 @@ fn files_of_other_writers_come_back() {
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(report.byte_exact, "{name}");
         let again = folder.0.join(name);
-        sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+        sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
         assert!(
             fs::read(&again).unwrap() == fs::read(&file).unwrap(),
             "{name}"
@@ -206,7 +206,7 @@ fn a_frame_that_was_changed_is_no_frame() {
         other[end..].copy_from_slice(&digest[..8]);
         fs::write(&artifact, &other).unwrap();
         let again = folder.0.join("again.parquet");
-        let error = sparse_dataset::reconstruct(&base, &folder.0, &again, &());
+        let error = sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &());
         match error {
             Err(Error::Io { .. }) => panic!("byte {at}: {error:?}"),
             Err(_) => assert!(!again.exists(), "byte {at}"),

@@ -205,7 +205,7 @@ fn splits_in_folders_come_back_and_what_is_no_data_is_named() {
         .collect();
     assert_eq!(names, ["data/test/a.jsonl", "train.jsonl"]);
     let again = folder.0.join("again");
-    sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+    sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
     for name in names {
         let read = |folder: &std::path::Path| std::fs::read(folder.join(name)).unwrap();
         assert_eq!(read(&again), read(&derivative), "{name}");
@@ -248,13 +248,13 @@ fn a_shuffle_over_shards_costs_its_permutation() {
         report.delta_bytes
     );
     let again = folder.0.join("again");
-    sparse_dataset::reconstruct(&base, &folder.0, &again, &()).unwrap();
+    sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &()).unwrap();
     for shard in 0..4 {
         let name = format!("train-{shard}.jsonl");
         let read = |folder: &std::path::Path| std::fs::read(folder.join(&name)).unwrap();
         assert_eq!(read(&again), read(&derivative), "{name}");
     }
-    assert!(sparse_dataset::verify(&folder.0, Some(&base), &()).is_ok());
+    assert!(sparse_dataset::verify(&folder.0, Some(&base), 2, &()).is_ok());
     assert!(
         report
             .splits

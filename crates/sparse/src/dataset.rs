@@ -97,14 +97,15 @@ enum EffortLevel {
     Highest,
 }
 
-impl From<Options> for CompressSpec {
-    fn from(options: Options) -> Self {
-        Self {
-            key: options.key,
-            logical: options.logical,
-            lenient: options.lenient,
-            header: !options.no_header,
-            effort: match options.effort {
+impl Options {
+    fn spec(self, context: &Context) -> CompressSpec {
+        CompressSpec {
+            key: self.key,
+            logical: self.logical,
+            lenient: self.lenient,
+            header: !self.no_header,
+            threads: context.threads(),
+            effort: match self.effort {
                 EffortLevel::Fast => Effort::Fast,
                 EffortLevel::High => Effort::Small,
                 EffortLevel::Highest => Effort::Smallest,
@@ -122,7 +123,7 @@ pub fn run(command: DatasetCommand, context: &Context) -> anyhow::Result<Outcome
             derivative,
             output,
             options,
-        } => compress(&base, &derivative, &output, &options.into(), context),
+        } => compress(&base, &derivative, &output, &options.spec(context), context),
         DatasetCommand::Reconstruct {
             base,
             delta,
@@ -134,7 +135,7 @@ pub fn run(command: DatasetCommand, context: &Context) -> anyhow::Result<Outcome
             base,
             derivative,
             options,
-        } => estimate(&base, &derivative, &options.into(), context),
+        } => estimate(&base, &derivative, &options.spec(context), context),
     }
 }
 
@@ -223,7 +224,7 @@ fn reconstruct(
         check_apart(output, base, delta)?;
     }
     let bar = context.bar();
-    let report = sparse_dataset::reconstruct(base, delta, output, &bar)?;
+    let report = sparse_dataset::reconstruct(base, delta, output, context.threads(), &bar)?;
     drop(bar);
     let seconds = started.elapsed().as_secs_f64();
     let (value, text) = show::rebuilt(&report, seconds);
@@ -233,7 +234,7 @@ fn reconstruct(
 
 fn verify(delta: &Path, base: Option<&Path>, context: &Context) -> anyhow::Result<Outcome> {
     let bar = context.bar();
-    let problems = match sparse_dataset::verify(delta, base, &bar) {
+    let problems = match sparse_dataset::verify(delta, base, context.threads(), &bar) {
         Ok(()) => Vec::new(),
         // A delta that is not right is an answer; one that cannot be read is an error.
         Err(

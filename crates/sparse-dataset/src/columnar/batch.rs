@@ -17,8 +17,8 @@ use crate::table::MAX_RECORD;
 
 /// Rows that are decoded together where their values are not long.
 const MOST_ROWS: u64 = 1024;
-/// Bytes that they may take.
-const BUDGET: u64 = 256 << 20;
+/// Bytes that they may take: some wait while others are decoded and a third are looked at.
+const BUDGET: u64 = 96 << 20;
 
 /// What bounds the bytes of a column in so many rows.
 struct Bound<'a> {

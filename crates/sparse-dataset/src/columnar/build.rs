@@ -43,6 +43,11 @@ impl BatchBuilder {
         self.rows += 1;
     }
 
+    /// Bytes of the values collected.
+    pub(crate) fn bytes(&self) -> usize {
+        self.columns.iter().map(Values::bytes).sum()
+    }
+
     /// The rows so far as a batch. `None` if a value is not of its column's
     /// type, which only a damaged delta can bring about.
     pub(crate) fn finish(&mut self) -> Option<RecordBatch> {

@@ -14,7 +14,7 @@ mod render;
 mod values;
 mod writer;
 
-pub(crate) use output::ColumnarOutput;
+pub(crate) use output::{ColumnarRows, Piece};
 pub(crate) use paged::{Frame, Learner, Script};
 pub(crate) use read::{batches as batches_as_written, equal_files, keeps_dictionaries, read_rows};
 pub(crate) use recipe::Recipe;

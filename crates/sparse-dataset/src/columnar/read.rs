@@ -20,12 +20,13 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::table::{Kind, MAX_RECORD, Record, Source, StoredRows};
 use crate::text::Columns;
+use crate::workers::handed_on;
 
 /// What the rows of a file may unfold to: so much, and so many times the file.
 const UNFOLDED: u64 = 1 << 30;
 const TIMES: u64 = 1000;
 
-type Batches = (SchemaRef, Box<dyn RecordBatchReader>);
+type Batches = (SchemaRef, Box<dyn RecordBatchReader + Send>);
 
 /// The schema of a file, with its metadata, and its record batches.
 pub(crate) fn batches(path: &Path, format: Format) -> Result<Batches> {
@@ -59,8 +60,15 @@ type ReadRows = (StoredRows, Columns, SchemaRef);
 
 /// Reads all rows, in memory up to `most` bytes; nothing of a file with columns
 /// of types that rows cannot be made of.
-pub(crate) fn read_rows(path: &Path, most: u64) -> Result<Option<ReadRows>> {
-    let (schema, reader) = batches(path, Format::of(path)?)?;
+pub(crate) fn read_rows(path: &Path, most: u64, threads: usize) -> Result<Option<ReadRows>> {
+    let format = Format::of(path)?;
+    let (schema, reader) = batches(path, format)?;
+    // Batches of other formats may be as large as memory bears one of.
+    let threads = if format == Format::Parquet {
+        threads
+    } else {
+        1
+    };
     if !is_supported(&schema) {
         return Ok(None);
     }
@@ -79,8 +87,12 @@ pub(crate) fn read_rows(path: &Path, most: u64) -> Result<Option<ReadRows>> {
     let mut record = Record::default();
     let file = Source::unread(path)?.len;
     let (mut unfolded, limit) = (0u64, UNFOLDED.saturating_add(file.saturating_mul(TIMES)));
-    for batch in reader {
-        let batch = batch.map_err(Error::columnar(path))?;
+    let decode = |put: &mut dyn FnMut(RecordBatch) -> Result<()>| {
+        reader
+            .into_iter()
+            .try_for_each(|batch| put(batch.map_err(Error::columnar(path))?))
+    };
+    let keep = |batch: RecordBatch| {
         for row in 0..batch.num_rows() {
             record.clear();
             let mut column = 0;
@@ -102,7 +114,9 @@ pub(crate) fn read_rows(path: &Path, most: u64) -> Result<Option<ReadRows>> {
             }
             rows.push(&record, path)?;
         }
-    }
+        Ok(())
+    };
+    handed_on(threads, decode, keep)?;
     Ok(Some((rows, columns, schema)))
 }
 

@@ -302,11 +302,13 @@ impl Recipe {
         self.groups.get(done).copied()
     }
 
-    /// A writer that follows the recipe, and the script where it is written page by page.
+    /// A writer that follows the recipe, and the script where it is written page by page, which is
+    /// done on so many threads.
     pub(crate) fn writer<W: Write + Send>(
         &self,
         out: W,
         script: Option<Script>,
+        threads: usize,
         path: &Path,
     ) -> Result<FileWriter<W>> {
         let schema: &Schema = &self.schema;
@@ -360,7 +362,8 @@ impl Recipe {
                 }
                 if let (Some(habits), Some(script)) = (habits, script) {
                     let schema = self.schema.clone();
-                    let writer = PagedWriter::new(out, schema, options, habits.clone(), script);
+                    let habits = habits.clone();
+                    let writer = PagedWriter::new(out, schema, options, habits, script, threads);
                     return Ok(FileWriter::Paged(Box::new(
                         writer.map_err(Error::columnar(path))?,
                     )));

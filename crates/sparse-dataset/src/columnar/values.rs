@@ -55,6 +55,11 @@ impl Values {
         self.ends.len()
     }
 
+    /// Bytes of all values.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let mut start = 0;
         self.ends

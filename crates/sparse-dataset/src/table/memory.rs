@@ -13,7 +13,7 @@ impl Memory {
 
     /// For one file of a derivative.
     pub(crate) const fn of_split() -> Self {
-        Self { left: 192 << 20 }
+        Self { left: 384 << 20 }
     }
 
     pub(crate) fn left(&self) -> u64 {

@@ -60,7 +60,7 @@ pub fn round_trip(
     let report =
         compress(&base, &original, &folder.0, spec).unwrap_or_else(|error| panic!("{error}"));
     let again = folder.0.join(derivative.0);
-    sparse_dataset::reconstruct(&base, &folder.0, &again, &())
+    sparse_dataset::reconstruct(&base, &folder.0, &again, 2, &())
         .unwrap_or_else(|error| panic!("{error}"));
     let again = fs::read(&again).unwrap();
     assert!(
@@ -78,7 +78,11 @@ pub fn compress(
     output: &Path,
     spec: &CompressSpec,
 ) -> Result<CompressReport> {
-    sparse_dataset::compress(base, derivative, output, spec, &())
+    let spec = CompressSpec {
+        threads: 2,
+        ..spec.clone()
+    };
+    sparse_dataset::compress(base, derivative, output, &spec, &())
 }
 
 /// Forty lines of the GSM8K test set.

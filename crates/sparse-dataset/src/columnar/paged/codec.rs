@@ -68,21 +68,6 @@ impl Codec {
         })
     }
 
-    /// `None` where the compressor fails.
-    pub(super) fn compress(self, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
-        Some(Cow::Owned(match self {
-            Self::Plain => return Some(Cow::Borrowed(bytes)),
-            Self::Zstd(level) => zstd::bulk::compress(bytes, i32::from(level)).ok()?,
-            Self::Snappy(habit) => {
-                let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
-                habit.compress(bytes, &mut out);
-                out
-            }
-            Self::Snap => snap::raw::Encoder::new().compress_vec(bytes).ok()?,
-            Self::Lz4 => lz4_flex::block::compress(bytes),
-        }))
-    }
-
     /// What a page of `unfolded` bytes was compressed from. `None` if it is damaged.
     pub(super) fn unfold(self, bytes: &[u8], unfolded: usize) -> Option<Vec<u8>> {
         match self {
@@ -96,10 +81,43 @@ impl Codec {
             Self::Lz4 => lz4_flex::block::decompress(bytes, unfolded).ok(),
         }
     }
+}
 
-    /// Whether it makes `bytes` of what they unfold to.
-    pub(super) fn made(self, bytes: &[u8], unfolded: &[u8]) -> bool {
-        self.compress(unfolded).is_some_and(|made| *made == *bytes)
+/// Compresses page after page: zstd's tables are made once.
+#[derive(Default)]
+pub(super) struct Packer {
+    zstd: Option<(i8, zstd::bulk::Compressor<'static>)>,
+}
+
+impl Packer {
+    /// `None` where the compressor fails.
+    pub(super) fn compress<'a>(&mut self, codec: Codec, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        Some(Cow::Owned(match codec {
+            Codec::Plain => return Some(Cow::Borrowed(bytes)),
+            Codec::Zstd(level) => self.zstd(level)?.compress(bytes).ok()?,
+            Codec::Snappy(habit) => {
+                let mut out = Vec::with_capacity(bytes.len() / 2 + 64);
+                habit.compress(bytes, &mut out);
+                out
+            }
+            Codec::Snap => snap::raw::Encoder::new().compress_vec(bytes).ok()?,
+            Codec::Lz4 => lz4_flex::block::compress(bytes),
+        }))
+    }
+
+    fn zstd(&mut self, level: i8) -> Option<&mut zstd::bulk::Compressor<'static>> {
+        let known = self.zstd.take().filter(|(known, _)| *known == level);
+        let compressor = match known {
+            Some((_, compressor)) => compressor,
+            None => zstd::bulk::Compressor::new(i32::from(level)).ok()?,
+        };
+        Some(&mut self.zstd.insert((level, compressor)).1)
+    }
+
+    /// Whether a codec makes `bytes` of what they unfold to.
+    pub(super) fn makes(&mut self, codec: Codec, bytes: &[u8], unfolded: &[u8]) -> bool {
+        let made = self.compress(codec, unfolded);
+        made.is_some_and(|made| *made == *bytes)
     }
 }
 
@@ -119,11 +137,14 @@ mod tests {
         let all: Vec<Codec> = all.into_iter().flat_map(Codec::candidates).collect();
         assert_eq!(all.len(), 36);
         let text = b"a page of values, a page of values, a page of more values".repeat(9);
+        let mut packer = Packer::default();
         for codec in &all {
             assert_eq!(Codec::of_code(codec.code()), Some(*codec));
-            let packed = codec.compress(&text).unwrap();
+            let packed = packer.compress(*codec, &text).unwrap().into_owned();
             assert_eq!(codec.unfold(&packed, text.len()).unwrap(), text);
-            assert!(codec.made(&packed, &text));
+            assert!(Packer::default().makes(*codec, &packed, &text));
+            // One that was used before makes the same.
+            assert!(packer.makes(*codec, &packed, &text));
             assert_eq!(
                 codec.unfold(&packed[..8], text.len()).is_some(),
                 *codec == Codec::Plain

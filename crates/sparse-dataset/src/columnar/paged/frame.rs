@@ -1,6 +1,7 @@
 //! What the rows of a Parquet file do not lead to: page headers, indexes and the footer, and the
 //! pages that come out otherwise. Written against what our own writer makes.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::bytes;
@@ -213,12 +214,20 @@ impl Frame {
         })
     }
 
-    pub(super) fn literal(&mut self, length: usize) -> Option<&[u8]> {
+    /// Where the next literal is, of so many bytes.
+    pub(super) fn literal(&mut self, length: usize) -> Option<Range<usize>> {
         let start = self.used;
         let end = start.checked_add(length)?;
-        let bytes = self.literals.get(start..end)?;
-        self.used = end;
-        Some(bytes)
+        let is_there = end <= self.literals.len();
+        is_there.then(|| {
+            self.used = end;
+            start..end
+        })
+    }
+
+    /// The bytes of a literal.
+    pub(super) fn kept(&self, place: Range<usize>) -> Option<&[u8]> {
+        self.literals.get(place)
     }
 
     /// Whether all of it can be followed, for so many row groups of so many columns, and leads to
@@ -270,7 +279,7 @@ pub(super) enum Head {
 }
 
 impl Head {
-    pub(super) fn apply(self, predicted: Vec<u8>) -> Option<Vec<u8>> {
+    pub(super) fn apply(&self, predicted: Vec<u8>) -> Option<Vec<u8>> {
         match self {
             Self::Predicted => Some(predicted),
             Self::Edited {
@@ -278,9 +287,9 @@ impl Head {
                 after,
                 middle,
             } => {
-                let (start, rest) = predicted.split_at_checked(before)?;
-                let end = rest.get(rest.len().checked_sub(after)?..)?;
-                Some([start, &middle, end].concat())
+                let (start, rest) = predicted.split_at_checked(*before)?;
+                let end = rest.get(rest.len().checked_sub(*after)?..)?;
+                Some([start, middle, end].concat())
             }
         }
     }
@@ -339,12 +348,14 @@ mod tests {
             b"heads of pages"
         );
         assert_eq!(frame.body(), Some((patched, Head::Predicted)));
-        assert_eq!(frame.literal(5).unwrap(), b"patch");
+        let patch = frame.literal(5).unwrap();
+        assert_eq!(frame.kept(patch).unwrap(), b"patch");
         let (body, head) = frame.body().unwrap();
         assert_eq!(body, Body::Literal(7));
         assert_eq!(head.apply(b"something".to_vec()).unwrap(), b"");
         assert_eq!(frame.literal(8), None);
-        assert_eq!(frame.literal(7).unwrap(), b"literal");
+        let literal = frame.literal(7).unwrap();
+        assert_eq!(frame.kept(literal).unwrap(), b"literal");
         assert_eq!(frame.finish(b"a tail").unwrap(), b"the tail");
         let unread = Frame::read(&bytes).unwrap();
         assert_eq!(unread.finish(b"a tail"), None);

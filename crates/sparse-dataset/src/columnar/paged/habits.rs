@@ -7,7 +7,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::codec::Codec;
+use super::codec::{Codec, Packer};
 use super::decimals::{fixed, is_fixed};
 use super::learn::Original;
 use crate::columnar::pages::PageHeader;
@@ -252,8 +252,9 @@ fn which(
         tried.push((bytes, whole));
     }
     let mut candidates = candidates.into_iter();
-    Ok(candidates.find(|codec| {
+    let mut packer = Packer::default();
+    Ok(candidates.find(|&codec| {
         let mut tried = tried.iter();
-        tried.all(|(bytes, whole)| codec.made(bytes, whole))
+        tried.all(|(bytes, whole)| packer.makes(codec, bytes, whole))
     }))
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::file::metadata::ParquetMetaData;
 
+use super::codec::Packer;
 use super::frame::{Body, Frame, FrameWriter, packed};
 use super::habits::Habits;
 use super::page::{OurPage, Shape};
@@ -14,10 +15,14 @@ use super::places::Places;
 use crate::columnar::pages::{PageHeader, Pages, check_pages};
 use crate::error::{Error, Result};
 use crate::table::Source;
+use crate::workers::each;
 
 /// What is kept is given up on where it takes more than so many times what the frame may take: it
 /// is compressed in the end.
 const PACKED: u64 = 8;
+
+/// Pages that are under way together for each thread.
+pub(super) const TOGETHER: usize = 4;
 
 /// A file and where its pages are, by row group and column.
 pub(super) struct Original {
@@ -109,43 +114,56 @@ impl Learner {
     /// Compares a column chunk with the original's, and writes the original's bytes.
     pub(super) fn chunk(
         &self,
-        group: usize,
-        column: usize,
+        (group, column): (usize, usize),
         ours: &[OurPage<'_>],
         shape: Shape,
         places: &mut Places,
+        packers: &mut [Packer],
         out: &mut impl Write,
     ) -> Result<()> {
         let source = &self.original.source;
         let pages = self.original.chunk(group, column);
         let pages = pages.ok_or_else(|| self.strange())?;
-        let mut buffer = Vec::new();
+        let same = pages.len() == ours.len();
         self.with(|learnt| {
             learnt.frame.count(pages.len());
-            for (number, page) in pages.iter().enumerate() {
-                let head = source.read(learnt.end, page.at, &mut buffer)?.to_vec();
-                learnt.end = page.at + page.stored;
-                let bytes = source.read(page.at, learnt.end, &mut buffer)?;
-                let same = pages.len() == ours.len();
-                let mine = ours.get(number).filter(|_| same);
-                let found = match mine {
-                    Some(mine) => made(mine, page, bytes, shape, &source.path)?,
-                    None => None,
-                };
-                match found {
-                    Some((predicted, body, kept)) => {
-                        learnt.frame.page(&head, &predicted, body, &kept);
+            for (turn, pages) in pages.chunks(TOGETHER * packers.len()).enumerate() {
+                let mut read = Vec::new();
+                for page in pages {
+                    let mut up_to = |end| -> Result<Vec<u8>> {
+                        let start = std::mem::replace(&mut learnt.end, end);
+                        Ok(source.read(start, end, &mut Vec::new())?.to_vec())
+                    };
+                    read.push((up_to(page.at)?, up_to(page.at + page.stored)?));
+                }
+                let first = turn * TOGETHER * packers.len();
+                let jobs: Vec<_> = (first..).zip(pages).zip(&read).collect();
+                let found = each(
+                    &jobs,
+                    packers,
+                    |packer, &((number, page), (_, bytes))| match ours.get(number).filter(|_| same)
+                    {
+                        Some(mine) => made(mine, page, bytes, shape, packer, &source.path),
+                        None => Ok(None),
+                    },
+                );
+                for ((head, bytes), found) in read.iter().zip(found) {
+                    match found? {
+                        Some((predicted, body, kept)) => {
+                            learnt.frame.page(head, &predicted, body, &kept);
+                        }
+                        None => {
+                            let body = Body::Literal(bytes.len());
+                            learnt.frame.page(head, &[], body, bytes);
+                        }
                     }
-                    None => learnt
-                        .frame
-                        .page(&head, &[], Body::Literal(bytes.len()), bytes),
-                }
-                if learnt.frame.size > self.most.saturating_mul(PACKED) {
-                    return Err(self.strange());
-                }
-                places.page(&head, bytes.len());
-                for part in [&head, bytes] {
-                    out.write_all(part).map_err(Error::columnar(&source.path))?;
+                    if learnt.frame.size > self.most.saturating_mul(PACKED) {
+                        return Err(self.strange());
+                    }
+                    places.page(head, bytes.len());
+                    for part in [head, bytes] {
+                        out.write_all(part).map_err(Error::columnar(&source.path))?;
+                    }
                 }
             }
             Ok(())
@@ -192,6 +210,7 @@ fn made(
     page: &PageHeader,
     bytes: &[u8],
     shape: Shape,
+    packer: &mut Packer,
     file: &Path,
 ) -> Result<Option<Made>> {
     let plain = page.all_plain;
@@ -204,7 +223,7 @@ fn made(
     } else {
         Some(Cow::Borrowed(&*mine))
     };
-    let made = like_theirs.and_then(|page| ours.packed(page, shape, plain));
+    let made = like_theirs.and_then(|page| ours.packed(page, shape, plain, packer));
     if let Some((head, made)) = made
         && *made == *bytes
     {
@@ -224,7 +243,7 @@ fn made(
     let Some(unfolded) = unfolded() else {
         return Ok(None);
     };
-    let again = ours.packed(unfolded.as_slice().into(), shape, plain);
+    let again = ours.packed(unfolded.as_slice().into(), shape, plain, packer);
     let Some((head, _)) = again.filter(|(_, made)| **made == *bytes) else {
         return Ok(None);
     };

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::codec::Codec;
+use super::codec::{Codec, Packer};
 use crate::columnar::pages::{PageHeader, as_first_version, read_header, with_sizes};
 
 /// How the pages of a column are put together.
@@ -15,6 +15,9 @@ pub(super) struct Shape {
     pub(super) defined: bool,
     pub(super) repeated: bool,
 }
+
+/// A page's header and bytes.
+pub(super) type Packed<'a> = (Vec<u8>, Cow<'a, [u8]>);
 
 /// A page of the second version that is not compressed.
 #[derive(Debug)]
@@ -81,7 +84,8 @@ impl<'a> OurPage<'a> {
         bytes: Cow<'b, [u8]>,
         shape: Shape,
         plain: bool,
-    ) -> Option<(Vec<u8>, Cow<'b, [u8]>)> {
+        packer: &mut Packer,
+    ) -> Option<Packed<'b>> {
         let unfolded = bytes.len() as u64;
         let bytes = if plain || shape.codec == Codec::Plain {
             bytes
@@ -92,7 +96,7 @@ impl<'a> OurPage<'a> {
                 0
             };
             let (levels, values) = bytes.split_at_checked(levels)?;
-            let mut packed = shape.codec.compress(values)?.into_owned();
+            let mut packed = packer.compress(shape.codec, values)?.into_owned();
             packed.splice(..0, levels.iter().copied());
             Cow::Owned(packed)
         };

@@ -1,6 +1,5 @@
 //! Rows to pages, each compressed and headed as in the original.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -16,12 +15,14 @@ use parquet::arrow::arrow_writer::{
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::frame::{Body, Frame, unpacked};
+use super::codec::Packer;
+use super::frame::{Body, Frame, Head, unpacked};
 use super::habits::{HELD, Habits};
-use super::learn::Learner;
-use super::page::{OurPage, Shape};
+use super::learn::{Learner, TOGETHER};
+use super::page::{OurPage, Packed, Shape};
 use super::places::Places;
 use crate::error::{Error, Result};
+use crate::workers::each;
 
 /// Rows after which writers look whether a page is full.
 const LOOK: usize = 1024;
@@ -77,6 +78,8 @@ pub(crate) struct PagedWriter<W: Write> {
     habits: Habits,
     script: Script,
     places: Places,
+    /// For each thread that compresses pages.
+    packers: Vec<Packer>,
     groups: usize,
     feeds: Vec<Feed>,
 }
@@ -89,6 +92,7 @@ impl<W: Write> PagedWriter<W> {
         options: ArrowWriterOptions,
         habits: Habits,
         script: Script,
+        threads: usize,
     ) -> std::result::Result<Self, ParquetError> {
         let captured = Captured::default();
         let writer = ArrowWriter::try_new_with_options(captured.clone(), schema.clone(), options)?;
@@ -120,6 +124,9 @@ impl<W: Write> PagedWriter<W> {
             habits,
             script,
             places: Places::default(),
+            packers: std::iter::repeat_with(Packer::default)
+                .take(threads.max(1))
+                .collect(),
             groups: 0,
             feeds: Vec::new(),
         })
@@ -207,6 +214,7 @@ impl<W: Write> PagedWriter<W> {
             out: &mut self.out,
             script: &mut self.script,
             places: &mut self.places,
+            packers: &mut self.packers,
             shapes: &self.shapes,
             group: self.groups,
             columns: 0,
@@ -253,6 +261,7 @@ struct Finished<'a, W: Write> {
     out: &'a mut W,
     script: &'a mut Script,
     places: &'a mut Places,
+    packers: &'a mut [Packer],
     shapes: &'a [Shape],
     group: usize,
     /// So many are out.
@@ -279,18 +288,34 @@ impl<W: Write> Finished<'_, W> {
         let column = self.columns;
         let shape = self.shapes[column];
         self.places.chunk(chunk.len());
+        let place = (self.group, column);
         match self.script {
             Script::Learn(learner) => {
-                let Self { places, out, .. } = self;
-                learner.chunk(self.group, column, &ours, shape, places, out)?;
+                let Self {
+                    places,
+                    packers,
+                    out,
+                    ..
+                } = self;
+                learner.chunk(place, &ours, shape, places, packers, out)?;
             }
             Script::Follow(frame) => {
-                for number in 0..frame.count().ok_or_else(|| damaged(path))? {
-                    let page = follow(frame, ours.get(number), shape);
-                    let (head, bytes) = page.ok_or_else(|| damaged(path))?;
-                    self.places.page(&head, bytes.len());
-                    for part in [&head[..], &bytes] {
-                        self.out.write_all(part).map_err(Error::columnar(path))?;
+                let count = frame.count().ok_or_else(|| damaged(path))?;
+                let together = TOGETHER * self.packers.len();
+                for first in (0..count).step_by(together) {
+                    let numbers = first..count.min(first + together);
+                    let tasks = numbers.map(|number| Task::next(frame, ours.get(number)));
+                    let tasks: Option<Vec<Task<'_>>> = tasks.collect();
+                    let tasks = tasks.ok_or_else(|| damaged(path))?;
+                    let done = each(&tasks, self.packers, |packer, task| {
+                        task.page(frame, shape, packer)
+                    });
+                    for page in done {
+                        let (head, bytes) = page.ok_or_else(|| damaged(path))?;
+                        self.places.page(&head, bytes.len());
+                        for part in [&head[..], &bytes] {
+                            self.out.write_all(part).map_err(Error::columnar(path))?;
+                        }
                     }
                 }
             }
@@ -307,30 +332,53 @@ fn damaged(path: &Path) -> Error {
     }
 }
 
-/// The original's next page with its header, of ours.
-fn follow<'a>(
-    frame: &'a mut Frame,
-    ours: Option<&OurPage<'a>>,
-    shape: Shape,
-) -> Option<(Vec<u8>, Cow<'a, [u8]>)> {
-    let (body, head) = frame.body()?;
-    let (predicted, bytes) = match body {
-        Body::Ours { width, plain } => {
-            let page = ours?.plain(shape, width)?;
-            ours?.packed(page, shape, plain)?
-        }
-        Body::Patched {
-            patch,
-            unfolded,
-            plain,
-        } => {
-            let mine = ours?.plain(shape, false)?;
-            let bytes = unpacked(frame.literal(patch)?, &mine, unfolded as u64)?;
-            ours?.packed(bytes.into(), shape, plain)?
-        }
-        Body::Literal(length) => (Vec::new(), frame.literal(length)?.into()),
-    };
-    Some((head.apply(predicted)?, bytes))
+/// A page of the original that is to be made of ours.
+struct Task<'a> {
+    ours: Option<&'a OurPage<'a>>,
+    body: Body,
+    head: Head,
+    /// What the frame holds of it.
+    kept: Range<usize>,
+}
+
+impl<'a> Task<'a> {
+    fn next(frame: &mut Frame, ours: Option<&'a OurPage<'a>>) -> Option<Self> {
+        let (body, head) = frame.body()?;
+        let kept = match body {
+            Body::Ours { .. } => 0,
+            Body::Patched { patch, .. } => patch,
+            Body::Literal(length) => length,
+        };
+        Some(Self {
+            ours,
+            body,
+            head,
+            kept: frame.literal(kept)?,
+        })
+    }
+
+    /// The page with its header.
+    fn page<'b>(&self, frame: &'b Frame, shape: Shape, packer: &mut Packer) -> Option<Packed<'b>>
+    where
+        'a: 'b,
+    {
+        let kept = frame.kept(self.kept.clone())?;
+        let (predicted, bytes) = match self.body {
+            Body::Ours { width, plain } => {
+                let page = self.ours?.plain(shape, width)?;
+                self.ours?.packed(page, shape, plain, packer)?
+            }
+            Body::Patched {
+                unfolded, plain, ..
+            } => {
+                let mine = self.ours?.plain(shape, false)?;
+                let bytes = unpacked(kept, &mine, unfolded as u64)?;
+                self.ours?.packed(bytes.into(), shape, plain, packer)?
+            }
+            Body::Literal(_) => (Vec::new(), kept.into()),
+        };
+        Some((self.head.apply(predicted)?, bytes))
+    }
 }
 
 /// Some columns of values of one column of the schema, on their way to their writers: a page at a
