@@ -6,10 +6,10 @@ use crate::decide::decide;
 use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::Result;
 use crate::format::Format;
-use crate::inputs::{Base, DataFiles, add_file};
+use crate::inputs::{Base, DataFiles};
 use crate::matching::HashMatrix;
 use crate::spec::{CompressSpec, Estimate, Progress, step};
-use crate::table::{Memory, Rows, Source};
+use crate::split::Opened;
 use crate::text::Template;
 
 /// Rows of a sampled stretch, and stretches of a file.
@@ -42,18 +42,10 @@ pub fn estimate(
     let mut unchanged = 0u64;
     for file in DataFiles::of(derivative)?.files {
         let file = file.path;
-        let mut memory = Memory::of_split();
-        let source = Source::open(&file, &mut memory, |_| ())?;
+        let Opened {
+            source, mut rows, ..
+        } = Opened::new(&file, spec)?;
         out.derivative_bytes += source.len;
-        let file_bytes = source.len;
-        let mut rows = Rows::default();
-        add_file(
-            &mut rows,
-            source,
-            spec.text(),
-            false,
-            (&mut memory, spec.threads),
-        )?;
         rows.take_apart(&base.rows.columns.names);
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;
         let templates = match rows.text() {
@@ -69,7 +61,7 @@ pub fn estimate(
             &mut base.rows,
         );
         setup.paragraphs = Format::of(&file)?.has_paragraphs();
-        let levels = Levels::new(spec.effort, file_bytes);
+        let levels = Levels::new(spec.effort, source.len);
         let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
         let count = decided.references.len();
         let stride = (count / STRETCHES).max(STRETCH);

@@ -89,7 +89,7 @@ impl Format {
 
     /// Whether files of this format are bytes with meaning on their own,
     /// rather than an encoding of typed columns.
-    pub fn is_text(self) -> bool {
+    pub const fn is_text(self) -> bool {
         !matches!(self, Self::Parquet | Self::Arrow)
     }
 

@@ -10,7 +10,7 @@ use crate::header::Body;
 use crate::output::hex;
 use crate::report::split_report;
 use crate::spec::{Example, Info};
-use crate::table::{Record, Scales};
+use crate::table::{Record, Scales, is_tail};
 
 /// Bytes shown of a longer value.
 const SHOWN: usize = 160;
@@ -72,14 +72,18 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
         let mut decoder = BlockDecoder::new(setup, &mut base.rows)?;
         let mut tally = Tally::default();
         let first = found.len();
+        let is_document = header.format.has_paragraphs();
+        let total = blocks.rows().map(|rows| rows as usize).sum();
+        let mut records = 0u32..;
         let mut buffer = Vec::new();
         for (index, count) in blocks.rows().enumerate() {
             let block = blocks.read(index, &mut buffer)?;
             let complete = decoder.block(block, count, &mut base.rows, |setup, row| {
+                let record = records.next().unwrap_or_default();
                 let Decoded::Cells(rows, reference) = row else {
                     return Ok(());
                 };
-                if rows.own.own == 0 {
+                if rows.own.own == 0 || is_document && is_tail(record, total) {
                     return Ok(());
                 }
                 let edited = reference.is_some_and(|(_, base)| setup.is_edited(rows, base));

@@ -68,16 +68,16 @@ impl Split {
 
 /// A file of a derivative, read.
 pub(crate) struct Opened {
-    source: Source,
+    pub(crate) source: Source,
     sha256: [u8; 32],
-    rows: Rows,
+    pub(crate) rows: Rows,
     /// Whether the format declares its columns, and rows can be made of all of them.
     declared: bool,
 }
 
 impl Opened {
     pub(crate) fn new(path: &Path, spec: &CompressSpec) -> Result<Self> {
-        let mut memory = Memory::of_split();
+        let mut memory = Memory::of_split(Format::of(path)?);
         let mut digest = Sha256::new();
         let source = Source::open(path, &mut memory, |chunk| digest.update(chunk))?;
         let mut rows = Rows::default();

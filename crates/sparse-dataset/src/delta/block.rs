@@ -220,7 +220,9 @@ impl BlockEncoder {
                     splicer.see(template, line, own);
                 }
             }
-            self.count(reference);
+            if self.own_row.own > 0 && !derivative.is_tail(first + offset as u32) {
+                self.count(reference);
+            }
         }
         let mut out = Vec::new();
         put_bytes(&mut out, &coder.finish());
@@ -244,9 +246,6 @@ impl BlockEncoder {
     }
 
     fn count(&mut self, reference: u32) {
-        if self.own_row.own == 0 {
-            return;
-        }
         let base = (reference != NEW).then_some(reference);
         let edited = base.is_some() && self.setup.is_edited(&self.rows, &self.base_row);
         self.tally.row(base, edited);

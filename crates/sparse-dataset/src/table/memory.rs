@@ -1,5 +1,7 @@
 //! How much of the files that are open together is held in memory.
 
+use crate::format::Format;
+
 /// Bytes that may yet be held.
 pub(crate) struct Memory {
     left: u64,
@@ -11,9 +13,13 @@ impl Memory {
         Self { left: 384 << 20 }
     }
 
-    /// For one file of a derivative.
-    pub(crate) const fn of_split() -> Self {
-        Self { left: 384 << 20 }
+    /// For one file of a derivative. Text stands in its file and can be read there; rows of other
+    /// formats would have to be written first.
+    pub(crate) const fn of_split(format: Format) -> Self {
+        let megabytes = if format.is_text() { 192 } else { 384 };
+        Self {
+            left: megabytes << 20,
+        }
     }
 
     pub(crate) fn left(&self) -> u64 {

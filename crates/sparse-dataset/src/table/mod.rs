@@ -15,7 +15,7 @@ mod window;
 pub(crate) use declared::{Declared, Scales};
 pub(crate) use memory::Memory;
 pub(crate) use record::{Kind, MAX_RECORD, Record, hash_bytes};
-pub(crate) use rows::Rows;
+pub(crate) use rows::{Rows, is_tail};
 pub(crate) use source::Source;
 pub(crate) use spill::Spill;
 pub(crate) use stored::StoredRows;

@@ -15,6 +15,11 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::text::{Columns, Layout};
 
+/// Whether a record of a document of so many is what follows its last object.
+pub(crate) fn is_tail(record: u32, records: usize) -> bool {
+    record > 0 && record as usize + 1 == records
+}
+
 enum Part {
     Text(Box<TextTable>),
     Stored(Box<StoredTable>),
@@ -260,6 +265,15 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// Whether a row is what follows the last object of a document: no row to a person.
+    pub(crate) fn is_tail(&self, row: u32) -> bool {
+        let (which, local) = self.place(row);
+        match &self.parts[which] {
+            Part::Text(table) if table.parser.is_document() => is_tail(local, table.ends.len()),
+            _ => false,
+        }
     }
 
     /// Whether a row is the last of its file.

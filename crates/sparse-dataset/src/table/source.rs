@@ -208,7 +208,7 @@ mod tests {
     fn files_share_what_may_be_held_in_memory() {
         let folder = tempfile::tempdir().unwrap();
         let text = "{\"a\": 1}\n".repeat(1000);
-        let mut memory = Memory::of_split();
+        let mut memory = Memory::of_split(Format::JsonLines);
         let room = memory.left() - text.len() as u64 * 3 / 2;
         assert!(memory.take(room));
         let mut held = Vec::new();

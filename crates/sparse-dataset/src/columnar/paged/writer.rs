@@ -44,12 +44,13 @@ impl Captured {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Moves it all behind `bytes`; the room of either is used again.
     fn add_to(&self, bytes: &mut Vec<u8>) {
-        let more = self.take();
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes.is_empty() {
-            *bytes = more;
+            std::mem::swap(bytes, &mut held);
         } else {
-            bytes.extend_from_slice(&more);
+            bytes.append(&mut held);
         }
     }
 }
@@ -78,6 +79,8 @@ pub(crate) struct PagedWriter<W: Write> {
     habits: Habits,
     script: Script,
     places: Places,
+    /// Room for column chunks, empty between row groups.
+    room: Vec<u8>,
     /// For each thread that compresses pages.
     packers: Vec<Packer>,
     groups: usize,
@@ -124,6 +127,7 @@ impl<W: Write> PagedWriter<W> {
             habits,
             script,
             places: Places::default(),
+            room: Vec::new(),
             packers: std::iter::repeat_with(Packer::default)
                 .take(threads.max(1))
                 .collect(),
@@ -208,7 +212,7 @@ impl<W: Write> PagedWriter<W> {
         let feeds = std::mem::take(&mut self.feeds);
         let mut group = self.file.next_row_group().map_err(Error::columnar(path))?;
         let writers = feeds.into_iter().flat_map(|feed| feed.writers);
-        let (mut lengths, mut bytes) = (Vec::new(), Vec::new());
+        let (mut lengths, mut bytes) = (Vec::new(), std::mem::take(&mut self.room));
         self.places.group();
         let mut finished = Finished {
             out: &mut self.out,
@@ -236,6 +240,7 @@ impl<W: Write> PagedWriter<W> {
         if finished.columns < lengths.len() || !bytes.is_empty() {
             return Err(damaged(path));
         }
+        self.room = bytes;
         self.groups += 1;
         Ok(())
     }
