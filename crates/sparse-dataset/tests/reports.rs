@@ -61,6 +61,22 @@ fn split(derivative: &str) -> SplitReport {
 }
 
 #[test]
+fn only_the_objects_of_a_document_are_rows() {
+    let document = |rows: std::ops::Range<usize>| {
+        let row = |n: usize| format!("{{\"id\": {n}, \"text\": \"{}\"}}", text(n));
+        let rows: Vec<String> = rows.map(row).collect();
+        format!("{{\"data\": [{}], \"version\": \"1\"}}", rows.join(", "))
+    };
+    let base = document(0..600);
+    for (rows, kept) in [(100..600, 500), (7..8, 1)] {
+        let found = pair(("b.json", &base), ("d.json", &document(rows)), None).splits[0].clone();
+        assert_eq!((found.rows, found.rows_new), (kept, 0));
+    }
+    let alone = pair(("b.json", &base), ("d.json", "{\"version\": \"2\"}"), None);
+    assert_eq!(alone.splits[0].rows, 1);
+}
+
+#[test]
 fn flipped_labels_and_replaced_texts_are_edits() {
     let all: Vec<usize> = (0..600).collect();
     let flipped = table(&all, |row| {

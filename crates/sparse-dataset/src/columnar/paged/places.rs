@@ -113,3 +113,58 @@ impl Places {
         Some(out)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::columnar::pages::check_pages;
+    use crate::table::Source;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    #[test]
+    fn a_footer_that_tells_its_own_places_is_right_already() {
+        let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/parquet");
+        let mut seen = 0;
+        for file in std::fs::read_dir(data).unwrap() {
+            let path = file.unwrap().path();
+            let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+            let metadata = reader.metadata();
+            let source = Source::unread(&path).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let mut places = Places::default();
+            let mut end = 0;
+            for chunks in check_pages(&source, metadata).unwrap() {
+                places.group();
+                for pages in chunks {
+                    let start = end;
+                    places.chunk(0);
+                    for page in pages {
+                        places.page(&bytes[end..page.at as usize], page.stored as usize);
+                        end = (page.at + page.stored) as usize;
+                    }
+                    // As if nothing had been compressed.
+                    places.our_end += (end - start) as u64;
+                }
+            }
+            places.our_end -= MAGIC;
+            let tail = &bytes[end..];
+            let corrected = places.corrected(tail).unwrap();
+            // Some writers give the place of a column's metadata where others give its first page's,
+            // or none.
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let is_usual = ["pyarrow_26", "fastparquet", "duckdb"];
+            if is_usual.iter().any(|usual| name.starts_with(usual)) {
+                assert!(corrected == tail, "{name}");
+                seen += 1;
+            }
+            for cut in 0..tail.len().min(200) {
+                let _ = places.corrected(&tail[..cut]);
+                let _ = places.corrected(&tail[cut..]);
+            }
+        }
+        assert_eq!(seen, 4);
+    }
+}
