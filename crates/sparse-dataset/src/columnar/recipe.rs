@@ -12,7 +12,7 @@ use arrow_schema::{Schema, SchemaRef};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -132,7 +132,13 @@ impl Recipe {
     /// The same page by page, with who finds out whether the file comes back so with a frame of at
     /// most `most` bytes. `None` for files that are not written so.
     pub(crate) fn by_pages(mut self, path: &Path, most: u64) -> Result<Option<(Self, Learner)>> {
-        let Container::Parquet { habits, .. } = &mut self.container else {
+        let Container::Parquet {
+            habits,
+            arrow_schema,
+            metadata,
+            ..
+        } = &mut self.container
+        else {
             return Ok(None);
         };
         let file = File::open(path).map_err(Error::io(path))?;
@@ -141,6 +147,18 @@ impl Recipe {
             return Ok(None);
         };
         *habits = Some(learner.habits().clone());
+        let entries = reader.metadata().file_metadata().key_value_metadata();
+        let entries = entries.map_or(&[][..], Vec::as_slice);
+        let ours = encode_arrow_schema(&self.schema);
+        let is_ours = |entry: &KeyValue| {
+            entry.key != ARROW_SCHEMA_META_KEY || entry.value.as_ref() == Some(&ours)
+        };
+        // The same in other words would stand in the frame.
+        if *arrow_schema && !entries.iter().all(is_ours) {
+            *arrow_schema = false;
+            let entries = entries.iter().cloned();
+            *metadata = entries.map(|entry| (entry.key, entry.value)).collect();
+        }
         Ok(Some((self, learner)))
     }
 
