@@ -95,7 +95,7 @@ class DatasetTest(unittest.TestCase):
             f"{codec}, {pages}": lambda codec=codec, pages=pages: pq.write_table(
                 made, made_path, compression=codec, data_page_version=pages
             )
-            for codec in ("snappy", "zstd", "none")
+            for codec in ("snappy", "zstd", "gzip", "none")
             for pages in ("1.0", "2.0")
         } | {
             "small groups": lambda: pq.write_table(made, made_path, row_group_size=900),

@@ -291,6 +291,6 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(seen, 7);
+        assert_eq!(seen, 8);
     }
 }

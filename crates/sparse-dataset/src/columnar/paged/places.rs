@@ -165,6 +165,6 @@ mod tests {
                 let _ = places.corrected(&tail[cut..]);
             }
         }
-        assert_eq!(seen, 4);
+        assert_eq!(seen, 5);
     }
 }
