@@ -93,7 +93,12 @@ def main():
 
         table = pa.Table.from_pylist([json.loads(line) for line in train])
         pq.write_table(table, out / "gsm8k_train.parquet", row_group_size=1000, compression="snappy")
+        order = random.Random(SEED).sample(range(table.num_rows), table.num_rows)
+        pq.write_table(table.take(order), out / "shuffled_gzip.parquet", compression="gzip")
         if len(sys.argv) > 4:
+            squad = pq.read_table(sys.argv[4])
+            order = random.Random(SEED).sample(range(squad.num_rows), squad.num_rows)
+            pq.write_table(squad.take(order), out / "squad_shuffled.parquet")
             rows = pq.read_table(sys.argv[4], columns=["id", "title", "context", "question"]).to_pylist()
             random.Random(SEED).shuffle(rows)
             with (out / "squad_shuffled.csv").open("w", encoding="utf-8", newline="") as file:

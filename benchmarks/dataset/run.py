@@ -166,6 +166,8 @@ def main():
             ("mixed lower-case, as Parquet", parquet, made / "mixed_lower.parquet"),
             ("shuffled", train, made / "shuffled.jsonl"),
             ("filtered", train, made / "filtered.jsonl"),
+            ("shuffled, as Parquet with gzip", parquet, made / "shuffled_gzip.parquet"),
+            ("squad shuffled, as Parquet", data / "squad_validation.parquet", made / "squad_shuffled.parquet"),
             ("squad shuffled, as CSV", data / "squad_validation.parquet", made / "squad_shuffled.csv"),
         ]
         results = []

@@ -4,7 +4,8 @@ usage: speed.py SPARSE WORK_FOLDER [--bytes N] [--repeat N] [--format jsonl|parq
 
 Makes pairs with make_large.py: rows filtered, shuffled, edited, a column added,
 some new rows. A figure is bytes of the derivative for each CPU second (user and
-system, start of the command included), the best of the repetitions; peers run
+system, start of the command included) on one thread, the best of the
+repetitions, and for each second on the clock with all cores; peers run
 once, and zstd -19, which takes a quarter of an hour, with --peers all only. Ours
 checks the digests of base and output, which is in its time; every rebuilt file is
 compared with the original afterwards.
@@ -23,6 +24,8 @@ sys.path.insert(0, str(HERE.parent / "engine"))
 
 import machine
 
+ALL_CORES = "high, all cores, time on the clock"
+
 
 def best(repeat, *command):
     return min((measured(*command) for _ in range(repeat)), key=lambda run: run["cpu_seconds"])
@@ -31,11 +34,12 @@ def best(repeat, *command):
 def tools(sparse, base, derivative, work, repeat, peers):
     """Yields name, artifact, and the runs that make it and rebuild from it."""
     delta, again = work / "delta", work / f"again{derivative.suffix}"
-    for effort in ("high", "fast"):
-        make = (sparse, "dataset", "compress", base, derivative, "-o", delta, "--effort", effort, "--force", "--json")
-        back = (sparse, "dataset", "reconstruct", base, delta, "-o", again, "--force", "--json")
+    for name, options in (("high", ["--threads", "1"]), ("fast", ["--threads", "1", "--effort", "fast"]), (ALL_CORES, [])):
+        make = (sparse, "dataset", "compress", base, derivative, "-o", delta, *options, "--force", "--json")
+        threads = options[:2]
+        back = (sparse, "dataset", "reconstruct", base, delta, "-o", again, *threads, "--force", "--json")
         made = best(repeat, *make)
-        yield f"sparse, {effort}", delta / "dataset.delta", made, best(repeat, *back), made["answer"]["byte_exact"]
+        yield f"sparse, {name}", delta / "dataset.delta", made, best(repeat, *back), made["answer"]["byte_exact"]
     if peers == "none":
         return
     patch = work / "patch"
@@ -49,6 +53,36 @@ def tools(sparse, base, derivative, work, repeat, peers):
         made = measured("xdelta3", level, "-e", "-f", *window, derivative, patch)
         back = measured("xdelta3", "-d", "-f", *window, patch, again)
         yield f"xdelta3 {level}", patch, made, back, True
+
+
+# What any tool that writes a Parquet file anew has to do, by the library that wrote it, on one
+# thread: CPU seconds to read the base, and to write the derivative.
+PYARROW = """
+import sys, time
+import pyarrow.parquet as pq
+
+base, derivative, again = sys.argv[1:]
+clock = time.process_time
+start = clock()
+pq.read_table(base, use_threads=False)
+seconds = clock() - start
+file = pq.ParquetFile(derivative)
+codec = file.metadata.row_group(0).column(0).compression
+with pq.ParquetWriter(again, file.schema_arrow, compression=codec) as writer:
+    for group in range(file.num_row_groups):
+        rows = file.read_row_group(group, use_threads=False)
+        start = clock()
+        writer.write_table(rows)
+        seconds += clock() - start
+print(seconds)
+"""
+
+
+def pyarrow(base, derivative, again):
+    """The seconds of the above; nothing where pyarrow is not installed."""
+    command = [sys.executable, "-c", PYARROW, base, derivative, again]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {"cpu_seconds": float(found.stdout)} if found.returncode == 0 else None
 
 
 def versions():
@@ -82,9 +116,14 @@ def main():
             assert not exact or filecmp.cmp(derivative, again, shallow=False), f"{name}: rebuilt and original differ"
             row = {"pair": form, "derivative_bytes": size, "tool": name, "artifact_bytes": artifact.stat().st_size, "compress": made, "rebuild": back}
             rows.append(row)
-            speeds = [f"{size / run['cpu_seconds'] / 1e6:.0f}" for run in (made, back)]
+            seconds = "seconds" if ALL_CORES in name else "cpu_seconds"
+            speeds = [f"{size / run[seconds] / 1e6:.0f}" for run in (made, back)]
             peak = max(made["peak_bytes"], back["peak_bytes"]) / 1e6
             print("|", form, "|", name, "|", f"{row['artifact_bytes']:,} | {speeds[0]} | {speeds[1]} | {peak:.0f} MB |", flush=True)
+        floor = pyarrow(base, derivative, again) if form == "parquet" else None
+        if floor:
+            rows.append({"pair": form, "derivative_bytes": size, "tool": "pyarrow reads the base, writes the derivative", "rebuild": floor})
+            print(f"| {form} | pyarrow reads the base, writes the derivative | | | {size / floor['cpu_seconds'] / 1e6:.0f} | |", flush=True)
     if args.json:
         found = {"date": machine.now(), "commit": machine.commit(HERE), "machine": machine.describe(), "tools": versions(), "rows": rows}
         args.json.write_text(json.dumps(found, indent=1) + "\n")
