@@ -48,8 +48,10 @@ pub(crate) const REQUIRED_MORE: u8 = 128;
 pub(crate) const MORE_PAGES: u8 = 1;
 /// Of those in the other byte: descriptions are told by those before, see [`Descriptions`].
 pub(crate) const MORE_PRIMED: u8 = 2;
+/// Of those in the other byte: descriptions name the key that the user named.
+pub(crate) const MORE_KEYED: u8 = 4;
 /// All of those in the other byte.
-const MORE_KNOWN: u8 = MORE_PAGES | MORE_PRIMED;
+const MORE_KNOWN: u8 = MORE_PAGES | MORE_PRIMED | MORE_KEYED;
 /// Feature bits that a reader may ignore: the derivative is a folder, of one file too.
 pub(crate) const OPTIONAL_FOLDER: u8 = 1;
 const CHECKSUM: usize = 8;

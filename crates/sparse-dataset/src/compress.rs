@@ -4,9 +4,9 @@ use std::panic::resume_unwind;
 use std::path::Path;
 
 use crate::artifact::{
-    FILE_NAME, FORMAT_VERSION, MAGIC, MORE_PAGES, MORE_PRIMED, OPTIONAL_FOLDER, REQUIRED_BYTES,
-    REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_MORE, REQUIRED_NO_HEADER,
-    REQUIRED_QUICK, REQUIRED_REFERENCES, checksum,
+    FILE_NAME, FORMAT_VERSION, MAGIC, MORE_KEYED, MORE_PAGES, MORE_PRIMED, OPTIONAL_FOLDER,
+    REQUIRED_BYTES, REQUIRED_COLUMNAR, REQUIRED_DICTIONARIES, REQUIRED_LENIENT, REQUIRED_MORE,
+    REQUIRED_NO_HEADER, REQUIRED_QUICK, REQUIRED_REFERENCES, checksum,
 };
 use crate::columnar::{guarded, keeps_dictionaries};
 use crate::descriptions::Descriptions;
@@ -33,12 +33,8 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
     let DataFiles { files, skipped } = DataFiles::of(derivative)?;
-    let (base, mut first) = open_both(base, files.first(), spec);
-    let mut base = base?;
-    let total = u64::from(base.rows.len());
-    let hashes = HashMatrix::of(&mut base.rows, |done| {
-        step(progress, "reading the base", done, total)
-    })?;
+    let (base, mut first) = open_both(base, files.first(), spec, progress);
+    let (mut base, hashes) = base?;
     base.rows.carry();
     let mut artifact = Output::create(&output.join(FILE_NAME))?;
     let mut head = MAGIC.to_vec();
@@ -53,7 +49,8 @@ pub fn compress(
     }
     let columnar = any(|format| !format.is_text());
     let more = bit(any(|format| format == Format::Parquet), MORE_PAGES)
-        | bit(columnar || files.len() > 1, MORE_PRIMED);
+        | bit(columnar || files.len() > 1, MORE_PRIMED)
+        | bit(spec.key.is_some(), MORE_KEYED);
     let required = REQUIRED_BYTES
         | REQUIRED_REFERENCES
         | REQUIRED_QUICK
@@ -101,13 +98,22 @@ pub fn compress(
     Ok(report)
 }
 
-/// Opens the base, and the first file of the derivative beside it if there is a thread for it.
+/// Opens the base and hashes its cells, and opens the first file of the derivative beside that if
+/// there is a thread for it.
 fn open_both(
     base: &Path,
     first: Option<&DataFile>,
     spec: &CompressSpec,
-) -> (Result<Base>, Option<Result<Opened>>) {
-    let open_base = || Base::open(base, spec.text(), None, spec.threads);
+    progress: &dyn Progress,
+) -> (Result<(Base, HashMatrix)>, Option<Result<Opened>>) {
+    let open_base = || {
+        let mut base = Base::open(base, spec.text(), None, spec.threads)?;
+        let total = u64::from(base.rows.len());
+        let hashes = HashMatrix::of(&mut base.rows, |done| {
+            step(progress, "reading the base", done, total)
+        })?;
+        Ok((base, hashes))
+    };
     let Some(first) = first.filter(|_| spec.threads > 1) else {
         return (open_base(), None);
     };

@@ -22,6 +22,8 @@ pub(crate) struct Decided {
     pub(crate) model: Option<ModelSize>,
     pub(crate) casts: Vec<Cast>,
     pub(crate) reordered: bool,
+    /// The column that the user named as the key.
+    pub(crate) key: Option<u32>,
 }
 
 pub(crate) fn decide(
@@ -75,6 +77,7 @@ pub(crate) fn decide(
         model,
         casts,
         reordered,
+        key: key.map(|(own, _)| own as u32),
     })
 }
 

@@ -61,6 +61,7 @@ pub fn estimate(
             &mut base.rows,
         );
         setup.paragraphs = Format::of(&file)?.has_paragraphs();
+        setup.key = decided.key;
         let levels = Levels::new(spec.effort, source.len);
         let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
         let count = decided.references.len();

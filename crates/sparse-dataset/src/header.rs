@@ -44,6 +44,8 @@ pub(crate) struct SplitHeader {
     pub(crate) casts: Vec<Cast>,
     /// Whether columns stand in another order than in the base.
     pub(crate) reordered: bool,
+    /// The column by which the user told rows apart.
+    pub(crate) key: Option<u32>,
     /// What makes the original of the file that the recipe leads to.
     pub(crate) patch: Option<Vec<u8>>,
     /// What makes the lines of whole rows of those of the base, in order of the
@@ -118,13 +120,16 @@ impl SplitHeader {
         for count in [rows, referenced, moved, edited, new] {
             put_number(&mut plain, count);
         }
-        plain.push(u8::from(self.reordered));
+        plain.push(u8::from(self.reordered) | u8::from(self.key.is_some()) << 1);
         put_number(&mut plain, self.casts.len() as u64);
         for cast in &self.casts {
             put_number(&mut plain, u64::from(cast.column));
             plain.extend_from_slice(&[cast.types.0, cast.types.1]);
         }
         plain.extend_from_slice(&self.plan.shares);
+        if let Some(key) = self.key {
+            put_number(&mut plain, u64::from(key));
+        }
         for splice in &self.splices {
             put_number(&mut plain, u64::from(splice.template));
             put_number(&mut plain, splice.cut as u64);
@@ -185,16 +190,21 @@ impl SplitHeader {
             new: reader.number()?,
         };
         let (mut reordered, mut casts, mut splices) = (false, Vec::new(), Vec::new());
+        let mut key = None;
         // Rows are coded the same without what follows; the first writers did not
         // add it.
         if reader.left() > 0 {
-            reordered = reader.byte()? == 1;
+            let flags = reader.byte().filter(|&flags| flags < 4)?;
+            reordered = flags & 1 == 1;
             for _ in 0..reader.count()? {
                 let column = u32::try_from(reader.number()?).ok()?;
                 let types = (reader.byte()?, reader.byte()?);
                 casts.push(Cast { column, types });
             }
             plan.shares = reader.bytes(plan.columns.len())?.to_vec();
+            if flags & 2 == 2 {
+                key = Some(u32::try_from(reader.number()?).ok()?);
+            }
         }
         while reader.left() > 0 {
             splices.push(Splice {
@@ -219,6 +229,7 @@ impl SplitHeader {
             counts,
             casts,
             reordered,
+            key,
             patch: (!patch.is_empty()).then(|| patch.to_vec()),
             splices,
             paragraphs: true,

@@ -68,6 +68,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
             &mut base.rows,
         );
         setup.paragraphs = header.paragraphs;
+        setup.key = header.key;
         let headers = base.rows.headers();
         let mut decoder = BlockDecoder::new(setup, &mut base.rows)?;
         let mut tally = Tally::default();
@@ -86,6 +87,7 @@ pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
                 if rows.own.own == 0 || is_document && is_tail(record, total) {
                     return Ok(());
                 }
+                let reference = reference.filter(|(_, base)| setup.is_of(rows, base));
                 let edited = reference.is_some_and(|(_, base)| setup.is_edited(rows, base));
                 let row = tally.counts.rows;
                 let what = tally.row(reference.map(|(at, _)| at), edited);

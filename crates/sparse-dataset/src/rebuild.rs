@@ -19,6 +19,9 @@ use crate::table::Scales;
 use crate::text::Layout;
 use crate::workers::handed_on;
 
+/// Bytes of a text file that are digested and written together.
+const PIECE: usize = 1 << 18;
+
 /// Where the pieces of a rebuilt file go.
 pub(crate) trait Sink {
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
@@ -168,29 +171,33 @@ pub(crate) fn rebuild_with(
     let rebuilt = match (recipe, &header.layout) {
         (None, Some(layout)) => {
             let alike = base.escapes_as(layout);
-            let mut written = 0u64;
-            let mut out = Vec::new();
-            for (index, count) in blocks.rows().enumerate() {
-                let block = blocks.read(index, &mut buffer)?;
-                let complete = decoder.block(block, count, base, |setup, row| {
-                    match row {
-                        Decoded::Spliced(splice, line) => splice.apply(line, &mut out),
-                        Decoded::Cells(rows, _) => write_row(setup, rows, layout, alike, &mut out),
-                    }
-                    if out.len() >= 1 << 18 {
-                        written += out.len() as u64;
-                        if written > header.bytes {
-                            return Err(damaged(artifact, "rows (more than the file had)"));
+            let produce = |put: &mut dyn FnMut(Vec<u8>) -> Result<()>| {
+                let mut written = 0u64;
+                let mut out = Vec::with_capacity(2 * PIECE);
+                for (index, count) in blocks.rows().enumerate() {
+                    let block = blocks.read(index, &mut buffer)?;
+                    let complete = decoder.block(block, count, base, |setup, row| {
+                        match row {
+                            Decoded::Spliced(splice, line) => splice.apply(line, &mut out),
+                            Decoded::Cells(rows, _) => {
+                                write_row(setup, rows, layout, alike, &mut out);
+                            }
                         }
-                        sink.write(&out)?;
-                        out.clear();
-                        step(progress, "rebuilding", written, header.bytes)?;
-                    }
-                    Ok(())
-                })?;
-                complete.ok_or_else(nonsense)?;
-            }
-            sink.write(&out)
+                        if out.len() >= PIECE {
+                            written += out.len() as u64;
+                            if written > header.bytes {
+                                return Err(damaged(artifact, "rows (more than the file had)"));
+                            }
+                            put(std::mem::replace(&mut out, Vec::with_capacity(2 * PIECE)))?;
+                            step(progress, "rebuilding", written, header.bytes)?;
+                        }
+                        Ok(())
+                    })?;
+                    complete.ok_or_else(nonsense)?;
+                }
+                put(out)
+            };
+            handed_on(threads, produce, |piece| sink.write(&piece))
         }
         (Some(recipe), _) => {
             let path = Path::new(&header.name);

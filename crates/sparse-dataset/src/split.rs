@@ -137,6 +137,7 @@ pub(crate) fn compress_split(
         &mut base.rows,
     );
     setup.paragraphs = format.has_paragraphs();
+    setup.key = decided.key;
     let levels = Levels::new(spec.effort, whole.len);
     let mut encoder = BlockEncoder::new(setup, &mut base.rows, levels)?;
     let mut blocks = NewBlocks::default();
@@ -170,6 +171,7 @@ pub(crate) fn compress_split(
         patch: None,
         splices,
         paragraphs: format.has_paragraphs(),
+        key: decided.key,
     };
     drop(rows);
     let mut split = Split {
@@ -219,6 +221,7 @@ fn as_bytes(
         columns: Vec::new(),
         casts: Vec::new(),
         reordered: false,
+        key: None,
         patch: None,
         splices: Vec::new(),
         ..split.header.clone()

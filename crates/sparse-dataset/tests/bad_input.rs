@@ -360,11 +360,11 @@ fn features_that_are_not_known_are_refused() {
     let path = folder.0.join(FILE_NAME);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[9] |= 128;
-    bytes.insert(11 + 64, 4);
+    bytes.insert(11 + 64, 8);
     let end = bytes.len() - 8;
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..end]);
     bytes[end..].copy_from_slice(&digest[..8]);
     std::fs::write(&path, bytes).unwrap();
     let error = sparse_dataset::info(&folder.0).unwrap_err().to_string();
-    assert!(error.contains("further feature bits 0b00000100"), "{error}");
+    assert!(error.contains("further feature bits 0b00001000"), "{error}");
 }

@@ -138,6 +138,35 @@ fn a_key_decides_which_rows_belong_together() {
 }
 
 #[test]
+fn rows_of_new_keys_are_new_however_like_others_they_are() {
+    let likeness = |n: usize| {
+        let (text, label) = plain(n);
+        let id = n + 5_000;
+        format!("{{\"id\": {id}, \"text\": \"{text}\", \"label\": \"{label}\"}}\n")
+    };
+    let more = base() + &(0..50).map(|n| likeness(n * 7)).collect::<String>();
+    let folder = Folder::new();
+    let old = folder.write("b.jsonl", base().as_bytes());
+    let new = folder.write("d.jsonl", more.as_bytes());
+    for (key, counts) in [(None, (0, 50)), (Some("id".to_owned()), (50, 0))] {
+        let spec = CompressSpec {
+            key,
+            ..CompressSpec::default()
+        };
+        let report = compress(&old, &new, &folder.0, &spec).unwrap();
+        let found = &report.splits[0];
+        assert_eq!((found.rows_new, found.rows_edited), counts);
+        let examples = sparse_dataset::examples(&folder.0, &old).unwrap();
+        let kinds: Vec<&str> = examples.iter().map(|example| example.what).collect();
+        assert_eq!(kinds.contains(&"new"), counts.0 > 0, "{kinds:?}");
+        assert_eq!(kinds.contains(&"edited"), counts.1 > 0, "{kinds:?}");
+        let again = folder.0.join("again.jsonl");
+        sparse_dataset::reconstruct(&old, &folder.0, &again, 2, &()).unwrap();
+        assert!(std::fs::read(&again).unwrap() == more.as_bytes());
+    }
+}
+
+#[test]
 fn a_key_that_the_base_lacks_is_refused() {
     let folder = Folder::new();
     let base = folder.write("b.jsonl", b"{\"text\": \"one\"}\n");

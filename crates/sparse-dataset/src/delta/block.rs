@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     /// share: in nested files rows of one paragraph look alike. Writers before
     /// [`crate::artifact::REQUIRED_QUICK`] did so in all files.
     pub(crate) paragraphs: bool,
+    /// The column by which the user tells rows apart, for reports alone.
+    pub(crate) key: Option<u32>,
     /// What makes the lines of whole rows of those of the base, in order of the
     /// templates. A decoder that has them hands out lines instead of cells.
     pub(crate) splices: Vec<Splice>,
@@ -70,6 +72,7 @@ impl Setup {
             templates,
             model,
             paragraphs: true,
+            key: None,
             splices: Vec::new(),
         }
     }
@@ -83,6 +86,13 @@ impl Setup {
         let splices = &self.splices;
         let at = splices.binary_search_by_key(&template, |splice| splice.template);
         Some(&splices[at.ok()?])
+    }
+
+    /// Whether the row that was coded last is the same one as its base row to the user, however
+    /// much of it is.
+    pub(crate) fn is_of(&self, rows: &RowCoder, base: &Record) -> bool {
+        self.key
+            .is_none_or(|key| rows.has_key(key, &self.counterparts, base))
     }
 
     /// Whether the row that was coded last differs from its base row in a value.
@@ -246,7 +256,8 @@ impl BlockEncoder {
     }
 
     fn count(&mut self, reference: u32) {
-        let base = (reference != NEW).then_some(reference);
+        let is_of_base = reference != NEW && self.setup.is_of(&self.rows, &self.base_row);
+        let base = is_of_base.then_some(reference);
         let edited = base.is_some() && self.setup.is_edited(&self.rows, &self.base_row);
         self.tally.row(base, edited);
     }

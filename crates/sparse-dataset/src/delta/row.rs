@@ -111,6 +111,24 @@ impl RowCoder {
         })
     }
 
+    /// Whether a column of the row coded last has the value of the base row's, by which people tell
+    /// rows apart; a row without the column says nothing.
+    pub(crate) fn has_key(
+        &self,
+        key: u32,
+        counterparts: &[Option<Counterpart>],
+        base: &Record,
+    ) -> bool {
+        let Some(own) = self.own.get(key as usize) else {
+            return true;
+        };
+        let Some(Some(counterpart)) = counterparts.get(key as usize) else {
+            return true;
+        };
+        let found = base.get(counterpart.base as usize);
+        found.is_some_and(|found| counterpart.same(found, own))
+    }
+
     /// Whether a cell is what a function of the base row gives, which is a change
     /// of its column rather than of its row.
     fn follows(&self, column: usize, own: (Kind, &[u8]), base: &Record) -> bool {
