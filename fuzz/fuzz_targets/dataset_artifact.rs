@@ -14,13 +14,18 @@ fuzz_target!(init: panics::let_readers_panic(), |data: &[u8]| {
     let folder = std::env::temp_dir().join(format!("sparse-fuzz-artifact-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let (base, delta) = (folder.join("base.jsonl"), folder.join("dataset.delta"));
-    let mut bytes = b"SPARSEDS\x01\x00\x00".to_vec();
-    bytes.extend_from_slice(&Sha256::digest(BASE));
-    bytes.extend_from_slice(data);
-    let digest = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&digest[..8]);
     std::fs::write(&base, BASE).expect("a temporary file");
-    std::fs::write(&delta, &bytes).expect("a temporary file");
-    let _ = sparse_dataset::info(&delta);
-    let _ = sparse_dataset::verify(&delta, Some(&base), &());
+    // Without further feature bits, and with that of descriptions told by those before.
+    for (required, more) in [(0, &[][..]), (128, &[2][..])] {
+        let mut bytes = b"SPARSEDS\x01".to_vec();
+        bytes.extend_from_slice(&[required, 0]);
+        bytes.extend_from_slice(&Sha256::digest(BASE));
+        bytes.extend_from_slice(more);
+        bytes.extend_from_slice(data);
+        let digest = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&digest[..8]);
+        std::fs::write(&delta, &bytes).expect("a temporary file");
+        let _ = sparse_dataset::info(&delta);
+        let _ = sparse_dataset::verify(&delta, Some(&base), 2, &());
+    }
 });

@@ -29,7 +29,7 @@ fuzz_target!(init: panics::let_readers_panic(), |data: &[u8]| {
     .is_ok()
     {
         let again = folder.join("again");
-        sparse_dataset::reconstruct(&derivative, &folder, &again, &())
+        sparse_dataset::reconstruct(&derivative, &folder, &again, 2, &())
             .expect("what was compressed is rebuilt");
     }
 });

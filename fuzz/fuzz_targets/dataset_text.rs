@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     };
     if sparse_dataset::compress(&base, &derivative, &folder, &spec, &()).is_ok() {
         let again = folder.join("again");
-        sparse_dataset::reconstruct(&base, &folder, &again, &())
+        sparse_dataset::reconstruct(&base, &folder, &again, 2, &())
             .expect("what was compressed is rebuilt");
         assert_eq!(std::fs::read(&again).expect("the rebuilt file"), data);
     }
