@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::header::{MAX_HEADER, SplitHeader};
 use crate::inputs::Base;
 use crate::output::hex;
+use crate::spec::Reading;
 use crate::table::{Source, Spill, TextOptions};
 use crate::wire::Reader;
 
@@ -258,8 +259,8 @@ impl Artifact {
     }
 
     /// Opens the base, which must be the one that the delta was made from.
-    pub(crate) fn open_base(&self, path: &Path, threads: usize) -> Result<Base> {
-        let mut base = Base::open(path, self.base_options, Some(&self.base), threads)?;
+    pub(crate) fn open_base(&self, path: &Path, reading: Reading<'_>) -> Result<Base> {
+        let mut base = Base::open(path, self.base_options, Some(&self.base), reading)?;
         if self.carries {
             base.rows.carry();
         }

@@ -1,6 +1,5 @@
 //! Making a delta.
 
-use std::panic::resume_unwind;
 use std::path::Path;
 
 use crate::artifact::{
@@ -19,6 +18,7 @@ use crate::report::split_report;
 use crate::spec::{CompressReport, CompressSpec, Progress, SplitReport, step};
 use crate::split::{Opened, compress_split};
 use crate::wire::put_number;
+use crate::workers::{joined, spawn};
 
 /// Writes the delta from `base` to `derivative` (each a file or a folder of
 /// splits) into the folder `output`, which must exist.
@@ -70,7 +70,7 @@ pub fn compress(
     let mut splits = Vec::new();
     let mut descriptions = Descriptions::new(more & MORE_PRIMED != 0);
     for file in &files {
-        let read = || Opened::new(&file.path, spec);
+        let read = || Opened::new(&file.path, spec, progress);
         let opened = first.take().unwrap_or_else(read);
         let split = compress_split(
             &mut base,
@@ -107,7 +107,7 @@ fn open_both(
     progress: &dyn Progress,
 ) -> (Result<(Base, HashMatrix)>, Option<Result<Opened>>) {
     let open_base = || {
-        let mut base = Base::open(base, spec.text(), None, spec.threads)?;
+        let mut base = Base::open(base, spec.text(), None, spec.reading(progress))?;
         let total = u64::from(base.rows.len());
         let hashes = HashMatrix::of(&mut base.rows, |done| {
             step(progress, "reading the base", done, total)
@@ -118,9 +118,8 @@ fn open_both(
         return (open_base(), None);
     };
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| Opened::new(&first.path, spec));
+        let first = spawn(scope, || Opened::new(&first.path, spec, progress));
         let base = open_base();
-        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
-        (base, Some(first))
+        (base, first.map(joined))
     })
 }

@@ -10,6 +10,8 @@ use crate::header::MAX_HEADER;
 const PRIMER: &[u8] = include_bytes!("primer.bin");
 /// Text that the model is sized for.
 const SIZE: usize = 1 << 12;
+/// After so many bytes of descriptions the model starts anew with the primer. A part of the format.
+const LONG: usize = 1 << 18;
 
 /// How long a description may be whose code takes so many bytes: a few damaged
 /// ones must not keep the text model busy for long.
@@ -25,18 +27,26 @@ fn longest(coded: usize) -> usize {
 pub(crate) struct Descriptions {
     /// What goes on from one to the next. Each has a model of its own without.
     model: Option<Box<TextModel>>,
+    /// Bytes that the model has coded behind the primer.
+    coded: usize,
 }
 
 impl Descriptions {
     /// `primed` is whether the model goes on and has seen the primer: that pays for columnar files,
     /// which say much about themselves, and for several files.
     pub(crate) fn new(primed: bool) -> Self {
-        let model = primed.then(|| {
-            let mut model = TextModel::new(SIZE);
-            model.text(&mut Silent, 0, PRIMER, MAX_HEADER);
-            Box::new(model)
-        });
-        Self { model }
+        Self {
+            model: primed.then(primed_model),
+            coded: 0,
+        }
+    }
+
+    /// Takes note that so many bytes were coded.
+    fn count(&mut self, bytes: usize) {
+        self.coded = self.coded.saturating_add(bytes);
+        if self.coded > LONG && self.model.is_some() {
+            *self = Self::new(true);
+        }
     }
 
     /// Does something with the model that is to be used.
@@ -50,6 +60,7 @@ impl Descriptions {
     pub(crate) fn encode(&mut self, description: &[u8]) -> Vec<u8> {
         let mut coder = Encoder::new();
         self.with(|model| model.text(&mut coder, 0, description, MAX_HEADER));
+        self.count(description.len());
         let mut coded = coder.finish();
         while longest(coded.len()) < description.len().min(MAX_HEADER) {
             coded.push(0); // what a decoder reads behind the end as well
@@ -60,8 +71,16 @@ impl Descriptions {
     /// `None` where that is no code of a description.
     pub(crate) fn decode(&mut self, coded: &[u8]) -> Option<Vec<u8>> {
         let most = longest(coded.len());
-        self.with(|model| model.text(&mut Decoder::new(coded), 0, &[], most))
+        let found = self.with(|model| model.text(&mut Decoder::new(coded), 0, &[], most))?;
+        self.count(found.len());
+        Some(found)
     }
+}
+
+fn primed_model() -> Box<TextModel> {
+    let mut model = TextModel::new(SIZE);
+    model.text(&mut Silent, 0, PRIMER, MAX_HEADER);
+    Box::new(model)
 }
 
 #[cfg(test)]
@@ -104,6 +123,13 @@ mod tests {
             lengths[1..].iter().all(|&next| next * 4 < lengths[0]),
             "{lengths:?}"
         );
+        // Beyond the end of the model's life.
+        let long = |shard: u32| describe(shard).repeat(60);
+        for shard in 0..20 {
+            let coded = writer.encode(&long(shard));
+            assert_eq!(reader.decode(&coded).unwrap(), long(shard));
+            assert!(writer.coded <= LONG && writer.coded == reader.coded);
+        }
         let alone = Descriptions::new(false).encode(PRIMER).len();
         let primed = Descriptions::new(true).encode(PRIMER).len();
         assert!(primed * 20 < alone, "{primed}, {alone}");

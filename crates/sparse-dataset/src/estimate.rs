@@ -28,7 +28,7 @@ pub fn estimate(
     spec: &CompressSpec,
     progress: &dyn Progress,
 ) -> Result<Estimate> {
-    let mut base = Base::open(base, spec.text(), None, spec.threads)?;
+    let mut base = Base::open(base, spec.text(), None, spec.reading(progress))?;
     let total = u64::from(base.rows.len());
     let hashes = HashMatrix::of(&mut base.rows, |done| {
         step(progress, "reading the base", done, total)
@@ -44,7 +44,7 @@ pub fn estimate(
         let file = file.path;
         let Opened {
             source, mut rows, ..
-        } = Opened::new(&file, spec)?;
+        } = Opened::new(&file, spec, progress)?;
         out.derivative_bytes += source.len;
         rows.take_apart(&base.rows.columns.names);
         let decided = decide(&mut base, &hashes, &file, &mut rows, spec, progress)?;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::header::Body;
 use crate::output::hex;
 use crate::report::split_report;
-use crate::spec::{Example, Info};
+use crate::spec::{Example, Info, Reading};
 use crate::table::{Record, Scales, is_tail};
 
 /// Bytes shown of a longer value.
@@ -45,7 +45,11 @@ pub fn info(delta: &Path) -> Result<Info> {
 /// When the delta or its base cannot be read, or do not belong together.
 pub fn examples(delta: &Path, base: &Path) -> Result<Vec<Example>> {
     let artifact = Artifact::open(delta)?;
-    let mut base = artifact.open_base(base, 1)?;
+    let reading = Reading {
+        threads: 1,
+        progress: &(),
+    };
+    let mut base = artifact.open_base(base, reading)?;
     let mut found: Vec<Example> = Vec::new();
     artifact.each_split(|header, blocks, _| {
         if header.body == Body::Bytes {

@@ -12,6 +12,7 @@ use crate::digest::{Digester, Digests};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::hex;
+use crate::spec::Reading;
 use crate::table::{Declared, Memory, Rows, Source, TextOptions};
 
 /// Folders in folders are looked into so far.
@@ -102,24 +103,25 @@ impl Base {
         path: &Path,
         options: TextOptions,
         expected: Option<&Digests>,
-        threads: usize,
+        reading: Reading<'_>,
     ) -> Result<Self> {
         let DataFiles { files, .. } = DataFiles::of(path)?;
         let mut memory = Memory::of_base();
         let (sources, digests) = match expected {
             None => {
                 let (sources, (sha256, blake3)) =
-                    open_all::<(Sha256, blake3::Hasher)>(&files, &mut memory)?;
+                    open_all::<(Sha256, blake3::Hasher)>(&files, &mut memory, reading)?;
                 let blake3 = Some(blake3);
                 (sources, Some(Digests { sha256, blake3 }))
             }
             Some(&expected) => match expected.blake3 {
                 Some(blake3) => {
-                    let (sources, found) = open_all::<blake3::Hasher>(&files, &mut memory)?;
+                    let (sources, found) =
+                        open_all::<blake3::Hasher>(&files, &mut memory, reading)?;
                     (sources, (found == blake3).then_some(expected))
                 }
                 None => {
-                    let (sources, found) = open_all::<Sha256>(&files, &mut memory)?;
+                    let (sources, found) = open_all::<Sha256>(&files, &mut memory, reading)?;
                     (sources, (found == expected.sha256).then_some(expected))
                 }
             },
@@ -127,7 +129,7 @@ impl Base {
         let base = path.to_owned();
         let Some(digests) = digests else {
             // Other tools compute this one, so people can look for the right base.
-            let (_, found) = open_all::<Sha256>(&files, &mut Memory::of_base())?;
+            let (_, found) = open_all::<Sha256>(&files, &mut Memory::of_base(), reading)?;
             return Err(Error::WrongBase {
                 path: base,
                 what: "SHA-256",
@@ -141,7 +143,7 @@ impl Base {
         for source in sources {
             let path = source.path.clone();
             let Some(declared) =
-                add_file(&mut rows, source, options, true, (&mut memory, threads))?
+                add_file(&mut rows, source, options, true, (&mut memory, reading))?
             else {
                 continue;
             };
@@ -159,7 +161,7 @@ impl Base {
             path: base,
             rows,
             digests,
-            threads,
+            threads: reading.threads,
             files,
         })
     }
@@ -186,12 +188,13 @@ impl Base {
 fn open_all<D: Digester>(
     files: &[DataFile],
     memory: &mut Memory,
+    reading: Reading<'_>,
 ) -> Result<(Vec<Source>, D::Digest)> {
     let (mut sources, mut digests) = (Vec::new(), Vec::new());
     for file in files {
         let mut digester = D::default();
         let see = |chunk: &[u8]| digester.update(chunk);
-        sources.push(Source::open(&file.path, memory, see)?);
+        sources.push(Source::open(&file.path, memory, reading.progress, see)?);
         digests.push(digester.finish());
     }
     Ok((sources, D::of_files(&digests)))
@@ -215,7 +218,7 @@ pub(crate) fn add_file(
     source: Source,
     options: TextOptions,
     fill: bool,
-    (memory, threads): (&mut Memory, usize),
+    (memory, reading): (&mut Memory, Reading<'_>),
 ) -> Result<Option<Declared>> {
     let format = Format::of(&source.path)?;
     if format.is_text() {
@@ -224,7 +227,7 @@ pub(crate) fn add_file(
     }
     let path = source.path.clone();
     drop(source);
-    let read = || read_rows(&path, memory.left(), threads);
+    let read = || read_rows(&path, memory.left(), reading);
     // Rows of types that are not read are none: such a file is bytes.
     let Some((stored, columns, schema)) = guarded(&path, read)? else {
         return Ok(None);

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::header::SplitHeader;
 use crate::output::{Output, hex};
 use crate::rebuild::{Check, rebuild};
-use crate::spec::Progress;
+use crate::spec::{Progress, Reading};
 
 /// What a reconstruction did.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub fn reconstruct(
     progress: &dyn Progress,
 ) -> Result<ReconstructReport> {
     let artifact = Artifact::open(delta)?;
-    let mut base = artifact.open_base(base, threads)?;
+    let mut base = artifact.open_base(base, Reading { threads, progress })?;
     let into_folder = artifact.is_folder || output.is_dir();
     // Dropped after the files: folders that are empty then go.
     let mut folders = Folders::default();
@@ -99,7 +99,7 @@ pub fn verify(
 ) -> Result<()> {
     let artifact = Artifact::open(delta)?;
     let mut base = base
-        .map(|base| artifact.open_base(base, threads))
+        .map(|base| artifact.open_base(base, Reading { threads, progress }))
         .transpose()?;
     artifact.each_split(|header, blocks, _| {
         let Some(base) = &mut base else { return Ok(()) };

@@ -52,6 +52,13 @@ impl Default for CompressSpec {
 }
 
 impl CompressSpec {
+    pub(crate) fn reading<'a>(&self, progress: &'a dyn Progress) -> Reading<'a> {
+        Reading {
+            threads: self.threads,
+            progress,
+        }
+    }
+
     pub(crate) fn text(&self) -> TextOptions {
         TextOptions {
             lenient: self.lenient,
@@ -61,7 +68,7 @@ impl CompressSpec {
 }
 
 /// Told how far a long operation is.
-pub trait Progress {
+pub trait Progress: Sync {
     /// `done` of `total` steps of `stage`.
     fn step(&self, stage: &str, done: u64, total: u64);
 
@@ -74,11 +81,23 @@ pub trait Progress {
 /// Tells a step, and stops where the caller wants to.
 pub(crate) fn step(progress: &dyn Progress, stage: &str, done: u64, total: u64) -> Result<()> {
     progress.step(stage, done, total);
+    go_on(progress)
+}
+
+/// Stops where the caller wants to.
+pub(crate) fn go_on(progress: &dyn Progress) -> Result<()> {
     if progress.cancelled() {
         Err(Error::Interrupted)
     } else {
         Ok(())
     }
+}
+
+/// How files are read.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    pub(crate) threads: usize,
+    pub(crate) progress: &'a dyn Progress,
 }
 
 /// No progress is wanted.

@@ -76,12 +76,12 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn new(path: &Path, spec: &CompressSpec) -> Result<Self> {
+    pub(crate) fn new(path: &Path, spec: &CompressSpec, progress: &dyn Progress) -> Result<Self> {
         let mut memory = Memory::of_split(Format::of(path)?);
         let mut digest = Sha256::new();
-        let source = Source::open(path, &mut memory, |chunk| digest.update(chunk))?;
+        let source = Source::open(path, &mut memory, progress, |chunk| digest.update(chunk))?;
         let mut rows = Rows::default();
-        let memory = (&mut memory, spec.threads);
+        let memory = (&mut memory, spec.reading(progress));
         let declared = add_file(&mut rows, source.clone(), spec.text(), false, memory)?;
         Ok(Self {
             source,

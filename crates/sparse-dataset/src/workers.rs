@@ -3,11 +3,28 @@
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
 
 /// Pieces that wait to be taken.
-const WAITING: usize = 2;
+const WAITING: usize = 1;
+/// As much as a program's first thread usually has: readers of nested types call themselves.
+const STACK: usize = 8 << 20;
+
+/// Starts a thread; nothing where the system has no more.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, T>> {
+    let builder = Builder::new().stack_size(STACK);
+    builder.spawn_scoped(scope, work).ok()
+}
+
+/// What a thread came to; its panic goes on here.
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
 
 /// Lets `produce` hand on pieces that `consume` takes in order: with two threads or more on one of
 /// its own. The first error ends both.
@@ -19,17 +36,24 @@ pub(crate) fn handed_on<T: Send>(
     if threads < 2 {
         return produce(&mut consume);
     }
-    std::thread::scope(|scope| {
+    let mut produce = Some(produce);
+    let done = std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(WAITING);
-        let consumer = scope.spawn(move || receiver.into_iter().try_for_each(consume));
-        let produced = produce(&mut |piece| {
+        let consume = &mut consume;
+        let consumer = spawn(scope, move || receiver.into_iter().try_for_each(consume))?;
+        let produced = produce.take()?(&mut |piece| {
             // Who does not take it says why.
             sender.send(piece).map_err(|_| Error::Interrupted)
         });
         drop(sender);
-        let consumed = consumer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        consumed.and(produced)
-    })
+        Some(joined(consumer).and(produced))
+    });
+    match (done, produce) {
+        (Some(done), _) => done,
+        // There was no thread to be had.
+        (None, Some(produce)) => produce(&mut consume),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Does `work` on every item, on as many threads as there are `states`, and gives the results in
@@ -57,11 +81,11 @@ pub(crate) fn each<T: Sync, S: Send, R: Send>(
     let mut done = std::thread::scope(|scope| {
         let others: Vec<_> = others
             .iter_mut()
-            .map(|state| scope.spawn(|| some(state)))
+            .map_while(|state| spawn(scope, || some(state)))
             .collect();
         let mut done = some(own);
         for other in others {
-            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            done.extend(joined(other));
         }
         done
     });

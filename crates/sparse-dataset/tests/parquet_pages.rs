@@ -17,6 +17,7 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
 use common::Folder;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use sparse_dataset::{CompressSpec, Effort, Error};
@@ -252,4 +253,31 @@ fn a_shuffle_costs_its_permutation() {
     let ideal: f64 = (1..=count).map(|n| (n as f64).log2()).sum::<f64>() / 8.0;
     let share = report.delta_bytes as f64 / ideal;
     assert!(share < 1.05, "{share}");
+}
+
+#[test]
+fn columns_in_very_many_groups_are_bytes() {
+    let file = |groups: usize| {
+        let mut column: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
+        for _ in 0..groups {
+            let field = Arc::new(Field::new("a", column.data_type().clone(), false));
+            column = Arc::new(StructArray::from(vec![(field, column)]));
+        }
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        let mut out = Vec::new();
+        // As the schema of Arrow beside the columns has a limit as well.
+        let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
+        let mut writer =
+            ArrowWriter::try_new_with_options(&mut out, batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        out
+    };
+    for (groups, columns) in [(40, 1), (80, 0)] {
+        let bytes = file(groups);
+        let spec = CompressSpec::default();
+        let report = common::round_trip(("b.parquet", &bytes), ("d.parquet", &bytes), &spec);
+        assert!(report.byte_exact);
+        assert_eq!(report.splits[0].rows, columns * 3);
+    }
 }

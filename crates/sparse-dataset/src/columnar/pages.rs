@@ -19,6 +19,10 @@ const MAX_HEADER: u64 = 1 << 20;
 /// Most headers are much shorter.
 const FIRST_LOOK: u64 = 1 << 10;
 const MAX_DEPTH: usize = 16;
+/// What a file ends with: the footer's length, and the magic number.
+const END: u64 = 8;
+/// Groups in groups of a schema, itself among them.
+const MAX_GROUPS: usize = 50;
 /// In a header, the next field: a number of 32 bits.
 const NUMBER: u8 = 0x15;
 
@@ -139,6 +143,53 @@ fn check_chunk(file: &Source, column: &ColumnChunkMetaData) -> Result<Pages> {
         pages.push(page);
     }
     Ok(pages)
+}
+
+/// Whether columns stand in more groups in groups than are followed: readers go into them by
+/// calling themselves, and write their schema for readers that refuse a few more than 60.
+pub(super) fn is_deep(file: &Source) -> Result<bool> {
+    let mut buffer = Vec::new();
+    let end = file.read(file.len.saturating_sub(END), file.len, &mut buffer)?;
+    let Some(&length) = end.first_chunk() else {
+        return Ok(false);
+    };
+    let before = file.len - END.min(file.len);
+    let start = before.saturating_sub(u64::from(u32::from_le_bytes(length)));
+    let footer = file.read(start, before, &mut buffer)?;
+    // What makes no sense is the reader's to refuse.
+    Ok(depth(footer).is_some_and(|depth| depth > MAX_GROUPS))
+}
+
+/// How many groups in groups the schema in a footer has.
+fn depth(mut footer: &[u8]) -> Option<usize> {
+    // Of each group around the next column how many members follow.
+    let mut around: Vec<u64> = Vec::new();
+    let mut depth = 0;
+    fields(&mut footer, |field, kind, input| {
+        if (field, kind) != (2, 9) {
+            return skip(kind, input, 0);
+        }
+        for _ in 0..count_of(byte(input)?, input)? {
+            let mut members = 0;
+            fields(input, |field, kind, input| {
+                if (field, kind) == (5, 5) {
+                    members = size(input)?;
+                    return Some(());
+                }
+                skip(kind, input, 1)
+            })?;
+            while around.pop_if(|left| *left == 0).is_some() {}
+            if let Some(left) = around.last_mut() {
+                *left -= 1;
+            }
+            if members > 0 {
+                around.push(members);
+                depth = depth.max(around.len());
+            }
+        }
+        Some(())
+    })?;
+    Some(depth)
 }
 
 fn damaged(path: &Path, what: &str) -> Error {
@@ -303,10 +354,7 @@ fn copy(
         }
         9 | 10 => {
             let head = byte(input)?;
-            let count = match head >> 4 {
-                15 => varint(input)?,
-                count => u64::from(count),
-            };
+            let count = count_of(head, input)?;
             out.extend_from_slice(&start[..start.len() - input.len()]);
             for place in 0..count {
                 path.push(i64::try_from(place).ok()?);
@@ -342,6 +390,14 @@ fn copy(
         }
     }
     Some(())
+}
+
+/// How many elements a list has, of whose head this is the first byte.
+fn count_of(head: u8, input: &mut &[u8]) -> Option<u64> {
+    match head >> 4 {
+        15 => varint(input),
+        count => Some(u64::from(count)),
+    }
 }
 
 fn byte(input: &mut &[u8]) -> Option<u8> {
@@ -382,11 +438,7 @@ fn skip(kind: u8, input: &mut &[u8], depth: usize) -> Option<()> {
         }
         9 | 10 => {
             let head = byte(input)?;
-            let count = match head >> 4 {
-                15 => varint(input)?,
-                count => u64::from(count),
-            };
-            for _ in 0..count {
+            for _ in 0..count_of(head, input)? {
                 // Booleans in a list take a byte each.
                 match head & 15 {
                     1 | 2 => drop(byte(input)?),

@@ -13,11 +13,12 @@ use super::batch::rows_together;
 use super::declared::declare_alike;
 use super::dictionaries::{each, has_dictionary, same};
 use super::messages::check_messages;
-use super::pages::check_pages;
+use super::pages::{check_pages, is_deep};
 use super::render::{is_null, kind_of, render};
 use super::{is_supported, leaves};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::spec::{Reading, go_on};
 use crate::table::{Kind, MAX_RECORD, Record, Source, StoredRows};
 use crate::text::Columns;
 use crate::workers::handed_on;
@@ -60,14 +61,16 @@ type ReadRows = (StoredRows, Columns, SchemaRef);
 
 /// Reads all rows, in memory up to `most` bytes; nothing of a file with columns
 /// of types that rows cannot be made of.
-pub(crate) fn read_rows(path: &Path, most: u64, threads: usize) -> Result<Option<ReadRows>> {
+pub(crate) fn read_rows(path: &Path, most: u64, reading: Reading<'_>) -> Result<Option<ReadRows>> {
     let format = Format::of(path)?;
+    if format == Format::Parquet && is_deep(&Source::unread(path)?)? {
+        return Ok(None);
+    }
     let (schema, reader) = batches(path, format)?;
     // Batches of other formats may be as large as memory bears one of.
-    let threads = if format == Format::Parquet {
-        threads
-    } else {
-        1
+    let threads = match format {
+        Format::Parquet => reading.threads,
+        _ => 1,
     };
     if !is_supported(&schema) {
         return Ok(None);
@@ -88,9 +91,10 @@ pub(crate) fn read_rows(path: &Path, most: u64, threads: usize) -> Result<Option
     let file = Source::unread(path)?.len;
     let (mut unfolded, limit) = (0u64, UNFOLDED.saturating_add(file.saturating_mul(TIMES)));
     let decode = |put: &mut dyn FnMut(RecordBatch) -> Result<()>| {
-        reader
-            .into_iter()
-            .try_for_each(|batch| put(batch.map_err(Error::columnar(path))?))
+        reader.into_iter().try_for_each(|batch| {
+            go_on(reading.progress)?;
+            put(batch.map_err(Error::columnar(path))?)
+        })
     };
     let keep = |batch: RecordBatch| {
         for row in 0..batch.num_rows() {

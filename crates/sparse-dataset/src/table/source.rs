@@ -10,6 +10,7 @@ use super::ends::{Ends, LineEnds};
 use super::memory::Memory;
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::spec::{Progress, go_on};
 
 /// Read at once: what stays in a core's cache while it is digested.
 const CHUNK: usize = 256 << 10;
@@ -52,6 +53,7 @@ impl Source {
     pub(crate) fn open(
         path: &Path,
         memory: &mut Memory,
+        progress: &dyn Progress,
         mut digest: impl FnMut(&[u8]),
     ) -> Result<Self> {
         let mut file = open_regular(path)?;
@@ -64,11 +66,12 @@ impl Source {
             if let Some(lines) = &mut lines {
                 lines.feed(chunk);
             }
+            go_on(progress)
         };
         let held = if format.is_text() && memory.take(len) {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(Error::io(path))?;
-            bytes.chunks(CHUNK).for_each(&mut look);
+            bytes.chunks(CHUNK).try_for_each(&mut look)?;
             read += bytes.len() as u64;
             Held::Memory(Arc::new(bytes))
         } else {
@@ -78,7 +81,7 @@ impl Source {
                 if count == 0 {
                     break;
                 }
-                look(&buffer[..count]);
+                look(&buffer[..count])?;
                 read += count as u64;
             }
             Held::File(Arc::new(file))
@@ -217,7 +220,7 @@ mod tests {
             std::fs::write(&path, &text).unwrap();
             let mut digested = Vec::new();
             let see = |chunk: &[u8]| digested.extend_from_slice(chunk);
-            let source = Source::open(&path, &mut memory, see).unwrap();
+            let source = Source::open(&path, &mut memory, &(), see).unwrap();
             let all = source
                 .read(0, source.len, &mut Vec::new())
                 .unwrap()

@@ -21,8 +21,38 @@ use crate::workers::each;
 /// is compressed in the end.
 const PACKED: u64 = 8;
 
-/// Pages that are under way together for each thread.
-pub(super) const TOGETHER: usize = 4;
+/// Pages that are under way together for each thread, and bytes of theirs after which there is none
+/// more: what a page says that it unfolds to need not be true.
+const TOGETHER: usize = 4;
+const LARGE: u64 = 64 << 20;
+
+/// Pages under way together.
+pub(super) struct Together<T> {
+    pub(super) pages: Vec<T>,
+    most: usize,
+    bytes: u64,
+}
+
+impl<T> Together<T> {
+    pub(super) fn new(threads: usize) -> Self {
+        Self {
+            pages: Vec::new(),
+            most: TOGETHER * threads,
+            bytes: 0,
+        }
+    }
+
+    /// Whether one more may be; the first may always.
+    pub(super) fn has_room(&self) -> bool {
+        self.pages.len() < self.most && self.bytes < LARGE
+    }
+
+    /// Adds one that unfolds to so many bytes.
+    pub(super) fn push(&mut self, page: T, bytes: u64) {
+        self.pages.push(page);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
 
 /// A file and where its pages are, by row group and column.
 pub(super) struct Original {
@@ -127,27 +157,29 @@ impl Learner {
         let same = pages.len() == ours.len();
         self.with(|learnt| {
             learnt.frame.count(pages.len());
-            for (turn, pages) in pages.chunks(TOGETHER * packers.len()).enumerate() {
-                let mut read = Vec::new();
-                for page in pages {
+            let mut pages = pages.iter().enumerate().peekable();
+            while pages.peek().is_some() {
+                let mut read = Together::new(packers.len());
+                while read.has_room()
+                    && let Some((number, page)) = pages.next()
+                {
                     let mut up_to = |end| -> Result<Vec<u8>> {
                         let start = std::mem::replace(&mut learnt.end, end);
                         Ok(source.read(start, end, &mut Vec::new())?.to_vec())
                     };
-                    read.push((up_to(page.at)?, up_to(page.at + page.stored)?));
+                    let head = up_to(page.at)?;
+                    let bytes = up_to(page.at + page.stored)?;
+                    read.push((number, page, head, bytes), page.unfolded);
                 }
-                let first = turn * TOGETHER * packers.len();
-                let jobs: Vec<_> = (first..).zip(pages).zip(&read).collect();
                 let found = each(
-                    &jobs,
+                    &read.pages,
                     packers,
-                    |packer, &((number, page), (_, bytes))| match ours.get(number).filter(|_| same)
-                    {
+                    |packer, (number, page, _, bytes)| match ours.get(*number).filter(|_| same) {
                         Some(mine) => made(mine, page, bytes, shape, packer, &source.path),
                         None => Ok(None),
                     },
                 );
-                for ((head, bytes), found) in read.iter().zip(found) {
+                for ((_, _, head, bytes), found) in read.pages.iter().zip(found) {
                     match found? {
                         Some((predicted, body, kept)) => {
                             learnt.frame.page(head, &predicted, body, &kept);

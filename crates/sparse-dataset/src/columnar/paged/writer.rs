@@ -18,7 +18,7 @@ use parquet::file::writer::SerializedFileWriter;
 use super::codec::Packer;
 use super::frame::{Body, Frame, Head, unpacked};
 use super::habits::{HELD, Habits};
-use super::learn::{Learner, TOGETHER};
+use super::learn::{Learner, Together};
 use super::page::{OurPage, Packed, Shape};
 use super::places::Places;
 use crate::error::{Error, Result};
@@ -306,13 +306,18 @@ impl<W: Write> Finished<'_, W> {
             }
             Script::Follow(frame) => {
                 let count = frame.count().ok_or_else(|| damaged(path))?;
-                let together = TOGETHER * self.packers.len();
-                for first in (0..count).step_by(together) {
-                    let numbers = first..count.min(first + together);
-                    let tasks = numbers.map(|number| Task::next(frame, ours.get(number)));
-                    let tasks: Option<Vec<Task<'_>>> = tasks.collect();
-                    let tasks = tasks.ok_or_else(|| damaged(path))?;
-                    let done = each(&tasks, self.packers, |packer, task| {
+                let mut numbers = (0..count).peekable();
+                while numbers.peek().is_some() {
+                    let mut tasks = Together::new(self.packers.len());
+                    while tasks.has_room()
+                        && let Some(number) = numbers.next()
+                    {
+                        let task = Task::next(frame, ours.get(number));
+                        let task = task.ok_or_else(|| damaged(path))?;
+                        let bytes = task.bytes();
+                        tasks.push(task, bytes);
+                    }
+                    let done = each(&tasks.pages, self.packers, |packer, task| {
                         task.page(frame, shape, packer)
                     });
                     for page in done {
@@ -360,6 +365,15 @@ impl<'a> Task<'a> {
             head,
             kept: frame.literal(kept)?,
         })
+    }
+
+    /// What it takes beside our page, of which there are no more than were made.
+    fn bytes(&self) -> u64 {
+        match self.body {
+            Body::Ours { .. } => 0,
+            Body::Patched { unfolded, .. } => unfolded as u64,
+            Body::Literal(length) => length as u64,
+        }
     }
 
     /// The page with its header.
