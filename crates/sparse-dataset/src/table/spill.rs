@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 /// Bytes kept in memory if nobody says otherwise.
 const IN_MEMORY: u64 = 192 << 20;
-/// Bytes gathered before they are written to the file.
-const PENDING: usize = 8 << 20;
+/// Bytes gathered before they are written to the file: what stays in a core's cache till then.
+const PENDING: usize = 256 << 10;
 
 /// Bytes being written.
 pub(crate) struct Spill {
