@@ -15,7 +15,7 @@ use crate::inputs::{Base, DataFile, DataFiles};
 use crate::matching::HashMatrix;
 use crate::output::Output;
 use crate::report::split_report;
-use crate::spec::{CompressReport, CompressSpec, Progress, SplitReport, step};
+use crate::spec::{CompressReport, CompressSpec, Progress, SplitReport};
 use crate::split::{Opened, compress_split};
 use crate::wire::put_number;
 use crate::workers::{joined, spawn};
@@ -106,14 +106,7 @@ fn open_both(
     spec: &CompressSpec,
     progress: &dyn Progress,
 ) -> (Result<(Base, HashMatrix)>, Option<Result<Opened>>) {
-    let open_base = || {
-        let mut base = Base::open(base, spec.text(), None, spec.reading(progress))?;
-        let total = u64::from(base.rows.len());
-        let hashes = HashMatrix::of(&mut base.rows, |done| {
-            step(progress, "reading the base", done, total)
-        })?;
-        Ok((base, hashes))
-    };
+    let open_base = || Base::hashed(base, spec, progress);
     let Some(first) = first.filter(|_| spec.threads > 1) else {
         return (open_base(), None);
     };

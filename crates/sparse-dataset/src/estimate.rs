@@ -7,7 +7,6 @@ use crate::delta::{BlockEncoder, Levels, Setup};
 use crate::error::Result;
 use crate::format::Format;
 use crate::inputs::{Base, DataFiles};
-use crate::matching::HashMatrix;
 use crate::spec::{CompressSpec, Estimate, Progress, step};
 use crate::split::Opened;
 use crate::text::Template;
@@ -28,11 +27,7 @@ pub fn estimate(
     spec: &CompressSpec,
     progress: &dyn Progress,
 ) -> Result<Estimate> {
-    let mut base = Base::open(base, spec.text(), None, spec.reading(progress))?;
-    let total = u64::from(base.rows.len());
-    let hashes = HashMatrix::of(&mut base.rows, |done| {
-        step(progress, "reading the base", done, total)
-    })?;
+    let (mut base, hashes) = Base::hashed(base, spec, progress)?;
     let mut out = Estimate {
         derivative_bytes: 0,
         estimated_delta_bytes: OVERHEAD,

@@ -11,8 +11,9 @@ use crate::columnar::{guarded, read_rows, scales};
 use crate::digest::{Digester, Digests};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::matching::HashMatrix;
 use crate::output::hex;
-use crate::spec::Reading;
+use crate::spec::{CompressSpec, Progress, Reading, step};
 use crate::table::{Declared, Memory, Rows, Source, TextOptions};
 
 /// Folders in folders are looked into so far.
@@ -164,6 +165,20 @@ impl Base {
             threads: reading.threads,
             files,
         })
+    }
+
+    /// Opens a base that a delta is to be made from, and hashes its cells.
+    pub(crate) fn hashed(
+        path: &Path,
+        spec: &CompressSpec,
+        progress: &dyn Progress,
+    ) -> Result<(Self, HashMatrix)> {
+        let mut base = Self::open(path, spec.text(), None, spec.reading(progress))?;
+        let total = u64::from(base.rows.len());
+        let hashes = HashMatrix::of(&mut base.rows, |done| {
+            step(progress, "reading the base", done, total)
+        })?;
+        Ok((base, hashes))
     }
 
     /// The bytes of the base's files, as far as a byte-level delta of a file of

@@ -226,14 +226,7 @@ fn a_frame_that_was_changed_is_no_frame() {
 #[test]
 fn a_shuffle_costs_its_permutation() {
     let count = 8_000usize;
-    let mut order: Vec<usize> = (0..count).collect();
-    let mut state = 9u64;
-    for index in (1..count).rev() {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        order.swap(index, (state >> 33) as usize % (index + 1));
-    }
+    let (order, ideal) = common::shuffled(count);
     let file = |rows: &[usize]| {
         let text = |row: &usize| format!("what row {row} says, {}", row * row % 7_919);
         let names: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(text)));
@@ -250,7 +243,6 @@ fn a_shuffle_costs_its_permutation() {
         &CompressSpec::default(),
     );
     assert!(report.byte_exact);
-    let ideal: f64 = (1..=count).map(|n| (n as f64).log2()).sum::<f64>() / 8.0;
     let share = report.delta_bytes as f64 / ideal;
     assert!(share < 1.05, "{share}");
 }

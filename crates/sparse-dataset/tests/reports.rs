@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, compress, round_trip};
+use common::{Folder, compress, round_trip, shuffled};
 use sparse_dataset::{CompressReport, CompressSpec, Format, SplitReport};
 
 const WORDS: [&str; 16] = [
@@ -264,14 +264,7 @@ fn base_lines() -> Vec<String> {
 #[test]
 fn a_shuffle_over_shards_costs_its_permutation() {
     let count = 8_000usize;
-    let mut rows: Vec<usize> = (0..count).collect();
-    let mut state = 9u64;
-    for index in (1..count).rev() {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        rows.swap(index, (state >> 33) as usize % (index + 1));
-    }
+    let (rows, ideal) = shuffled(count);
     let lines = |rows: &[usize]| {
         let line = |row: &usize| format!("{{\"k\": \"{} {row}\"}}\n", text(*row));
         rows.iter().map(line).collect::<String>()
@@ -284,7 +277,6 @@ fn a_shuffle_over_shards_costs_its_permutation() {
     }
     let derivative = folder.0.join("d");
     let report = compress(&base, &derivative, &folder.0, &CompressSpec::default()).unwrap();
-    let ideal: f64 = (1..=count).map(|n| (n as f64).log2()).sum::<f64>() / 8.0;
     // Each shard has a header as well.
     let most = ideal * 1.05 + 4.0 * 100.0;
     assert!(

@@ -5,15 +5,14 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 
 use super::build::BatchBuilder;
+use super::paged::LOOK;
 use super::recipe::Recipe;
 use crate::error::{Error, Result};
 use crate::table::Record;
 
 /// Rows written at a time within a row group.
 const PIECE: usize = 4096;
-/// Fewer are where they take more bytes, but multiples of this many rows: writers look whether a
-/// page is full every so often.
-const LOOK: usize = 1024;
+/// Fewer are where they take more bytes, but as many as writers look at together.
 const LARGE: usize = 16 << 20;
 
 /// Rows on their way to a writer.

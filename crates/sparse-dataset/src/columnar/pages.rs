@@ -20,7 +20,7 @@ const MAX_HEADER: u64 = 1 << 20;
 const FIRST_LOOK: u64 = 1 << 10;
 const MAX_DEPTH: usize = 16;
 /// What a file ends with: the footer's length, and the magic number.
-const END: u64 = 8;
+pub(super) const END: usize = 8;
 /// Groups in groups of a schema, itself among them.
 const MAX_GROUPS: usize = 50;
 /// In a header, the next field: a number of 32 bits.
@@ -149,11 +149,11 @@ fn check_chunk(file: &Source, column: &ColumnChunkMetaData) -> Result<Pages> {
 /// calling themselves, and write their schema for readers that refuse a few more than 60.
 pub(super) fn is_deep(file: &Source) -> Result<bool> {
     let mut buffer = Vec::new();
-    let end = file.read(file.len.saturating_sub(END), file.len, &mut buffer)?;
+    let before = file.len.saturating_sub(END as u64);
+    let end = file.read(before, file.len, &mut buffer)?;
     let Some(&length) = end.first_chunk() else {
         return Ok(false);
     };
-    let before = file.len - END.min(file.len);
     let start = before.saturating_sub(u64::from(u32::from_le_bytes(length)));
     let footer = file.read(start, before, &mut buffer)?;
     // What makes no sense is the reader's to refuse.

@@ -105,7 +105,6 @@ impl Recipe {
             Some(Compression::ZSTD(_)) => 6,
             _ => 0,
         };
-        let entries = file.key_value_metadata().cloned().unwrap_or_default();
         // Where our writer says the same beside the columns, it need not be kept.
         let same = arrow_fields(metadata).is_some_and(|fields| fields == schema.fields);
         let container = Container::Parquet {
@@ -114,10 +113,10 @@ impl Recipe {
             dictionary: column.is_some_and(|column| column.dictionary_page_offset().is_some()),
             arrow_schema: same,
             created_by: file.created_by().unwrap_or_default().to_owned(),
-            metadata: entries
-                .into_iter()
+            metadata: entries(metadata)
+                .iter()
                 .filter(|entry| !same || entry.key != ARROW_SCHEMA_META_KEY)
-                .map(|entry| (entry.key, entry.value))
+                .map(pair)
                 .collect(),
             habits: None,
         };
@@ -147,8 +146,7 @@ impl Recipe {
             return Ok(None);
         };
         *habits = Some(learner.habits().clone());
-        let entries = reader.metadata().file_metadata().key_value_metadata();
-        let entries = entries.map_or(&[][..], Vec::as_slice);
+        let entries = entries(reader.metadata());
         let ours = encode_arrow_schema(&self.schema);
         let is_ours = |entry: &KeyValue| {
             entry.key != ARROW_SCHEMA_META_KEY || entry.value.as_ref() == Some(&ours)
@@ -156,8 +154,7 @@ impl Recipe {
         // The same in other words would stand in the frame.
         if *arrow_schema && !entries.iter().all(is_ours) {
             *arrow_schema = false;
-            let entries = entries.iter().cloned();
-            *metadata = entries.map(|entry| (entry.key, entry.value)).collect();
+            *metadata = entries.iter().map(pair).collect();
         }
         Ok(Some((self, learner)))
     }
@@ -411,6 +408,16 @@ impl Recipe {
             }
         })
     }
+}
+
+/// What a file says about itself beside its schema.
+fn entries(metadata: &ParquetMetaData) -> &[KeyValue] {
+    let entries = metadata.file_metadata().key_value_metadata();
+    entries.map_or(&[], Vec::as_slice)
+}
+
+fn pair(entry: &KeyValue) -> (String, Option<String>) {
+    (entry.key.clone(), entry.value.clone())
 }
 
 /// The bytes that are written as `text` in base 64, if encoding them leads back to it.

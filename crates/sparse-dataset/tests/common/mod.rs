@@ -85,6 +85,20 @@ pub fn compress(
     sparse_dataset::compress(base, derivative, output, &spec, &())
 }
 
+/// Numbers in random order, and how many bytes that order takes.
+pub fn shuffled(count: usize) -> (Vec<usize>, f64) {
+    let mut rows: Vec<usize> = (0..count).collect();
+    let mut state = 9u64;
+    for index in (1..count).rev() {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        rows.swap(index, (state >> 33) as usize % (index + 1));
+    }
+    let bits: f64 = (1..=count).map(|n| (n as f64).log2()).sum();
+    (rows, bits / 8.0)
+}
+
 /// Forty lines of the GSM8K test set.
 pub fn gsm8k() -> String {
     include_str!("../data/gsm8k_40.jsonl").to_owned()

@@ -20,4 +20,4 @@ mod writer;
 pub(crate) use frame::Frame;
 pub(crate) use habits::Habits;
 pub(crate) use learn::Learner;
-pub(crate) use writer::{PagedWriter, Script};
+pub(crate) use writer::{LOOK, PagedWriter, Script};

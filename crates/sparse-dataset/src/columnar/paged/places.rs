@@ -1,15 +1,13 @@
 //! Where the pages of a file came to stand, and what its footer says of that: our writer's says
 //! where they stood before they were compressed.
 
-use crate::columnar::pages::{read_header, with_numbers};
+use crate::columnar::pages::{END, read_header, with_numbers};
 
 /// What a Parquet file begins with.
 const MAGIC: u64 = 4;
-/// What follows the footer: its length, and the magic number again.
-const END: usize = 8;
 
 /// The pages of one column chunk.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Default)]
 struct Chunk {
     dictionary: Option<u64>,
     /// Of the first page that is no dictionary.
@@ -26,7 +24,7 @@ impl Chunk {
 }
 
 /// The pages written so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Places {
     /// Behind the last one.
     end: u64,

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::workers::each;
 
 /// Rows after which writers look whether a page is full.
-const LOOK: usize = 1024;
+pub(crate) const LOOK: usize = 1024;
 
 /// Where the pages' headers and the file's end come from.
 pub(crate) enum Script {
