@@ -196,6 +196,9 @@ impl Error {
     /// What to try next, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space, or choose an output on another disk with -o")
+            }
             Self::WrongBase { .. } => {
                 Some("give the same files, under the same names, as when the delta was made")
             }
@@ -212,6 +215,10 @@ impl Error {
             Self::MixedSchemas { .. } => {
                 Some("the files of a base are one table: give them apart where they are not")
             }
+            Self::NotADelta { .. } => {
+                Some("deltas are made by `sparse dataset compress BASE DERIVATIVE -o DIR`")
+            }
+            Self::Unsupported { .. } => Some("update sparse to a version that reads it"),
             Self::Exists { .. } => Some("pass --force to replace it"),
             Self::Damaged { .. } => Some("copy the delta again from where it was made"),
             Self::DuplicateColumn { path, .. } => Some(match Format::of(path) {

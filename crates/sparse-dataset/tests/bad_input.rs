@@ -365,6 +365,20 @@ fn features_that_are_not_known_are_refused() {
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..end]);
     bytes[end..].copy_from_slice(&digest[..8]);
     std::fs::write(&path, bytes).unwrap();
-    let error = sparse_dataset::info(&folder.0).unwrap_err().to_string();
+    let error = sparse_dataset::info(&folder.0).unwrap_err();
+    assert!(error.hint().unwrap().contains("update"));
+    let error = error.to_string();
     assert!(error.contains("further feature bits 0b00001000"), "{error}");
+    std::fs::write(&path, "something else").unwrap();
+    let error = sparse_dataset::info(&folder.0).unwrap_err();
+    assert!(error.hint().unwrap().contains("dataset compress"));
+}
+
+#[test]
+fn a_full_disk_is_told_with_what_helps() {
+    let error = Error::Io {
+        path: "out".into(),
+        source: std::io::ErrorKind::StorageFull.into(),
+    };
+    assert!(error.hint().unwrap().contains("another disk"));
 }
