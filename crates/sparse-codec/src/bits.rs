@@ -42,9 +42,42 @@ impl BitWriter {
         (self.len, self.held, self.count) = (len, held, held_bits);
     }
 
+    /// Appends the low bits of each value, as many as the count beside it says, as
+    /// [`BitWriter::put`] does.
+    #[inline(always)]
+    pub(crate) fn put_each<const N: usize>(&mut self, values: &[u64; N], counts: &[u64; N]) {
+        if self.out.len() < self.len + 8 * N + 8 {
+            self.grow(8 * N);
+        }
+        let (mut len, mut held, mut held_bits) = (self.len, self.held, self.count);
+        let out = self.out.as_mut_slice();
+        let mut i = 0;
+        while i < N {
+            held |= values[i] << held_bits;
+            held_bits += counts[i] as u32;
+            out[len..len + 8].copy_from_slice(&held.to_le_bytes());
+            let whole = held_bits / 8;
+            len += whole as usize;
+            held >>= 8 * whole;
+            held_bits %= 8;
+            i += 1;
+        }
+        (self.len, self.held, self.count) = (len, held, held_bits);
+    }
+
     #[cold]
     fn grow(&mut self, most: usize) {
         self.out.resize(2 * self.len + most + 4096, 0);
+    }
+
+    /// What was written; what is written next starts anew in the same memory.
+    pub(crate) fn flush(&mut self) -> &[u8] {
+        let end = self.len + self.count.div_ceil(8) as usize;
+        if self.count > 0 {
+            self.out[self.len] = self.held as u8;
+        }
+        (self.len, self.held, self.count) = (0, 0, 0);
+        &self.out[..end]
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {

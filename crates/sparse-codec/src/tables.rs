@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use crate::CodecError;
 use crate::binary::{BinaryDecoder, BinaryEncoder};
 use crate::bytes::{Reader, put_varint};
+use crate::ranks::RankCodes;
 use crate::rans::{DecodeTables, EncodeTables, Frequencies, PROB_SCALE};
 use bytes::Models;
 
@@ -27,6 +28,7 @@ pub struct TableSet {
     costs: OnceLock<Vec<[u16; 256]>>,
     held: OnceLock<Box<[[u8; 256]; 256]>>,
     reaches: OnceLock<[u8; 256]>,
+    ranks: OnceLock<Box<RankCodes>>,
 }
 
 impl PartialEq for TableSet {
@@ -46,6 +48,7 @@ impl TableSet {
             costs: OnceLock::new(),
             held: OnceLock::new(),
             reaches: OnceLock::new(),
+            ranks: OnceLock::new(),
         }
     }
 
@@ -114,6 +117,12 @@ impl TableSet {
                 all.last().unwrap_or(0) as u8
             })
         })
+    }
+
+    /// The tables as rank codes.
+    pub(crate) fn ranks(&self) -> &RankCodes {
+        self.ranks
+            .get_or_init(|| Box::new(RankCodes::new(&self.starts, &self.tables)))
     }
 
     /// Cost of a symbol in bits; infinite for one the table lacks.

@@ -16,7 +16,7 @@ use crate::Error;
 use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
 use crate::index::{
-    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, File, Index, MAX_TENSORS,
+    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, FEATURE_RANKED, File, Index, MAX_TENSORS,
     Shard, Source,
 };
 use crate::plan::{Effort, Plan, Search, plan};
@@ -103,7 +103,7 @@ pub fn compress(
 
     let mut digests = BaseDigests::default();
     let mut modes = BTreeMap::new();
-    let mut changed = Vec::new();
+    let (mut changed, mut ranked) = (Vec::new(), false);
     let mut files = Vec::new();
     let mut number = 0;
     for shard in fine.shards() {
@@ -116,6 +116,7 @@ pub fn compress(
             digests: &mut digests,
             modes: &mut modes,
             changed: &mut changed,
+            ranked: &mut ranked,
         };
         files.push(coder.encode(shard, &mut writer)?);
         number += shard.tensors().len();
@@ -129,7 +130,10 @@ pub fn compress(
             progress,
         )?);
     }
-    let index = index(&plan, files, &options.base_id, &digests);
+    let mut index = index(&plan, files, &options.base_id, &digests);
+    if ranked {
+        index.required |= FEATURE_RANKED;
+    }
     let delta_bytes = writer.finish(&index)?;
     if progress.cancelled() {
         return Err(Error::Interrupted);

@@ -19,8 +19,11 @@ pub(crate) const FEATURE_LOW_RANK: u64 = 1;
 pub(crate) const FEATURE_CAST: u64 = 1 << 1;
 /// Low-rank predictions of tensors with more than two dimensions are used.
 pub(crate) const FEATURE_LOW_RANK_STACKED: u64 = 1 << 2;
+/// Chunks in rank codes are used.
+pub(crate) const FEATURE_RANKED: u64 = 1 << 3;
 /// Everything this version can read.
-pub(crate) const KNOWN_FEATURES: u64 = FEATURE_LOW_RANK | FEATURE_CAST | FEATURE_LOW_RANK_STACKED;
+pub(crate) const KNOWN_FEATURES: u64 =
+    FEATURE_LOW_RANK | FEATURE_CAST | FEATURE_LOW_RANK_STACKED | FEATURE_RANKED;
 
 /// Largest index that is written and read, unpacked. It holds the headers of all shards, each of
 /// which may have a hundred million bytes.

@@ -140,7 +140,7 @@ fn encode<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     };
     let fitter = || match high {
         true => Fitter::new(format),
-        false => Fitter::new(format).without_columns(),
+        false => Fitter::new(format).quick(),
     };
     let mut fitters = [fitter(), fitter()];
     for (tensor, predicted) in layout.tensors.iter().zip(&predictions) {

@@ -2,12 +2,13 @@
 
 use super::masks::{at_least, changed};
 use super::pack::{self, GROUP};
+use super::ranked::{RankCoder, Ranks};
 use super::symbols::SymbolCoder;
-use super::{Model, Scratch, TAG_DELTA, TAG_SPARSE, gaps, rows};
+use super::{Model, Scratch, TAG_DELTA, TAG_RANKED, TAG_SPARSE, gaps, rows};
 use crate::Word;
 use crate::bytes::put_varint;
 use crate::chunk::ChunkMode;
-use crate::context::{ESCAPE, UNCHANGED};
+use crate::context::{BLOCK, ESCAPE, UNCHANGED};
 use crate::fit::REACH;
 use crate::score::{CANDIDATES, Scorer, best, look};
 
@@ -15,8 +16,8 @@ pub(super) fn encode<W: Word>(
     model: &Model<'_>,
     scorer: &Scorer,
     start: usize,
-    base: &[W],
-    fine: &[W],
+    [base, fine]: [&[W]; 2],
+    quick: bool,
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) -> ChunkMode {
@@ -26,24 +27,49 @@ pub(super) fn encode<W: Word>(
     scratch.symbols.resize(len, 0);
     model.scales.tile(segment.min(len), &mut scratch.tile);
     let mut coder = SymbolCoder::new(model);
+    let mut ranked = None;
     let mut rows: Vec<i32> = Vec::with_capacity(len.div_ceil(segment));
-    for at in (0..len).step_by(segment) {
-        let range = at..(at + segment).min(len);
-        let columns = model
-            .scales
-            .columns_at(&scratch.tile, start + at, range.len());
-        let contexts = &mut scratch.contexts[range.clone()];
-        let (words, fines) = (&base[range.clone()], &fine[range.clone()]);
-        let looked = look(model.layout.shift(), words, fines, &mut scratch.looked);
-        let last = rows.last().copied().unwrap_or(0);
-        rows.push(choose_row(
-            model, scorer, words, columns, looked, last, contexts,
-        ));
+    let block = (BLOCK / segment).max(1) * segment;
+    for at in (0..len).step_by(block) {
+        let end = (at + block).min(len);
+        for at in (at..end).step_by(segment) {
+            let range = at..(at + segment).min(len);
+            let columns = model
+                .scales
+                .columns_at(&scratch.tile, start + at, range.len());
+            let contexts = &mut scratch.contexts[range.clone()];
+            let (words, fines) = (&base[range.clone()], &fine[range]);
+            let looked = look(model.layout.shift(), words, fines, &mut scratch.looked);
+            let last = rows.last().copied().unwrap_or(0);
+            rows.push(choose_row(
+                model, scorer, words, columns, looked, last, contexts,
+            ));
+        }
         // Where every weight gets a symbol, that is done while its words are in the first-level
         // cache; otherwise all contexts are needed to choose which get one.
-        if !sparse {
-            coder.push(contexts, words, fines, &mut scratch.symbols[range]);
+        if sparse {
+            continue;
         }
+        let (contexts, words) = (&scratch.contexts[at..end], &base[at..end]);
+        if at == 0 && quick && W::BITS == 16 {
+            let ranks = Ranks::new(model);
+            if ranks.suit(contexts) {
+                ranked = Some(RankCoder::new(
+                    ranks,
+                    crate::simd::level(),
+                    std::mem::take(&mut scratch.ranked),
+                ));
+            }
+        }
+        match &mut ranked {
+            Some(coder) => coder.push(contexts, words, &fine[at..end]),
+            None => coder.push(contexts, words, &fine[at..end], &mut scratch.symbols[at..end]),
+        }
+    }
+    if let Some(coder) = ranked {
+        out.push(TAG_RANKED);
+        scratch.ranked = coder.write(&rows::encode(&rows), out);
+        return ChunkMode::Ranked;
     }
     let skip = if sparse {
         choose_skip(model, &scratch.contexts, base, fine)

@@ -15,6 +15,9 @@ mod fused;
 mod gaps;
 mod masks;
 mod pack;
+mod ranked;
+#[cfg(target_arch = "x86_64")]
+mod ranked_avx512;
 mod rows;
 mod symbols;
 #[cfg(target_arch = "x86_64")]
@@ -33,6 +36,7 @@ const TAG_DELTA: u8 = 2;
 const TAG_SPARSE: u8 = 3;
 const TAG_FULL: u8 = 4;
 const TAG_PLAIN: u8 = 5;
+const TAG_RANKED: u8 = 6;
 
 /// How a chunk is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +53,8 @@ pub enum ChunkMode {
     Full,
     /// The words as they are.
     Plain,
+    /// As [`ChunkMode::Delta`], in codes that take less time and more bytes.
+    Ranked,
 }
 
 impl ChunkMode {
@@ -64,10 +70,11 @@ impl ChunkMode {
             TAG_SPARSE => Ok(Self::Sparse),
             TAG_FULL => Ok(Self::Full),
             TAG_PLAIN => Ok(Self::Plain),
+            TAG_RANKED => Ok(Self::Ranked),
             tag => Err(CodecError::Invalid {
                 field: "chunk mode",
                 found: u64::from(tag),
-                expected: "0 to 5",
+                expected: "0 to 6",
             }),
         }
     }
@@ -137,12 +144,14 @@ pub struct Scratch {
     words: Vec<u16>,
     stream: Vec<u8>,
     kept: Buffers,
+    ranked: ranked::RankBuffers,
 }
 
 /// Encodes chunks of tensors that were fitted together.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     layout: Layout,
+    quick: bool,
     tables: &'a TableSet,
     scorer: &'a Scorer,
     scratch: Scratch,
@@ -154,6 +163,7 @@ impl<'a> Encoder<'a> {
     pub fn new(layout: Layout, fit: &'a Fit) -> Self {
         Self {
             layout,
+            quick: fit.quick,
             tables: &fit.tables,
             scorer: &fit.scorer,
             scratch: Scratch::default(),
@@ -187,8 +197,8 @@ impl<'a> Encoder<'a> {
             &model,
             self.scorer,
             start,
-            base,
-            fine,
+            [base, fine],
+            self.quick,
             &mut self.scratch,
             out,
         );
@@ -275,7 +285,10 @@ pub fn decode<W: Word>(
 ) -> Result<(), CodecError> {
     let mode = ChunkMode::of(bytes)?;
     let mut reader = Reader::new(&bytes[1..], "chunk");
-    let needs_base = matches!(mode, ChunkMode::Copy | ChunkMode::Delta | ChunkMode::Sparse);
+    let needs_base = matches!(
+        mode,
+        ChunkMode::Copy | ChunkMode::Delta | ChunkMode::Sparse | ChunkMode::Ranked
+    );
     if needs_base && base.len() != out.len() {
         return Err(CodecError::Invalid {
             field: "chunk mode",
@@ -298,6 +311,7 @@ pub fn decode<W: Word>(
             reader.finish()
         }
         ChunkMode::Delta => undelta::decode(model, start, base, reader, scratch, out),
+        ChunkMode::Ranked => ranked::decode(model, start, base, reader, scratch, out),
         ChunkMode::Sparse => undelta::decode_sparse(model, start, base, reader, scratch, out),
         ChunkMode::Full => full::decode(model.layout, reader, scratch, out),
         ChunkMode::Plain => {

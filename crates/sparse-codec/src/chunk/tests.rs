@@ -9,23 +9,29 @@ fn round_trip<W: Word + std::fmt::Debug>(
     base: &[W],
     fine: &[W],
 ) -> (ChunkMode, usize) {
-    let mut fitter = Fitter::new(layout);
     let segment = Scales::segment_for(width);
-    let runs = base
+    let runs = || base
         .chunks(segment)
         .zip(fine.chunks(segment))
         .enumerate()
         .map(|(i, (b, f))| (i * segment, b, f));
-    fitter.add(width, fine.len() as u64, runs);
-    let fit = fitter.fit();
-    let mut bytes = Vec::new();
-    let mode = Encoder::new(layout, &fit).encode(&fit.scales[0], 0, base, fine, &mut bytes);
-    let model = Model::new(layout, &fit.tables, &fit.scales[0]);
     let mut scratch = Scratch::default();
-    let mut out = vec![W::default(); fine.len()];
-    decode(&model, 0, base, &bytes, &mut scratch, &mut out).unwrap();
-    assert_eq!(out, fine);
-    assert_eq!(ChunkMode::of(&bytes), Ok(mode));
+    let fitters = [Fitter::new(layout).quick(), Fitter::new(layout)];
+    let [_, (mode, bytes)] = fitters.map(|mut fitter| {
+        fitter.add(width, fine.len() as u64, runs());
+        let fit = fitter.fit();
+        let model = Model::new(layout, &fit.tables, &fit.scales[0]);
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(layout, &fit);
+        let mode = encoder.encode(&fit.scales[0], 0, base, fine, &mut bytes);
+        let mut out = vec![W::default(); fine.len()];
+        decode(&model, 0, base, &bytes, &mut scratch, &mut out).unwrap();
+        assert_eq!(out, fine);
+        assert_eq!(ChunkMode::of(&bytes), Ok(mode));
+        (mode, bytes)
+    });
+    let (tables, scales) = (Fitter::new(layout).fit().tables, Scales::flat(width));
+    let model = Model::new(layout, &tables, &scales);
 
     let mut full = Vec::new();
     encode_full(layout, segment, fine, &mut full);

@@ -103,8 +103,9 @@ fn smoothed(counts: &[f64; 256], share: f64) -> [f64; 256] {
     smooth
 }
 
-/// One table for each run of contexts, runs joined while that saves bits.
-pub(super) fn merge(counts: &[[f64; 256]], share: f64) -> TableSet {
+/// One table for each run of contexts, runs joined while that saves bits, or there are more than
+/// `most`.
+pub(super) fn merge(counts: &[[f64; 256]], share: f64, most: usize) -> TableSet {
     let mut groups: Vec<Group> = Vec::new();
     for (context, counts) in counts.iter().enumerate() {
         if counts.iter().any(|&n| n > 0.0) {
@@ -117,7 +118,7 @@ pub(super) fn merge(counts: &[[f64; 256]], share: f64) -> TableSet {
         let Some(i) = (0..joins.len()).max_by(|&a, &b| saving(a).total_cmp(&saving(b))) else {
             break;
         };
-        if saving(i) <= 0.0 {
+        if saving(i) <= 0.0 && groups.len() <= most {
             break;
         }
         groups.remove(i + 1);

@@ -16,6 +16,8 @@ pub(super) struct Done {
     pub(super) tensor: usize,
     pub(super) bytes: Vec<u8>,
     pub(super) mode: &'static str,
+    /// Whether it is in rank codes.
+    pub(super) ranked: bool,
     pub(super) weights: u64,
     pub(super) changed: u64,
     /// Bytes of the original.
@@ -65,6 +67,7 @@ impl<'a> Encoders<'a> {
             tensor: job.tensor,
             bytes: Vec::new(),
             mode: "raw",
+            ranked: false,
             weights: 0,
             changed: 0,
             size: 0,
@@ -83,9 +86,10 @@ impl<'a> Encoders<'a> {
                 done.changed = count_changed(&base, &fine);
                 let predicted = delta.predict(job.start, base);
                 let mode = self.delta(delta, job.start, &predicted, &fine, &mut bytes);
+                done.ranked = mode == ChunkMode::Ranked;
                 done.mode = match mode {
                     // Equal to the prediction, or nearly so: not to the base.
-                    ChunkMode::Copy | ChunkMode::Delta | ChunkMode::Sparse
+                    ChunkMode::Copy | ChunkMode::Delta | ChunkMode::Sparse | ChunkMode::Ranked
                         if delta.low_rank.is_some() =>
                     {
                         "lowrank"
@@ -149,7 +153,7 @@ pub(crate) fn mode_name(mode: ChunkMode) -> &'static str {
     match mode {
         ChunkMode::Copy => "copy",
         ChunkMode::Const => "const",
-        ChunkMode::Delta => "delta",
+        ChunkMode::Delta | ChunkMode::Ranked => "delta",
         ChunkMode::Sparse => "sparse",
         ChunkMode::Full => "full",
         ChunkMode::Plain => "raw",

@@ -29,6 +29,8 @@ pub(super) struct ShardCoder<'a> {
     pub(super) modes: &'a mut BTreeMap<&'static str, u64>,
     /// For each tensor so far, how many of its weights changed.
     pub(super) changed: &'a mut Vec<u64>,
+    /// Whether any chunk is in rank codes.
+    pub(super) ranked: &'a mut bool,
 }
 
 impl ShardCoder<'_> {
@@ -65,6 +67,7 @@ impl ShardCoder<'_> {
                     if done.weights > 0 {
                         *self.modes.entry(done.mode).or_insert(0) += done.weights;
                     }
+                    *self.ranked |= done.ranked;
                     let number = self.first + done.tensor;
                     self.changed.resize(self.changed.len().max(number + 1), 0);
                     self.changed[number] += match plans[done.tensor].kind {
