@@ -86,7 +86,18 @@ impl Contexts {
     pub(crate) fn fill<W: Word>(self, base: &[W], scale: i32, columns: &[i8], out: &mut [u8]) {
         let top = self.count() as i32 - 1;
         if columns.is_empty() {
-            fill_row(self.layout, base, scale - LOWEST, top, out);
+            let scale = scale - LOWEST;
+            #[allow(unused_mut)]
+            let mut done = 0;
+            #[cfg(target_arch = "x86_64")]
+            if W::BITS == 16 && crate::simd::level() == crate::simd::Level::Avx512 {
+                let (mantissa, scale) = (self.layout.stored_mantissa(), scale.clamp(-FAR, FAR));
+                // SAFETY: the features were just detected.
+                done = unsafe {
+                    crate::context_avx512::fill_row(mantissa, base, scale as i16, top as u8, out)
+                };
+            }
+            fill_row(self.layout, &base[done..], scale, top, &mut out[done..]);
         } else {
             fill_columns(self.layout, base, scale - LOWEST, columns, top, out);
         }

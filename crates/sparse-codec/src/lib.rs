@@ -39,6 +39,8 @@ mod bits;
 mod bytes;
 mod chunk;
 mod context;
+#[cfg(target_arch = "x86_64")]
+mod context_avx512;
 mod error;
 mod fit;
 mod lowrank;

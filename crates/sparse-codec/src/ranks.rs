@@ -126,13 +126,17 @@ fn entropy(sums: &[u64; 256]) -> u32 {
 }
 
 impl Code {
-    /// The code with the least cost, of as few low bits as that takes.
+    /// The code with the fewest low bits of those that more do not make cheaper.
     fn best(sums: &[u64; 256]) -> Self {
-        let finest = Self::new(sums, 0);
-        (1..=MOST_COARSE).fold(finest, |best, coarse| {
+        let mut best = Self::new(sums, 0);
+        for coarse in 1..=MOST_COARSE {
             let code = Self::new(sums, coarse);
-            if code.cost < best.cost { code } else { best }
-        })
+            if code.cost >= best.cost {
+                break;
+            }
+            best = code;
+        }
+        best
     }
 
     fn new(sums: &[u64; 256], coarse: u32) -> Self {
@@ -173,35 +177,41 @@ impl Code {
 
 /// What classes cost at least, and the bits of each; fewer bits where that costs the same.
 fn cheapest(ranks: &[(i8, u64)], most_bits: u32) -> (u64, Vec<u32>) {
-    let mut sums = vec![0; ranks.len() + 1];
-    for (i, rank) in ranks.iter().enumerate() {
+    let end = ranks.len().min(RANKS);
+    let mut sums = [0; RANKS + 1];
+    for (i, rank) in ranks[..end].iter().enumerate() {
         sums[i + 1] = sums[i] + rank.1;
     }
-    let end = ranks.len();
-    // For each number of classes left and each rank, the cost from there on and the bits of the
-    // next class.
-    let mut costs = vec![vec![(u64::MAX, 0u32); end + 1]; CLASSES + 1];
-    for left in 0..=CLASSES {
-        costs[left][end].0 = 0;
-        for first in (0..end).rev().filter(|_| left > 0) {
-            costs[left][first] = (0..=most_bits)
-                .filter_map(|bits| {
-                    let next = (first + (1 << bits)).min(end);
-                    let rest = costs[left - 1][next].0;
-                    let plain = (sums[next] - sums[first]) * u64::from(bits);
-                    let unary = sums[end] - sums[first];
-                    Some((rest.checked_add(plain + unary)?, bits))
-                })
-                .min()
-                .unwrap_or((u64::MAX, 0));
+    // For each rank, the cost from there on with so many classes left, and the bits of the next.
+    let mut rest = [u64::MAX; RANKS + 1];
+    rest[end] = 0;
+    let mut bits_of = [[0u8; RANKS]; CLASSES];
+    for choices in &mut bits_of {
+        let mut here = [u64::MAX; RANKS + 1];
+        here[end] = 0;
+        for first in 0..end {
+            let unary = sums[end] - sums[first];
+            for bits in 0..=most_bits {
+                let next = (first + (1 << bits)).min(end);
+                if rest[next] < u64::MAX {
+                    let cost = rest[next] + unary + (sums[next] - sums[first]) * u64::from(bits);
+                    if cost < here[first] {
+                        (here[first], choices[first]) = (cost, bits as u8);
+                    }
+                }
+                if next == end {
+                    break;
+                }
+            }
+        }
+        rest = here;
+    }
+    let (mut first, mut class_bits) = (0, Vec::new());
+    for choices in bits_of.iter().rev() {
+        if first < end {
+            class_bits.push(u32::from(choices[first]));
+            first += 1 << choices[first];
         }
     }
-    let (mut first, mut left, mut class_bits) = (0, CLASSES, Vec::new());
-    while first < end {
-        let bits = costs[left][first].1;
-        class_bits.push(bits);
-        first += 1 << bits;
-        left -= 1;
-    }
-    (costs[CLASSES][0].0, class_bits)
+    (rest[0], class_bits)
 }

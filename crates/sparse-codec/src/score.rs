@@ -10,7 +10,7 @@ pub(crate) const CANDIDATES: usize = 16;
 pub(crate) const CENTRE: usize = 8;
 
 /// Weights in a run of which every other is looked at.
-const LONG_RUN: usize = 192;
+const LONG_RUN: usize = 96;
 
 /// Classes of |difference|: 0 to 7, then two per octave.
 pub(crate) const BUCKETS: usize = 66;

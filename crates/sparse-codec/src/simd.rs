@@ -58,6 +58,17 @@ pub(crate) fn has_avx2() -> bool {
     level() >= Level::Avx2
 }
 
+/// Has the first-level cache fetch `count` values from `start` on, which need not exist.
+#[inline(always)]
+pub(crate) fn prefetch<T>(start: *const T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of::<T>() * count).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 CPU has SSE, and a prefetch may be of any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_byte_add(line).cast::<i8>()) };
+    }
+}
+
 /// Words of 16 bits with the bits below a set sign turned over: floats have their order there, and
 /// turned again are what they were.
 ///

@@ -11,6 +11,7 @@ use crate::chunk::ChunkMode;
 use crate::context::{BLOCK, ESCAPE, UNCHANGED};
 use crate::fit::REACH;
 use crate::score::{CANDIDATES, Scorer, best, look};
+use crate::simd::prefetch;
 
 pub(super) fn encode<W: Word>(
     model: &Model<'_>,
@@ -39,10 +40,14 @@ pub(super) fn encode<W: Word>(
                 .columns_at(&scratch.tile, start + at, range.len());
             let contexts = &mut scratch.contexts[range.clone()];
             let (words, fines) = (&base[range.clone()], &fine[range]);
-            let looked = look(model.layout.shift(), words, fines, &mut scratch.looked);
+            for words in [words, fines] {
+                prefetch(words.as_ptr().wrapping_add(BLOCK), words.len());
+            }
+            let part = if quick && words.len() >= 128 { words.len() / 2 } else { words.len() };
+            let looked = look(model.layout.shift(), &words[..part], &fines[..part], &mut scratch.looked);
             let last = rows.last().copied().unwrap_or(0);
             rows.push(choose_row(
-                model, scorer, words, columns, looked, last, contexts,
+                model, scorer, words, columns, (looked, part), last, contexts,
             ));
         }
         // Where every weight gets a symbol, that is done while its words are in the first-level
@@ -127,7 +132,7 @@ fn choose_row<W: Word>(
     scorer: &Scorer,
     words: &[W],
     columns: &[i8],
-    looked: &[u8],
+    (looked, part): (&[u8], usize),
     last: i32,
     out: &mut [u8],
 ) -> i32 {
@@ -139,7 +144,7 @@ fn choose_row<W: Word>(
     // A scale at the edge of the candidates may lie beyond: look again from there.
     for _ in 0..4 {
         fill(row, out);
-        let costs: [i32; CANDIDATES] = scorer.run_looked(out, looked);
+        let costs: [i32; CANDIDATES] = scorer.run_looked(&out[..part], looked);
         let offset = best(&costs, row - last);
         let moved = (row + offset).clamp(-REACH, REACH);
         if moved == row {

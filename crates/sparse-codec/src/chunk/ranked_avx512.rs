@@ -21,7 +21,8 @@ use super::pack::GROUP;
 use super::ranked::{RankCoder, Ranks, unknown_class};
 use crate::bits::{BitReader, BitWriter};
 use crate::ranks::{CLASSES, ESCAPED, NEAR};
-use crate::simd::{steps_avx512, turned_avx512};
+use crate::context::BLOCK;
+use crate::simd::{prefetch, steps_avx512, turned_avx512};
 use crate::{CodecError, Word};
 
 macro_rules! features {
@@ -211,10 +212,12 @@ features! {
         let words = base.as_chunks::<GROUP>().0.iter().zip(out.as_chunks_mut::<GROUP>().0);
         let seven = _mm512_set1_epi8(7);
         let mut unknown: __mmask64 = 0;
-        let mut escaped = [0u64; crate::context::BLOCK / GROUP];
+        let mut escaped = [0u64; BLOCK / GROUP];
         assert!(groups.len() <= escaped.len() && ends.len() > GROUP * groups.len());
         for (i, ((here, (base, out)), escaped)) in groups.iter().zip(words).zip(&mut escaped).enumerate() {
             let context = load(here);
+            prefetch(base.as_ptr().wrapping_add(BLOCK), GROUP);
+            prefetch(out.as_ptr().wrapping_add(BLOCK), GROUP);
             // SAFETY: there are 64 ends for each group, and one more.
             let (before, end) = unsafe {
                 let ends = ends.as_ptr().add(GROUP * i);
@@ -338,7 +341,7 @@ features! {
                 _mm512_shuffle_epi8(class_ends, class),
                 _mm512_add_epi8(class, _mm512_set1_epi8(1)),
             );
-            put(&mut coder.classes, values, counts);
+            put::<true>(&mut coder.classes, values, counts);
 
             let class_bits = tables.classes.pair(0, _mm512_or_si512(code, class));
             let class_bits = _mm512_and_si512(_mm512_srli_epi16::<5>(class_bits), seven);
@@ -352,7 +355,7 @@ features! {
                 let value = _mm512_or_si512(_mm512_sllv_epi16(places[at], wide[at]), low);
                 (values[at], sums[at]) = joined(value, _mm512_cvtepu8_epi16(counts[at]));
             }
-            put(&mut coder.low, values, sums);
+            put::<false>(&mut coder.low, values, sums);
         }
         GROUP * groups.len()
     }
@@ -434,7 +437,7 @@ features! {
 
 features! {
     /// Appends sixteen strings of at most 56 bits: joined, where that makes none longer than that.
-    fn put(writer: &mut BitWriter, values: [__m512i; 2], counts: [__m512i; 2]) {
+    fn put<const SHORT: bool>(writer: &mut BitWriter, values: [__m512i; 2], counts: [__m512i; 2]) {
         let most = _mm512_set1_epi64(56);
         let (mut strings, mut lengths) = ([0; 8], [0; 8]);
         let evens = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
@@ -457,7 +460,7 @@ features! {
         );
         // In the even places, those of four.
         let of_four = _mm512_add_epi64(of_two, _mm512_shuffle_epi32::<0b01_00_11_10>(of_two));
-        if _mm512_cmpgt_epu64_mask(of_four, most) != 0 {
+        if !SHORT || _mm512_cmpgt_epu64_mask(of_four, most) != 0 {
             store_long(&mut strings, twos);
             store_long(&mut lengths, of_two);
             writer.put_each(&strings, &lengths);
