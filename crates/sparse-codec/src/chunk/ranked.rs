@@ -13,7 +13,7 @@ use crate::unary::UnaryReader;
 use crate::{CodecError, Layout, Reader, Word};
 
 /// How many bits more than by the frequencies a chunk may take: one in so many.
-const PRICE: u64 = 12;
+const PRICE: u64 = 8;
 
 /// The codes for one layout.
 pub(super) struct Ranks<'a> {
