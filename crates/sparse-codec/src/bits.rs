@@ -134,7 +134,6 @@ impl<'a> BitReader<'a> {
     /// The bytes from the next bit on, zeros past the end, and how many bits of the first are used
     /// up.
     #[inline(always)]
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn window(&self) -> (&[u8; WINDOW], usize) {
         let at = self.position / 8;
         let rest = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
@@ -144,7 +143,6 @@ impl<'a> BitReader<'a> {
         )
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[cold]
     fn end_window(&self, at: usize) -> &[u8; WINDOW] {
         let skipped = at - self.bytes.len().saturating_sub(WINDOW).min(at);
@@ -157,7 +155,6 @@ impl<'a> BitReader<'a> {
 
     /// Passes over `count` bits.
     #[inline(always)]
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn skip(&mut self, count: usize) {
         self.position += count;
     }

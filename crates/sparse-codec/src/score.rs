@@ -10,7 +10,7 @@ pub(crate) const CANDIDATES: usize = 16;
 pub(crate) const CENTRE: usize = 8;
 
 /// Weights in a run of which every other is looked at.
-const LONG_RUN: usize = 96;
+const LONG_RUN: usize = 192;
 
 /// Classes of |difference|: 0 to 7, then two per octave.
 pub(crate) const BUCKETS: usize = 66;
@@ -42,14 +42,20 @@ fn bucket_start(bucket: usize) -> f64 {
 }
 
 /// The classes of a run's changes that are enough to find its scale by: of a long run those of
-/// every other weight.
+/// every other weight, and `hasty` only of its first half.
 pub(crate) fn look<'a, W: Word>(
+    hasty: bool,
     shift: u32,
     base: &[W],
     fine: &[W],
     room: &'a mut Vec<u8>,
 ) -> &'a [u8] {
-    if base.len() < LONG_RUN {
+    let len = base.len();
+    let (base, fine) = match hasty && len >= LONG_RUN {
+        true => (&base[..len / 2], &fine[..len / 2]),
+        false => (base, fine),
+    };
+    if len < LONG_RUN {
         room.resize(base.len(), 0);
         look_all(shift, base, fine, room);
         return room;
@@ -175,7 +181,9 @@ impl Scorer {
         if looked.len() == contexts.len() {
             return self.run(contexts, looked);
         }
-        sum_half(&self.rows, contexts, looked).map(|cost| 2 * cost)
+        let share = contexts.len() / looked.len().max(1);
+        let contexts = &contexts[..2 * looked.len()];
+        sum_half(&self.rows, contexts, looked).map(|cost| share as i32 * cost)
     }
 
     /// Cost of each candidate over a run of weights, relative to the scale that `contexts` has.
@@ -338,7 +346,7 @@ mod tests {
             (base[2], fine[2]) = (0, u16::MAX << shift);
             let (mut room, mut plain) = (Vec::new(), vec![0; base.len() / 2]);
             look_half(shift, &base, &fine, &mut plain);
-            assert_eq!(look(shift, &base, &fine, &mut room), plain);
+            assert_eq!(look(false, shift, &base, &fine, &mut room), plain);
             assert_eq!(plain[1], 32 - 2 * shift as u8);
         }
     }

@@ -9,6 +9,24 @@ use crate::simd::Level;
 /// Bytes that a step of reading may write beyond the numbers it finds.
 const SLACK: usize = 64;
 
+/// The places of the ones in each byte, side by side; no sum with a multiple of eight is above 255.
+static BYTE_ENDS: [u64; 256] = {
+    let mut ends = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut at, mut place) = (0, 0);
+        while place < 8 {
+            if byte >> place & 1 == 1 {
+                ends[byte] |= place << (8 * at);
+                at += 1;
+            }
+            place += 1;
+        }
+        byte += 1;
+    }
+    ends
+};
+
 /// Reads numbers below 64.
 #[derive(Debug)]
 pub(crate) struct UnaryReader<'a> {
@@ -58,11 +76,15 @@ impl<'a> UnaryReader<'a> {
             if word == 0 {
                 return Err(CodecError::Truncated { section: "classes" });
             }
-            let first = (self.at as u8).wrapping_mul(8);
+            let mut first = self.at as u64 * 8;
             while word != 0 {
-                self.held += 1;
-                self.ends[self.held] = first.wrapping_add(word.trailing_zeros() as u8);
-                word &= word - 1;
+                // As many of eight as the byte has ones.
+                let byte = word as u8;
+                let ends = BYTE_ENDS[usize::from(byte)] + (first & 0xff) * 0x0101_0101_0101_0101;
+                self.ends[1 + self.held..][..8].copy_from_slice(&ends.to_le_bytes());
+                self.held += byte.count_ones() as usize;
+                word >>= 8;
+                first += 8;
             }
             self.at += len;
         }

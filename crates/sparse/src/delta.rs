@@ -66,13 +66,15 @@ pub enum DeltaCommand {
 /// How hard to work for a smaller delta.
 #[derive(Debug, clap::Args)]
 pub struct EffortArgs {
-    /// fast: many times quicker; high: smaller, merged LoRAs tenfold
+    /// fast: many times quicker; fastest: 4 % larger, read at twice the speed with AVX-512; high:
+    /// smaller, merged LoRAs tenfold
     #[arg(long, value_enum, default_value_t = EffortLevel::High)]
     effort: EffortLevel,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum EffortLevel {
+    Fastest,
     Fast,
     High,
 }
@@ -80,6 +82,7 @@ enum EffortLevel {
 impl From<EffortArgs> for Effort {
     fn from(args: EffortArgs) -> Self {
         match args.effort {
+            EffortLevel::Fastest => Self::Fastest,
             EffortLevel::Fast => Self::Fast,
             EffortLevel::High => Self::High,
         }

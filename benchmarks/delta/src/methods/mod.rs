@@ -18,6 +18,7 @@ pub fn all() -> Result<Vec<Box<dyn Method>>> {
     Ok(vec![
         Box::new(sparse::Sparse::high()),
         Box::new(sparse::Sparse::fast()),
+        Box::new(sparse::Sparse::fastest()),
         Box::new(bitx::BitX::published()),
         Box::new(bitx::BitX::level_19()),
         Box::new(bitx::BitX::byte_planes()),

@@ -10,6 +10,8 @@ use sparse_codec::{
     Word, decode, encode_full, put_varint,
 };
 
+use sparse_delta::Effort;
+
 use crate::method::Method;
 use crate::pair::{Layout, TensorSpan};
 
@@ -22,17 +24,27 @@ const MOST: usize = 32;
 pub struct Sparse {
     name: &'static str,
     about: &'static str,
-    high: bool,
+    effort: Effort,
     scratch: Scratch,
 }
 
 impl Sparse {
+    /// `--effort fastest`.
+    pub fn fastest() -> Self {
+        Self {
+            name: "sparse-fastest",
+            about: "steps given the steps expected, rank codes",
+            effort: Effort::Fastest,
+            scratch: Scratch::default(),
+        }
+    }
+
     /// `--effort fast`.
     pub fn fast() -> Self {
         Self {
             name: "sparse-fast",
             about: "steps given the steps expected, rANS",
-            high: false,
+            effort: Effort::Fast,
             scratch: Scratch::default(),
         }
     }
@@ -42,7 +54,7 @@ impl Sparse {
         Self {
             name: "sparse",
             about: "the same on top of low-rank predictions of every matrix",
-            high: true,
+            effort: Effort::High,
             scratch: Scratch::default(),
         }
     }
@@ -64,11 +76,11 @@ impl Method for Sparse {
         fine: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let high = self.high;
+        let effort = self.effort;
         match layout.main_dtype() {
-            Dtype::F32 => encode::<u32>(Format::F32, Dtype::F32, high, layout, base, fine, out),
-            Dtype::F16 => encode::<u16>(Format::F16, Dtype::F16, high, layout, base, fine, out),
-            _ => encode::<u16>(Format::BF16, Dtype::BF16, high, layout, base, fine, out),
+            Dtype::F32 => encode::<u32>(Format::F32, Dtype::F32, effort, layout, base, fine, out),
+            Dtype::F16 => encode::<u16>(Format::F16, Dtype::F16, effort, layout, base, fine, out),
+            _ => encode::<u16>(Format::BF16, Dtype::BF16, effort, layout, base, fine, out),
         }
     }
 
@@ -121,12 +133,13 @@ fn is_coded(tensor: &TensorSpan, dtype: Dtype) -> bool {
 fn encode<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     format: Format,
     dtype: Dtype,
-    high: bool,
+    effort: Effort,
     layout: &Layout,
     base: &[u8],
     fine: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<()> {
+    let high = effort == Effort::High;
     // Low-rank changes first: scales and tables are fitted to what they leave.
     let mut predictions: Vec<Option<(LowRank, Vec<W>)>> = Vec::new();
     for tensor in &layout.tensors {
@@ -138,9 +151,10 @@ fn encode<W: Word + bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     } else {
         Sampling::quick(total)
     };
-    let fitter = || match high {
-        true => Fitter::new(format),
-        false => Fitter::new(format).quick(),
+    let fitter = || match effort {
+        Effort::High => Fitter::new(format),
+        Effort::Fast => Fitter::new(format).without_columns(),
+        Effort::Fastest => Fitter::new(format).without_columns().ranked(),
     };
     let mut fitters = [fitter(), fitter()];
     for (tensor, predicted) in layout.tensors.iter().zip(&predictions) {

@@ -18,7 +18,7 @@ pub(super) fn encode<W: Word>(
     scorer: &Scorer,
     start: usize,
     [base, fine]: [&[W]; 2],
-    quick: bool,
+    in_ranks: bool,
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) -> ChunkMode {
@@ -43,11 +43,16 @@ pub(super) fn encode<W: Word>(
             for words in [words, fines] {
                 prefetch(words.as_ptr().wrapping_add(BLOCK), words.len());
             }
-            let part = if quick && words.len() >= 128 { words.len() / 2 } else { words.len() };
-            let looked = look(model.layout.shift(), &words[..part], &fines[..part], &mut scratch.looked);
+            let looked = look(
+                in_ranks,
+                model.layout.shift(),
+                words,
+                fines,
+                &mut scratch.looked,
+            );
             let last = rows.last().copied().unwrap_or(0);
             rows.push(choose_row(
-                model, scorer, words, columns, (looked, part), last, contexts,
+                model, scorer, words, columns, looked, last, contexts,
             ));
         }
         // Where every weight gets a symbol, that is done while its words are in the first-level
@@ -56,7 +61,7 @@ pub(super) fn encode<W: Word>(
             continue;
         }
         let (contexts, words) = (&scratch.contexts[at..end], &base[at..end]);
-        if at == 0 && quick && W::BITS == 16 {
+        if at == 0 && in_ranks && W::BITS == 16 {
             let ranks = Ranks::new(model);
             if ranks.suit(contexts) {
                 ranked = Some(RankCoder::new(
@@ -132,7 +137,7 @@ fn choose_row<W: Word>(
     scorer: &Scorer,
     words: &[W],
     columns: &[i8],
-    (looked, part): (&[u8], usize),
+    looked: &[u8],
     last: i32,
     out: &mut [u8],
 ) -> i32 {
@@ -144,7 +149,7 @@ fn choose_row<W: Word>(
     // A scale at the edge of the candidates may lie beyond: look again from there.
     for _ in 0..4 {
         fill(row, out);
-        let costs: [i32; CANDIDATES] = scorer.run_looked(&out[..part], looked);
+        let costs: [i32; CANDIDATES] = scorer.run_looked(out, looked);
         let offset = best(&costs, row - last);
         let moved = (row + offset).clamp(-REACH, REACH);
         if moved == row {

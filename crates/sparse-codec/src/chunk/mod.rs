@@ -151,7 +151,7 @@ pub struct Scratch {
 #[derive(Debug)]
 pub struct Encoder<'a> {
     layout: Layout,
-    quick: bool,
+    ranked: bool,
     tables: &'a TableSet,
     scorer: &'a Scorer,
     scratch: Scratch,
@@ -163,7 +163,7 @@ impl<'a> Encoder<'a> {
     pub fn new(layout: Layout, fit: &'a Fit) -> Self {
         Self {
             layout,
-            quick: fit.quick,
+            ranked: fit.ranked,
             tables: &fit.tables,
             scorer: &fit.scorer,
             scratch: Scratch::default(),
@@ -198,7 +198,7 @@ impl<'a> Encoder<'a> {
             self.scorer,
             start,
             [base, fine],
-            self.quick,
+            self.ranked,
             &mut self.scratch,
             out,
         );

@@ -171,10 +171,10 @@ impl Coded {
 
 /// Words before and after, with so many low bits that are zero in all of them.
 #[derive(Clone, Copy)]
-struct Moves<'a, W> {
-    shift: u32,
-    base: &'a [W],
-    fine: &'a [W],
+pub(super) struct Moves<'a, W> {
+    pub(super) shift: u32,
+    pub(super) base: &'a [W],
+    pub(super) fine: &'a [W],
 }
 
 vectorised! {
@@ -226,7 +226,7 @@ fn put_narrow(rests: &[u8; GROUP], masks: &[u8; GROUP], low: &mut BitWriter) {
 
 /// Appends so many bits of each of 64 words, at most 28, which have no others: of two at a time, as
 /// each has to wait for the one before.
-fn put_wide(rests: &[u32; GROUP], counts: &[u32; GROUP], low: &mut BitWriter) {
+pub(super) fn put_wide(rests: &[u32; GROUP], counts: &[u32; GROUP], low: &mut BitWriter) {
     let (mut pairs, mut sums) = ([0; GROUP / 2], [0; GROUP / 2]);
     pair_up(rests, counts, &mut pairs, &mut sums);
     let parts = pairs.iter().zip(&sums).map(|(&pair, &sum)| (pair, sum));

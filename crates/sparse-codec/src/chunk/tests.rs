@@ -16,7 +16,7 @@ fn round_trip<W: Word + std::fmt::Debug>(
         .enumerate()
         .map(|(i, (b, f))| (i * segment, b, f));
     let mut scratch = Scratch::default();
-    let fitters = [Fitter::new(layout).quick(), Fitter::new(layout)];
+    let fitters = [Fitter::new(layout).ranked(), Fitter::new(layout)];
     let [_, (mode, bytes)] = fitters.map(|mut fitter| {
         fitter.add(width, fine.len() as u64, runs());
         let fit = fitter.fit();
