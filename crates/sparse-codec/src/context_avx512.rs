@@ -3,8 +3,8 @@
 use std::arch::x86_64::{
     __m256i, __m512i, _mm_cvtsi32_si128, _mm256_min_epu8, _mm256_set1_epi8, _mm256_storeu_si256,
     _mm512_and_si512, _mm512_cvtusepi16_epi8, _mm512_loadu_si512, _mm512_max_epi16,
-    _mm512_max_epu16, _mm512_set1_epi16, _mm512_setzero_si512, _mm512_slli_epi16,
-    _mm512_srl_epi16, _mm512_sub_epi16,
+    _mm512_max_epu16, _mm512_set1_epi16, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srl_epi16,
+    _mm512_sub_epi16,
 };
 
 use crate::Word;

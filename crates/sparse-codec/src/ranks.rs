@@ -151,12 +151,12 @@ impl Code {
                 _ => escaped += f,
             }
         }
-        let mut ranks: Vec<(i8, u64)> = (-NEAR as i8..)
-            .zip(near)
-            .filter(|&(_, f)| f > 0)
-            .collect();
+        let mut ranks: Vec<(i8, u64)> = (-NEAR as i8..).zip(near).filter(|&(_, f)| f > 0).collect();
         ranks.sort_by_key(|&(d, f)| (std::cmp::Reverse(f), d.unsigned_abs(), d < 0));
-        escaped += ranks.drain(ranks.len().min(RANKS - 1)..).map(|r| r.1).sum::<u64>();
+        escaped += ranks
+            .drain(ranks.len().min(RANKS - 1)..)
+            .map(|r| r.1)
+            .sum::<u64>();
         let place = ranks.partition_point(|&(_, f)| f >= escaped);
         ranks.insert(place, (ESCAPED, escaped));
         let (cost, class_bits) = cheapest(&ranks, MOST_CLASS_BITS.min(MOST_BITS - coarse));
@@ -214,4 +214,88 @@ fn cheapest(ranks: &[(i8, u64)], most_bits: u32) -> (u64, Vec<u32>) {
         }
     }
     (rest[0], class_bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::frequencies;
+    use proptest::prelude::*;
+
+    /// What each rank of a code is: the place in its class and the class, as they are written.
+    fn of_ranks(codes: &RankCodes, code: usize) -> Vec<(u8, i8)> {
+        let mut all = Vec::new();
+        for class in 0..CLASSES {
+            let found = codes.classes[code * CLASSES + class];
+            if class > 0 && found == 0 {
+                break;
+            }
+            let (first, bits) = (usize::from(found & 31), found >> 5);
+            for place in 0..1usize << bits {
+                let difference = codes.differences[code * RANKS + (first + place) % RANKS];
+                all.push((place as u8 | (class as u8) << 5, difference));
+            }
+        }
+        all
+    }
+
+    fn check(codes: &RankCodes, count: usize) {
+        for code in 0..count {
+            let ranks = of_ranks(codes, code);
+            for near in 0..RANKS {
+                let place = codes.places[code * RANKS + near];
+                let read = ranks.iter().find(|r| r.0 == place).map(|r| r.1);
+                let expected = match place == codes.escapes[code] {
+                    true => ESCAPED,
+                    false => (near as i32 - NEAR) as i8,
+                };
+                assert_eq!(read, Some(expected), "code {code}, difference {near}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_tables_make_codes_that_are_read_as_written(
+            counts in proptest::collection::vec((proptest::collection::vec(any::<u16>(), 241), 1u32..40), 1..45),
+        ) {
+            let tables: Vec<Frequencies> = counts
+                .iter()
+                .map(|(counts, width)| {
+                    let mut all = [0; 256];
+                    for (i, &count) in counts.iter().enumerate() {
+                        let far = (i as u32).abs_diff(120);
+                        all[i + 1] = u32::from(count) >> (16 * far / width).min(31);
+                    }
+                    frequencies(&all, false)
+                })
+                .collect();
+            let starts: Vec<u8> = (0..tables.len()).map(|i| (2 * i) as u8).collect();
+            let codes = RankCodes::new(&starts, &tables);
+            check(&codes, tables.len().min(CODES));
+            for (context, bits) in codes.bits.iter().enumerate() {
+                prop_assert!(bits[1] + 1 >= bits[0], "context {}: {:?}", context, bits);
+            }
+        }
+    }
+
+    #[test]
+    fn likely_differences_have_short_codes() {
+        let mut counts = [0; 256];
+        for (distance, count) in [(0, 400u32), (1, 300), (2, 100), (3, 20), (40, 1)] {
+            counts[usize::from(UNCHANGED) + distance] = count;
+            counts[usize::from(UNCHANGED) - distance] = count;
+        }
+        let codes = RankCodes::new(&[0], &[frequencies(&counts, true)]);
+        let class = |difference: i32| codes.places[(difference + NEAR) as usize] >> 5;
+        assert_eq!((class(0), codes.coarse[0]), (0, 0));
+        assert!(
+            class(1) <= class(2) && class(2) < class(3) && class(-2) == class(2).max(class(-2))
+        );
+        assert_eq!(codes.places[(10 + NEAR) as usize], codes.escapes[0]);
+        let [entropy, bits] = codes.bits[7];
+        assert!(bits < entropy + entropy / 10, "{entropy} {bits}");
+    }
 }

@@ -114,7 +114,10 @@ impl<'a> UnaryReader<'a> {
         };
         // SAFETY: 64 bytes are as long as a register.
         let mut places = unsafe { _mm512_loadu_si512(PLACES.as_ptr().cast::<__m512i>()) };
-        places = _mm512_add_epi8(places, _mm512_set1_epi8((self.at as u8).wrapping_mul(8) as i8));
+        places = _mm512_add_epi8(
+            places,
+            _mm512_set1_epi8((self.at as u8).wrapping_mul(8) as i8),
+        );
         for word in self.bytes[self.at..].as_chunks::<8>().0 {
             let word = u64::from_le_bytes(*word);
             if self.held >= count || word == 0 {
@@ -171,7 +174,10 @@ mod tests {
         let mut numbers = Vec::new();
         for &count in parts {
             let ends = reader.ends(count)?;
-            numbers.extend(ends.windows(2).map(|p| p[1].wrapping_sub(p[0]).wrapping_sub(1)));
+            numbers.extend(
+                ends.windows(2)
+                    .map(|p| p[1].wrapping_sub(p[0]).wrapping_sub(1)),
+            );
             reader.pass(count);
         }
         reader.finish()?;

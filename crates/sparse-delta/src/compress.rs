@@ -16,8 +16,8 @@ use crate::Error;
 use crate::artifact::ArtifactWriter;
 use crate::basedigest::BaseDigests;
 use crate::index::{
-    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, FEATURE_RANKED, File, Index, MAX_TENSORS,
-    Shard, Source,
+    Content, FEATURE_CAST, FEATURE_LOW_RANK, FEATURE_LOW_RANK_STACKED, FEATURE_RANKED, File, Index,
+    MAX_TENSORS, Shard, Source,
 };
 use crate::plan::{Effort, Plan, Search, plan};
 use crate::progress::Progress;

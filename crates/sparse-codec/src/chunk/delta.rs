@@ -73,7 +73,12 @@ pub(super) fn encode<W: Word>(
         }
         match &mut ranked {
             Some(coder) => coder.push(contexts, words, &fine[at..end]),
-            None => coder.push(contexts, words, &fine[at..end], &mut scratch.symbols[at..end]),
+            None => coder.push(
+                contexts,
+                words,
+                &fine[at..end],
+                &mut scratch.symbols[at..end],
+            ),
         }
     }
     if let Some(coder) = ranked {

@@ -10,6 +10,7 @@ use crate::Word;
 use crate::bits::BitReader;
 use crate::context::BLOCK;
 use crate::rans::Decoder;
+use crate::simd::prefetch;
 
 /// One copy for each level: a function of one level is not inlined into that of another.
 macro_rules! fused {
@@ -39,6 +40,8 @@ macro_rules! fused {
             assert!(bases.len() <= masks.len());
             let each = |at: usize, symbols: __m256i| {
                 let i = at / 32;
+                prefetch(bases[i].as_ptr().wrapping_add(BLOCK), 32);
+                prefetch(outs[i].as_ptr().wrapping_add(BLOCK), 32);
                 masks[i] = $group(rule, &bases[i], symbols, &all[i], low, &mut outs[i]);
             };
             // SAFETY: the caller vouches for the CPU.

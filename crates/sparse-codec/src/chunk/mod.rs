@@ -16,8 +16,6 @@ mod gaps;
 mod masks;
 mod pack;
 mod ranked;
-#[cfg(target_arch = "x86_64")]
-mod ranked_avx512;
 mod rows;
 mod symbols;
 #[cfg(target_arch = "x86_64")]

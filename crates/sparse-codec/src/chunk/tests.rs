@@ -10,11 +10,12 @@ fn round_trip<W: Word + std::fmt::Debug>(
     fine: &[W],
 ) -> (ChunkMode, usize) {
     let segment = Scales::segment_for(width);
-    let runs = || base
-        .chunks(segment)
-        .zip(fine.chunks(segment))
-        .enumerate()
-        .map(|(i, (b, f))| (i * segment, b, f));
+    let runs = || {
+        base.chunks(segment)
+            .zip(fine.chunks(segment))
+            .enumerate()
+            .map(|(i, (b, f))| (i * segment, b, f))
+    };
     let mut scratch = Scratch::default();
     let fitters = [Fitter::new(layout).ranked(), Fitter::new(layout)];
     let [_, (mode, bytes)] = fitters.map(|mut fitter| {
@@ -87,6 +88,41 @@ fn a_light_fine_tune_costs_a_few_bits_a_weight() {
     let (mode, bytes) = round_trip(Layout::BF16, 500, &base, &fine);
     assert_eq!(mode, ChunkMode::Delta);
     assert!(bytes * 10 < 4 * base.len(), "{bytes}");
+}
+
+#[test]
+fn rank_codes_take_little_more() {
+    for moved in [3e-4, 1e-3] {
+        let (base, fine) = trained(100_000, moved, 1);
+        let base: Vec<u16> = base.iter().map(|&v| bf16(v)).collect();
+        let fine: Vec<u16> = fine.iter().map(|&v| bf16(v)).collect();
+        let sizes = [false, true].map(|ranked| {
+            let mut fitter = Fitter::new(Layout::BF16).without_columns();
+            if ranked {
+                fitter = fitter.ranked();
+            }
+            fitter.add(500, 100_000, [(0, &base[..50_000], &fine[..50_000])]);
+            let fit = fitter.fit();
+            let mut bytes = Vec::new();
+            let mode = Encoder::new(Layout::BF16, &fit).encode(
+                &fit.scales[0],
+                0,
+                &base,
+                &fine,
+                &mut bytes,
+            );
+            assert_eq!(
+                mode,
+                if ranked {
+                    ChunkMode::Ranked
+                } else {
+                    ChunkMode::Delta
+                }
+            );
+            bytes.len()
+        });
+        assert!(sizes[1] * 100 < sizes[0] * 107, "{sizes:?}");
+    }
 }
 
 #[test]
@@ -190,12 +226,15 @@ proptest! {
 
     #[test]
     fn damaged_chunks_give_an_error_or_weights(
-        flips in proptest::collection::vec((any::<u16>(), 1u8..), 1..4), cut in any::<u16>(), moved in 1usize..4,
+        flips in proptest::collection::vec((any::<u16>(), 1u8..), 1..4), cut in any::<u16>(), moved in 1usize..4, ranked in any::<bool>(),
     ) {
         let (base, fine) = trained(3000, [0.0, 1e-6, 1e-4, 1.0][moved], 7);
         let base: Vec<u16> = base.iter().map(|&v| bf16(v)).collect();
         let fine: Vec<u16> = fine.iter().map(|&v| bf16(v)).collect();
         let mut fitter = Fitter::new(Layout::BF16);
+        if ranked {
+            fitter = fitter.ranked();
+        }
         fitter.add(300, 3000, [(0, &base[..300], &fine[..300])]);
         let fit = fitter.fit();
         let mut bytes = Vec::new();

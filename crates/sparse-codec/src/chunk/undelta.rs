@@ -124,17 +124,26 @@ pub(super) fn decode_sparse<W: Word>(
     scratch: &mut Scratch,
     out: &mut [W],
 ) -> Result<(), CodecError> {
-    out.copy_from_slice(base);
     let skip = reader.u8()?;
     let lanes = reader.u8()?;
-    if lanes > 0 {
+    if lanes == 0 {
+        out.copy_from_slice(base);
+    } else {
         let mut sections = Sections::read(lanes, &mut reader)?;
         let rows = sections.rows(model, base)?;
         let mut kept = std::mem::take(&mut W::buffers(&mut scratch.kept)[0]);
         if kept.len() < base.len() + GROUP {
             kept.resize(base.len() + GROUP, W::default());
         }
-        let count = gather_expected(model, skip, start, base, &rows, scratch, &mut kept);
+        let count = gather_expected(
+            model,
+            skip,
+            start,
+            (base, &mut *out),
+            &rows,
+            scratch,
+            &mut kept,
+        );
         let rule = Rule::new(model.layout);
         let mut decoder = Decoder::new(model.tables.decoder(), sections.stream, sections.lanes)?;
         let mut symbols = [0u8; BLOCK];
@@ -170,13 +179,13 @@ pub(super) fn decode_sparse<W: Word>(
     })
 }
 
-/// Puts the contexts of at least `skip` side by side into `scratch`, and their words into `kept`,
-/// with masks that say which these are; returns how many.
+/// Copies the base into `out`, and puts the contexts of at least `skip` side by side into `scratch`,
+/// and their words into `kept`, with masks that say which these are; returns how many.
 fn gather_expected<W: Word>(
     model: &Model<'_>,
     skip: u8,
     start: usize,
-    base: &[W],
+    (base, out): (&[W], &mut [W]),
     rows: &[i32],
     scratch: &mut Scratch,
     kept: &mut [W],
@@ -186,9 +195,10 @@ fn gather_expected<W: Word>(
     model.scales.tile(BLOCK, &mut scratch.tile);
     let mut contexts = [0u8; BLOCK];
     let (level, mut count) = (crate::simd::level(), 0);
-    for (i, base) in base.chunks(BLOCK).enumerate() {
+    for (i, (base, out)) in base.chunks(BLOCK).zip(out.chunks_mut(BLOCK)).enumerate() {
         let contexts = &mut contexts[..base.len()];
         model.fill_block(&scratch.tile, start, i * BLOCK, base, rows, contexts);
+        out.copy_from_slice(base);
         for (contexts, base) in contexts.chunks(GROUP).zip(base.chunks(GROUP)) {
             let mask = at_least(contexts, skip) & (u64::MAX >> (GROUP - base.len()));
             scratch.masks.push(mask);

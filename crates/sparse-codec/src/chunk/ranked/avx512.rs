@@ -1,27 +1,32 @@
-//! The AVX-512 side of [`super::ranked`]: 64 words of 16 bits at a time. Tables are held in
+//! The AVX-512 side of both directions: 64 words of 16 bits at a time. Tables are held in
 //! registers and looked up by permutations; no weight waits for the one before it.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, __mmask64, _mm_cvtsi32_si128, _mm256_extract_epi64, _mm256_maskz_permutex_epi64,
-    _mm256_add_epi64, _mm256_mullo_epi64, _mm256_set1_epi64x, _mm256_srli_epi64, _mm256_sub_epi8,
-    _mm256_sub_epi64, _mm512_add_epi16, _mm512_and_si512, _mm512_castsi256_si512,
-    _mm512_castsi512_si256, _mm512_cmpeq_epi8_mask, _mm512_cmpge_epi16_mask, _mm512_cmpgt_epu8_mask,
-    _mm512_cvtepi8_epi16, _mm512_cvtepi16_epi8, _mm512_cvtepu8_epi16, _mm512_extracti64x4_epi64,
-    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_blend_epi8, _mm512_mask_cmplt_epu16_mask,
-    _mm512_mask_mov_epi8, _mm512_maskz_mov_epi16, _mm512_movepi8_mask, _mm512_mullo_epi16,
-    _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_permutexvar_epi8, _mm512_permutexvar_epi64,
-    _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64,
-    _mm512_shrdv_epi16, _mm512_shuffle_epi8, _mm512_sll_epi16, _mm512_slli_epi16, _mm512_sllv_epi16,
+    __m256i, __m512i, __mmask64, _mm_cvtsi32_si128, _mm256_add_epi64, _mm256_extract_epi64,
+    _mm256_maskz_permutex_epi64, _mm256_mullo_epi64, _mm256_set1_epi64x, _mm256_srli_epi64,
+    _mm256_sub_epi8, _mm256_sub_epi64, _mm512_add_epi8, _mm512_add_epi16, _mm512_add_epi32,
+    _mm512_add_epi64, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256,
+    _mm512_cmpeq_epi8_mask, _mm512_cmpge_epi16_mask, _mm512_cmpgt_epu8_mask,
+    _mm512_cmpgt_epu64_mask, _mm512_cvtepi8_epi16, _mm512_cvtepi16_epi8, _mm512_cvtepu8_epi16,
+    _mm512_cvtepu32_epi64, _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_si512,
+    _mm512_mask_blend_epi8, _mm512_mask_cmplt_epu16_mask, _mm512_mask_mov_epi8,
+    _mm512_maskz_mov_epi16, _mm512_movepi8_mask, _mm512_mullo_epi16, _mm512_or_si512,
+    _mm512_permutex2var_epi8, _mm512_permutex2var_epi64, _mm512_permutexvar_epi8,
+    _mm512_permutexvar_epi64, _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_shrdv_epi16, _mm512_shuffle_epi8,
+    _mm512_shuffle_epi32, _mm512_sll_epi16, _mm512_slli_epi16, _mm512_sllv_epi16,
     _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_sra_epi16, _mm512_srav_epi16, _mm512_srli_epi16,
     _mm512_srli_epi32, _mm512_srli_epi64, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_sub_epi8,
-    _mm512_sub_epi16, _mm512_test_epi8_mask, _mm512_add_epi8, _mm512_add_epi32, _mm512_add_epi64, _mm512_permutex2var_epi64, _mm512_cmpgt_epu64_mask, _mm512_cvtepu32_epi64, _mm512_shuffle_epi32,
+    _mm512_sub_epi16, _mm512_test_epi8_mask,
 };
 
-use super::pack::GROUP;
-use super::ranked::{RankCoder, Ranks, unknown_class};
+use super::Ranks;
+use super::read::unknown_class;
+use super::write::RankCoder;
 use crate::bits::{BitReader, BitWriter};
-use crate::ranks::{CLASSES, ESCAPED, NEAR};
+use crate::chunk::pack::GROUP;
 use crate::context::BLOCK;
+use crate::ranks::{CLASSES, ESCAPED, NEAR};
 use crate::simd::{prefetch, steps_avx512, turned_avx512};
 use crate::{CodecError, Word};
 
