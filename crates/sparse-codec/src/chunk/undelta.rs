@@ -167,7 +167,8 @@ pub(super) fn decode_sparse<W: Word>(
         decoder.finish()?;
         sections.finish()?;
         let (level, mut done) = (crate::simd::level(), 0);
-        for (out, &mask) in out.chunks_mut(GROUP).zip(&scratch.masks) {
+        let groups = out.chunks_mut(GROUP).zip(&scratch.masks);
+        for (out, &mask) in groups.filter(|&(_, &mask)| mask != 0) {
             done += pack::spread(level, &kept[done..], mask, out);
         }
         W::buffers(&mut scratch.kept)[0] = kept;
@@ -202,6 +203,9 @@ fn gather_expected<W: Word>(
         for (contexts, base) in contexts.chunks(GROUP).zip(base.chunks(GROUP)) {
             let mask = at_least(contexts, skip) & (u64::MAX >> (GROUP - base.len()));
             scratch.masks.push(mask);
+            if mask == 0 {
+                continue;
+            }
             pack::bytes(level, contexts, mask, &mut scratch.contexts[count..]);
             count += pack::words(level, base, mask, &mut kept[count..]);
         }
