@@ -355,18 +355,9 @@ vectorised! {
             let (panel, lane) = (at / LANES, at % LANES);
             let lanes = lane..LANES.min(lane + columns.end - at);
             let panel = &panels[panel * rank * LANES..][..rank * LANES];
-            let mut predict = |row: usize, sums: &[F::Sum; LANES]| {
-                let place = row * width + at - columns.start;
-                let (base, out) = (&base[place..][..lanes.len()], &mut out[place..][..lanes.len()]);
-                if let (Some(base), Some(out)) = (base.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>()) {
-                    for ((&sum, &base), out) in sums.iter().zip(base).zip(out) {
-                        *out = apply(format, rounded, sum, base);
-                    }
-                } else {
-                    for ((&sum, &base), out) in sums[lanes.clone()].iter().zip(base).zip(out) {
-                        *out = apply(format, rounded, sum, base);
-                    }
-                }
+            let place = |row: usize| {
+                let first = row * width + at - columns.start;
+                first..first + lanes.len()
             };
             let mut row = 0;
             while row < rows {
@@ -374,16 +365,41 @@ vectorised! {
                 // As many sums as registers hold: each addition waits for the one before it.
                 if size_of::<F::Sum>() == 4 && row + 2 <= rows {
                     let [first, second] = sums_of(rank, own, panel);
-                    predict(row, &first);
-                    predict(row + 1, &second);
+                    for (row, sums) in [(row, first), (row + 1, second)] {
+                        let place = place(row);
+                        let words = (&base[place.clone()], &mut out[place]);
+                        predict_strip(format, rounded, &sums, lanes.start, words);
+                    }
                     row += 2;
                 } else {
                     let [sums] = sums_of(rank, own, panel);
-                    predict(row, &sums);
+                    let words = (&base[place(row)], &mut out[place(row)]);
+                    predict_strip(format, rounded, &sums, lanes.start, words);
                     row += 1;
                 }
             }
             at += lanes.len();
+        }
+    }
+}
+
+/// Predicts words that stand side by side, the first of which has the sum of this lane.
+// Not a closure: that would not be compiled for the level of the function it is in.
+#[inline(always)]
+fn predict_strip<F: Format>(
+    format: F,
+    rounded: bool,
+    sums: &[F::Sum; LANES],
+    lane: usize,
+    (base, out): (&[F::Word], &mut [F::Word]),
+) {
+    if let (Some(base), Some(out)) = (base.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>()) {
+        for ((&sum, &base), out) in sums.iter().zip(base).zip(out) {
+            *out = apply(format, rounded, sum, base);
+        }
+    } else {
+        for ((&sum, &base), out) in sums[lane..].iter().zip(base).zip(out) {
+            *out = apply(format, rounded, sum, base);
         }
     }
 }
