@@ -26,14 +26,22 @@ fuzz_target!(|input: &[u8]| {
             *fine = (*fine & keep) ^ base;
         }
     }
-    match layout.bits() {
-        8 => run::<u8>(layout, width, &base, &fine),
-        16 => run::<u16>(layout, width, &base, &fine),
-        _ => run::<u32>(layout, width, &base, &fine),
+    for ranked in [false, true] {
+        match layout.bits() {
+            8 => run::<u8>(layout, ranked, width, &base, &fine),
+            16 => run::<u16>(layout, ranked, width, &base, &fine),
+            _ => run::<u32>(layout, ranked, width, &base, &fine),
+        }
     }
 });
 
-fn run<W: Word + std::fmt::Debug>(layout: Layout, width: usize, base: &[u32], fine: &[u32]) {
+fn run<W: Word + std::fmt::Debug>(
+    layout: Layout,
+    ranked: bool,
+    width: usize,
+    base: &[u32],
+    fine: &[u32],
+) {
     if fine.is_empty() {
         return;
     }
@@ -42,6 +50,9 @@ fn run<W: Word + std::fmt::Debug>(layout: Layout, width: usize, base: &[u32], fi
     let segment = Scales::segment_for(width);
     let runs = base.chunks(segment).zip(fine.chunks(segment)).enumerate();
     let mut fitter = Fitter::new(layout);
+    if ranked {
+        fitter = fitter.ranked();
+    }
     fitter.add(
         width,
         fine.len() as u64,

@@ -87,16 +87,23 @@ fn main() -> Result<()> {
     {
         let (width, len) = (100u16, 1000u16);
         let base = words(layout, len.into());
-        for (name, every) in [("dense", 3), ("sparse", 90)] {
-            let step = |(i, &w): (usize, &u32)| w ^ u32::from(i % every == 0);
+        for (name, every) in [("dense", 3), ("sparse", 90), ("ranked", 0)] {
+            let ranked = name == "ranked";
+            if ranked && layout.bits() != 16 {
+                continue;
+            }
+            let step = |(i, &w): (usize, &u32)| match every {
+                0 => w ^ (i * i % 5 + 2 * i % 3) as u32,
+                _ => w ^ u32::from(i % every == 0),
+            };
             let fine: Vec<u32> = base.iter().enumerate().map(step).collect();
             let (tables, scales, chunk) = match layout.bits() {
                 16 => {
                     let narrow =
                         |words: &[u32]| words.iter().map(|&w| w as u16).collect::<Vec<_>>();
-                    code(layout, &narrow(&base), &narrow(&fine))
+                    code(layout, ranked, &narrow(&base), &narrow(&fine))
                 }
-                _ => code(layout, &base, &fine),
+                _ => code(layout, ranked, &base, &fine),
             };
             let mut seed = vec![number as u8, 0];
             seed.extend(width.to_le_bytes());
@@ -138,12 +145,16 @@ fn main() -> Result<()> {
 /// Tables, scales and a chunk.
 fn code<W: sparse_codec::Word>(
     layout: Layout,
+    ranked: bool,
     base: &[W],
     fine: &[W],
 ) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let segment = Scales::segment_for(100);
     let runs = base.chunks(segment).zip(fine.chunks(segment)).enumerate();
-    let mut fitter = Fitter::new(layout);
+    let mut fitter = match ranked {
+        true => Fitter::new(layout).without_columns().ranked(),
+        false => Fitter::new(layout),
+    };
     fitter.add(
         100,
         fine.len() as u64,

@@ -66,6 +66,12 @@ impl TableSet {
             .collect()
     }
 
+    /// The first table.
+    pub(crate) fn first(&self) -> Frequencies {
+        // There always is one.
+        self.tables[0]
+    }
+
     /// Contexts that any layout has at most.
     const CONTEXTS: usize = 170;
 

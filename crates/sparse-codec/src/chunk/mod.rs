@@ -311,7 +311,7 @@ pub fn decode<W: Word>(
         ChunkMode::Delta => undelta::decode(model, start, base, reader, scratch, out),
         ChunkMode::Ranked => ranked::decode(model, start, base, reader, scratch, out),
         ChunkMode::Sparse => undelta::decode_sparse(model, start, base, reader, scratch, out),
-        ChunkMode::Full => full::decode(model.layout, reader, scratch, out),
+        ChunkMode::Full => full::decode(model.layout, reader, out),
         ChunkMode::Plain => {
             let words = reader.take(out.len() * model.layout.bytes())?;
             for (out, word) in out.iter_mut().zip(words.chunks_exact(model.layout.bytes())) {
