@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compresses and rebuilds a pair with the shapes of a large model; prints time and peak memory.
 
-usage: large.py SPARSE BENCH_DELTA WORK_FOLDER [--shape 1b|3b|7b] [--effort fast|high] [--json FILE]
+usage: large.py SPARSE BENCH_DELTA WORK_FOLDER [--shape 1b|3b|7b] [--effort fastest|fast|high] [--json FILE]
 
 `bench-delta synth` makes the pair (7b: 13.5 GB each) unless it is there. Rebuilding is compared
 with what it cannot do without, in the same run: copying the files that come out, and reading the
@@ -71,7 +71,7 @@ def main():
     for name in ("sparse", "bench_delta", "work"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--shape", default="7b", choices=["1b", "3b", "7b"])
-    parser.add_argument("--effort", default="fast", choices=["fast", "high"])
+    parser.add_argument("--effort", default="fast", choices=["fastest", "fast", "high"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     made = args.work / f"synth-{args.shape}"
