@@ -9,7 +9,7 @@ use crate::chunk::pack::GROUP;
 use crate::chunk::{Model, Scratch, rows};
 use crate::context::BLOCK;
 use crate::fit::REACH;
-use crate::ranks::{CLASSES, CODES, ESCAPED, RANKS};
+use crate::ranks::{CLASSES, ESCAPED, NEAR, RANKS};
 use crate::simd::{Level, vectorised};
 use crate::unary::UnaryReader;
 use crate::{CodecError, Reader, Word};
@@ -132,12 +132,19 @@ impl Ranks<'_> {
     }
 }
 
+/// Contexts that words of 16 bits have at most.
+const CONTEXTS: usize = 128;
+/// Of escapes, in place of steps; with any low bits it is less than [`LEAST`].
+const ESCAPE_STEPS: i16 = i16::MIN;
+/// Steps that a rank says are not less.
+const LEAST: i16 = -(NEAR as i16 + 1) << 10;
+
 /// What reading a few weights at a time looks up: what classes of contexts say, and what ranks do.
 pub(super) struct Codes {
     /// For each context, [`CLASSES`] of them.
-    classes: [Class; 256 * CLASSES],
-    /// Of each code twice, as ranks wrap around.
-    differences: [i8; 2 * CODES * RANKS],
+    classes: [Class; CONTEXTS * CLASSES],
+    /// For each context, the steps of each rank without low bits: twice, as ranks wrap around.
+    steps: [i16; 2 * CONTEXTS * RANKS],
 }
 
 /// A class of a context.
@@ -147,10 +154,9 @@ struct Class {
     bits: u8,
     /// How many of these are low bits of the difference.
     low_bits: u8,
-    /// A one for each bit that follows.
+    /// A one for each bit that follows, and for each low one.
     mask: u16,
-    /// Half of what the low bits count to.
-    half: u16,
+    low_mask: u16,
     /// The place of its first rank.
     first: u16,
 }
@@ -160,36 +166,32 @@ impl Ranks<'_> {
     fn read(&self) -> &Codes {
         self.read.get_or_init(|| {
             let mut read = Box::new(Codes {
-                classes: [Class::default(); 256 * CLASSES],
-                differences: [ESCAPED; 2 * CODES * RANKS],
+                classes: [Class::default(); CONTEXTS * CLASSES],
+                steps: [ESCAPE_STEPS; 2 * CONTEXTS * RANKS],
             });
-            for (context, row) in read
-                .classes
-                .as_chunks_mut::<CLASSES>()
-                .0
-                .iter_mut()
-                .enumerate()
-            {
-                let (low_bits, code) = (
-                    self.low_bits[context],
-                    usize::from(self.codes.codes[context]),
-                );
-                for (class, read) in row.iter_mut().enumerate() {
+            let classes = read.classes.as_chunks_mut::<CLASSES>().0.iter_mut();
+            let steps = read.steps.as_chunks_mut::<RANKS>().0.chunks_mut(2);
+            for (context, (classes, steps)) in classes.zip(steps).enumerate() {
+                let code = usize::from(self.codes.codes[context]);
+                let low_bits = self.low_bits[context];
+                for (class, read) in classes.iter_mut().enumerate() {
                     let class = self.codes.classes[code + class];
                     let bits = (class >> 5) + low_bits;
                     *read = Class {
                         bits,
-                        mask: (1u16 << bits) - 1,
                         low_bits,
-                        half: 1 << low_bits >> 1,
-                        first: 2 * (code * (RANKS / CLASSES)) as u16 + u16::from(class & 31),
+                        mask: (1u16 << bits) - 1,
+                        low_mask: (1u16 << low_bits) - 1,
+                        first: (2 * RANKS * context) as u16 + u16::from(class & 31),
                     };
                 }
-            }
-            let ranks = self.codes.differences.chunks(RANKS);
-            for (twice, ranks) in read.differences.chunks_mut(2 * RANKS).zip(ranks) {
-                twice[..RANKS].copy_from_slice(ranks);
-                twice[RANKS..].copy_from_slice(ranks);
+                let ranks = &self.codes.differences[code * (RANKS / CLASSES)..][..RANKS];
+                for (steps, &difference) in steps[0].iter_mut().zip(ranks) {
+                    if difference != ESCAPED {
+                        *steps = (i16::from(difference) << low_bits) - (1 << low_bits >> 1);
+                    }
+                }
+                steps[1] = steps[0];
             }
             read
         })
@@ -228,20 +230,19 @@ vectorised! {
         }
         // Steps first, and then words: what was stored in small pieces takes a while to be there for
         // wide loads.
-        let (mut steps, mut differences) = ([0i16; PART], [0i8; PART]);
+        let mut steps = [0i16; PART];
         let (groups, rest) = places[..len].as_chunks::<FEW>();
         let (found, rest_steps) = steps[..len].as_chunks_mut::<FEW>();
-        let (of, rest_differences) = differences[..len].as_chunks_mut::<FEW>();
-        for (places, (steps, differences)) in groups.iter().zip(found.iter_mut().zip(of)) {
-            take_few(ranks.read(), places, low, steps, differences);
+        for (places, steps) in groups.iter().zip(found) {
+            take_few(ranks.read(), places, low, steps);
         }
-        take_few(ranks.read(), rest, low, rest_steps, rest_differences);
+        take_few(ranks.read(), rest, low, rest_steps);
         for ((out, base), &steps) in out.iter_mut().zip(part.base).zip(&steps) {
             *out = base.stepped(i32::from(steps), ranks.layout.shift());
         }
-        for (i, differences) in differences[..len].chunks(GROUP).enumerate() {
-            if differences.contains(&ESCAPED) {
-                let places = (0..).zip(differences).filter(|&(_, &d)| d == ESCAPED);
+        for (i, steps) in steps[..len].chunks(GROUP).enumerate() {
+            if steps.iter().fold(0, |least, &s| s.min(least)) < LEAST {
+                let places = (0..).zip(steps).filter(|&(_, &s)| s < LEAST);
                 escapes.extend(places.map(|(at, _)| (GROUP * i) as u32 + at));
             }
         }
@@ -249,37 +250,23 @@ vectorised! {
     }
 }
 
-/// Reads a few weights' codes, given the places of their classes: how many steps they take, and their
-/// differences.
+/// Reads a few weights' codes, given the places of their classes: how many steps they take.
 #[inline(always)]
-fn take_few(
-    read: &Codes,
-    places: &[u16],
-    low: &mut BitReader<'_>,
-    steps: &mut [i16],
-    differences: &mut [i8],
-) {
+fn take_few(read: &Codes, places: &[u16], low: &mut BitReader<'_>, steps: &mut [i16]) {
     let (bytes, bit) = low.window();
     let mut at = bit;
-    let found = steps.chunks_mut(4).zip(differences.chunks_mut(4));
-    for (places, (steps, differences)) in places.chunks(4).zip(found) {
+    for (places, steps) in places.chunks(4).zip(steps.chunks_mut(4)) {
         // Four codes have at most 14 bits each.
         let word = bytes[at / 8 % 64..].first_chunk().unwrap_or(&[0; 8]);
         let mut word = u64::from_le_bytes(*word) >> (at % 8);
-        for (&place, (steps, found)) in places.iter().zip(steps.iter_mut().zip(differences)) {
+        for (&place, steps) in places.iter().zip(steps) {
             let class = &read.classes[usize::from(place) % read.classes.len()];
             let raw = word & u64::from(class.mask);
             word = word.wrapping_shr(u32::from(class.bits));
             at += usize::from(class.bits);
-            let high = raw.wrapping_shr(u32::from(class.low_bits));
-            let rank = u64::from(class.first) + high;
-            let difference = read.differences[rank as usize % read.differences.len()];
-            *found = difference;
-            let whole = (i64::from(difference) as u64).wrapping_sub(high);
-            let moved = whole
-                .wrapping_shl(u32::from(class.low_bits))
-                .wrapping_add(raw);
-            *steps = moved.wrapping_sub(u64::from(class.half)) as i16;
+            let place = u64::from(class.first) + raw.wrapping_shr(u32::from(class.low_bits));
+            let first = read.steps[place as usize % read.steps.len()];
+            *steps = first.wrapping_add((raw as u16 & class.low_mask) as i16);
         }
     }
     low.skip(at - bit);
