@@ -204,7 +204,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn windows_are_the_bytes_and_zeros() {
         let bytes: Vec<u8> = (1..=250).collect();
         for len in [0, 1, 50, 95, 96, 97, 250] {

@@ -60,6 +60,7 @@ pub(crate) fn has_avx2() -> bool {
 
 /// Has the first-level cache fetch `count` values from `start` on, which need not exist.
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub(crate) fn prefetch<T>(start: *const T, count: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..size_of::<T>() * count).step_by(64) {

@@ -27,7 +27,7 @@ static BYTE_ENDS: [u64; 256] = {
     ends
 };
 
-/// Reads numbers below 64.
+/// Reads numbers, of which those below 64 are sure to be read.
 #[derive(Debug)]
 pub(crate) struct UnaryReader<'a> {
     bytes: &'a [u8],
@@ -59,7 +59,7 @@ impl<'a> UnaryReader<'a> {
     /// are one less than the differences, modulo 256. At most [`BLOCK`].
     ///
     /// # Errors
-    /// [`CodecError`] where fewer are left, or one that is too large.
+    /// [`CodecError`] where fewer are left, or 64 zeros are met.
     pub(crate) fn ends(&mut self, count: usize) -> Result<&[u8], CodecError> {
         assert!(count <= BLOCK);
         #[cfg(target_arch = "x86_64")]

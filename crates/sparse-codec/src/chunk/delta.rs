@@ -61,7 +61,7 @@ pub(super) fn encode<W: Word>(
             continue;
         }
         let (contexts, words) = (&scratch.contexts[at..end], &base[at..end]);
-        if at == 0 && in_ranks && W::BITS == 16 {
+        if at == 0 && in_ranks {
             let ranks = Ranks::new(model);
             if ranks.suit(contexts) {
                 ranked = Some(RankCoder::new(

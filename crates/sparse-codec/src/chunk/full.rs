@@ -33,8 +33,12 @@ pub(super) fn encode<W: Word>(layout: Layout, segment: usize, fine: &[W], out: &
     measure(layout, fine, &mut magnitudes);
     // One scale for all where the rows do not differ enough to pay for theirs.
     let one = Scaled::new(fine.len().max(1), &magnitudes);
-    let each = Scaled::new(segment, &magnitudes);
-    let scaled = if each.cost < one.cost { each } else { one };
+    let scaled = if segment < fine.len() {
+        let each = Scaled::new(segment, &magnitudes);
+        if each.cost < one.cost { each } else { one }
+    } else {
+        one
+    };
 
     let frequencies = frequencies(&scaled.counts, false);
     let mut low = BitWriter::default();
