@@ -28,18 +28,12 @@ impl BitWriter {
             self.grow(most);
         }
         // Kept out of `self`, which what is written might be part of for all the compiler knows.
-        let (mut len, mut held, mut held_bits) = (self.len, self.held, self.count);
+        let mut end = (self.len, self.held, self.count);
         let out = self.out.as_mut_slice();
         for (value, count) in parts {
-            held |= value << held_bits;
-            held_bits += count;
-            out[len..len + 8].copy_from_slice(&held.to_le_bytes());
-            let whole = held_bits / 8;
-            len += whole as usize;
-            held >>= 8 * whole;
-            held_bits %= 8;
+            end = appended(out, end, value, count);
         }
-        (self.len, self.held, self.count) = (len, held, held_bits);
+        (self.len, self.held, self.count) = end;
     }
 
     /// Appends the low bits of each value, as many as the count beside it says, as
@@ -49,20 +43,15 @@ impl BitWriter {
         if self.out.len() < self.len + 8 * N + 8 {
             self.grow(8 * N);
         }
-        let (mut len, mut held, mut held_bits) = (self.len, self.held, self.count);
+        let mut end = (self.len, self.held, self.count);
         let out = self.out.as_mut_slice();
         let mut i = 0;
+        // No iterator: their closures are not compiled for the level of the function they are in.
         while i < N {
-            held |= values[i] << held_bits;
-            held_bits += counts[i] as u32;
-            out[len..len + 8].copy_from_slice(&held.to_le_bytes());
-            let whole = held_bits / 8;
-            len += whole as usize;
-            held >>= 8 * whole;
-            held_bits %= 8;
+            end = appended(out, end, values[i], counts[i] as u32);
             i += 1;
         }
-        (self.len, self.held, self.count) = (len, held, held_bits);
+        (self.len, self.held, self.count) = end;
     }
 
     #[cold]
@@ -81,12 +70,25 @@ impl BitWriter {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        let bytes = self.count.div_ceil(8) as usize;
-        self.out.truncate(self.len);
-        self.out
-            .extend_from_slice(&self.held.to_le_bytes()[..bytes]);
+        let len = self.flush().len();
+        self.out.truncate(len);
         self.out
     }
+}
+
+/// The whole bytes written, the bits held behind them and how many these are, once the low `count`
+/// bits of `value` have been appended.
+#[inline(always)]
+fn appended(
+    out: &mut [u8],
+    (len, held, held_bits): (usize, u64, u32),
+    value: u64,
+    count: u32,
+) -> (usize, u64, u32) {
+    let (held, held_bits) = (held | value << held_bits, held_bits + count);
+    out[len..len + 8].copy_from_slice(&held.to_le_bytes());
+    let whole = held_bits / 8;
+    (len + whole as usize, held >> (8 * whole), held_bits % 8)
 }
 
 /// Bytes that [`BitReader::window`] gives at least.

@@ -1,4 +1,4 @@
-//! The AVX-512 side of [`super::context`]: contexts of 64 words of 16 bits at a time.
+//! The AVX-512 side of [`super::context`]: contexts of 32 words of 16 bits at a time.
 
 use std::arch::x86_64::{
     __m256i, __m512i, _mm_cvtsi32_si128, _mm256_min_epu8, _mm256_set1_epi8, _mm256_storeu_si256,

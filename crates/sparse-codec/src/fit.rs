@@ -55,10 +55,10 @@ impl Fitter {
         self
     }
 
-    /// With differences in rank codes, if the words have 16 bits, where these take up to an eighth more than an
-    /// entropy coder: 4 % larger on ordinary fine-tunes. They are rebuilt 1.4 to 1.6 times as fast
-    /// where the CPU has AVX-512, twice as fast where it has neither that nor AVX2, and half as fast
-    /// with AVX2 alone.
+    /// With differences of 16-bit words in rank codes, where these take up to an eighth more than an
+    /// entropy coder; other words are coded as without. 4 % larger on ordinary fine-tunes, rebuilt 1.4
+    /// to 1.6 times as fast where the CPU has AVX-512, twice as fast where it has neither that nor
+    /// AVX2, and half as fast with AVX2 alone.
     #[must_use]
     pub fn ranked(mut self) -> Self {
         self.ranked = self.layout.bits() == 16;

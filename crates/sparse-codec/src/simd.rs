@@ -112,6 +112,33 @@ pub(crate) unsafe fn steps_avx512(
     _mm512_sra_epi16(_mm512_sll_epi16(steps, shift), shift)
 }
 
+/// The words of 16 bits so many steps away, as `Word::stepped` has them; `SHIFTED` says whether any
+/// low bits are left out.
+///
+/// # Safety
+/// The CPU must have what [`Level::Avx512`] stands for.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn stepped_avx512<const SHIFTED: bool>(
+    base: std::arch::x86_64::__m512i,
+    steps: std::arch::x86_64::__m512i,
+    shift: u32,
+) -> std::arch::x86_64::__m512i {
+    use std::arch::x86_64::{
+        _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_sll_epi16, _mm512_sra_epi16,
+    };
+    // SAFETY: the caller vouches for the CPU.
+    let turned = |words| unsafe { turned_avx512(words) };
+    if !SHIFTED {
+        return turned(_mm512_add_epi16(turned(base), steps));
+    }
+    let shift = _mm_cvtsi32_si128(shift as i32);
+    let ordinal = _mm512_sra_epi16(turned(base), shift);
+    let moved = turned(_mm512_sll_epi16(_mm512_add_epi16(ordinal, steps), shift));
+    _mm512_sll_epi16(_mm512_sra_epi16(moved, shift), shift)
+}
+
 /// Declares a function whose body the compiler may vectorise for AVX2 and AVX-512; the choice is
 /// made at run time. The body is the same safe code, so all copies compute the same.
 macro_rules! vectorised {

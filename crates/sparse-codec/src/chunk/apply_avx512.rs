@@ -11,17 +11,17 @@ use std::arch::x86_64::{
     _mm256_testn_epi8_mask, _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512,
     _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_loadu_si512,
     _mm512_mullo_epi16, _mm512_permutexvar_epi8, _mm512_set1_epi16, _mm512_set1_epi32,
-    _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_sllv_epi16,
-    _mm512_sllv_epi32, _mm512_sra_epi16, _mm512_sra_epi32, _mm512_srai_epi32, _mm512_srli_epi16,
-    _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32, _mm512_storeu_si512, _mm512_sub_epi16,
-    _mm512_sub_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
+    _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_sll_epi32, _mm512_sllv_epi16, _mm512_sllv_epi32,
+    _mm512_sra_epi32, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srlv_epi16,
+    _mm512_srlv_epi32, _mm512_storeu_si512, _mm512_sub_epi16, _mm512_sub_epi32,
+    _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::apply::Rule;
 use crate::Word;
 use crate::bits::BitReader;
 use crate::context::UNCHANGED;
-use crate::simd::turned_avx512;
+use crate::simd::stepped_avx512;
 
 /// As [`super::apply_avx2::group`].
 #[inline]
@@ -124,16 +124,8 @@ fn halves<const SHIFTED: bool>(
         _mm512_srli_epi16::<1>(unit),
     );
 
-    // As `Word::stepped`.
     // SAFETY: this runs where the CPU has AVX-512.
-    let turned = |words| unsafe { turned_avx512(words) };
-    if !SHIFTED {
-        return turned(_mm512_add_epi16(turned(base), steps));
-    }
-    let shift = _mm_cvtsi32_si128(rule.shift() as i32);
-    let ordinal = _mm512_sra_epi16(turned(base), shift);
-    let moved = turned(_mm512_sll_epi16(_mm512_add_epi16(ordinal, steps), shift));
-    _mm512_sll_epi16(_mm512_sra_epi16(moved, shift), shift)
+    unsafe { stepped_avx512::<SHIFTED>(base, steps, rule.shift()) }
 }
 
 /// Rebuilds 16 weights of 32 bits, which have at most 20 low bits.
@@ -205,7 +197,7 @@ fn singles(
 /// For each of four numbers the sum of those before it; and the sum of all.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
-fn before_each(numbers: __m256i) -> (__m256i, usize) {
+pub(super) fn before_each(numbers: __m256i) -> (__m256i, usize) {
     let sum = _mm256_add_epi64(
         numbers,
         _mm256_maskz_permutex_epi64::<0b10_01_00_00>(0b1110, numbers),

@@ -2,32 +2,31 @@
 //! registers and looked up by permutations; no weight waits for the one before it.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, __mmask64, _mm_cvtsi32_si128, _mm256_add_epi64, _mm256_extract_epi64,
-    _mm256_maskz_permutex_epi64, _mm256_mullo_epi64, _mm256_set1_epi64x, _mm256_srli_epi64,
-    _mm256_sub_epi8, _mm256_sub_epi64, _mm512_add_epi8, _mm512_add_epi16, _mm512_add_epi32,
-    _mm512_add_epi64, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256,
-    _mm512_cmpeq_epi8_mask, _mm512_cmpge_epi16_mask, _mm512_cmpgt_epu8_mask,
-    _mm512_cmpgt_epu64_mask, _mm512_cvtepi8_epi16, _mm512_cvtepi16_epi8, _mm512_cvtepu8_epi16,
-    _mm512_cvtepu32_epi64, _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_si512,
-    _mm512_mask_blend_epi8, _mm512_mask_cmplt_epu16_mask, _mm512_mask_mov_epi8,
-    _mm512_maskz_mov_epi16, _mm512_movepi8_mask, _mm512_mullo_epi16, _mm512_or_si512,
-    _mm512_permutex2var_epi8, _mm512_permutex2var_epi64, _mm512_permutexvar_epi8,
+    __m256i, __m512i, __mmask64, _mm256_mullo_epi64, _mm256_set1_epi64x, _mm256_srli_epi64,
+    _mm256_sub_epi8, _mm512_add_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_epi64,
+    _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cmpeq_epi8_mask,
+    _mm512_cmpge_epi16_mask, _mm512_cmpgt_epu8_mask, _mm512_cmpgt_epu64_mask, _mm512_cvtepi8_epi16,
+    _mm512_cvtepi16_epi8, _mm512_cvtepu8_epi16, _mm512_cvtepu32_epi64, _mm512_extracti64x4_epi64,
+    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_blend_epi8, _mm512_mask_cmplt_epu16_mask,
+    _mm512_mask_mov_epi8, _mm512_maskz_mov_epi16, _mm512_movepi8_mask, _mm512_mullo_epi16,
+    _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_permutex2var_epi64, _mm512_permutexvar_epi8,
     _mm512_permutexvar_epi64, _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_epi16,
     _mm512_set1_epi32, _mm512_set1_epi64, _mm512_shrdv_epi16, _mm512_shuffle_epi8,
-    _mm512_shuffle_epi32, _mm512_sll_epi16, _mm512_slli_epi16, _mm512_sllv_epi16,
-    _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_sra_epi16, _mm512_srav_epi16, _mm512_srli_epi16,
-    _mm512_srli_epi32, _mm512_srli_epi64, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_sub_epi8,
-    _mm512_sub_epi16, _mm512_test_epi8_mask,
+    _mm512_shuffle_epi32, _mm512_slli_epi16, _mm512_sllv_epi16, _mm512_sllv_epi32,
+    _mm512_sllv_epi64, _mm512_srav_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srli_epi64,
+    _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_sub_epi16,
+    _mm512_test_epi8_mask,
 };
 
 use super::Ranks;
 use super::read::unknown_class;
 use super::write::RankCoder;
 use crate::bits::{BitReader, BitWriter};
+use crate::chunk::apply_avx512::before_each;
 use crate::chunk::pack::GROUP;
 use crate::context::BLOCK;
 use crate::ranks::{CLASSES, ESCAPED, NEAR};
-use crate::simd::{prefetch, steps_avx512, turned_avx512};
+use crate::simd::{prefetch, stepped_avx512, steps_avx512};
 use crate::{CodecError, Word};
 
 macro_rules! features {
@@ -162,10 +161,7 @@ features! {
     fn sums(counts: __m256i) -> (__m512i, usize) {
         let within = _mm256_mullo_epi64(counts, _mm256_set1_epi64x(0x0101_0101_0101_0101));
         let eights = _mm256_srli_epi64::<56>(within);
-        let sum = _mm256_add_epi64(eights, _mm256_maskz_permutex_epi64::<0b10_01_00_00>(0b1110, eights));
-        let sum = _mm256_add_epi64(sum, _mm256_maskz_permutex_epi64::<0b01_00_00_00>(0b1100, sum));
-        let all = _mm256_extract_epi64::<3>(sum) as usize;
-        let before = _mm256_sub_epi64(sum, eights);
+        let (before, all) = before_each(eights);
         let before = _mm256_mullo_epi64(before, _mm256_set1_epi64x(0x0001_0001_0001_0001));
         let twice = _mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0);
         let before = _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(before));
@@ -212,7 +208,7 @@ features! {
         let tables = Tables::new(ranks);
         let differences = ranks.codes.differences.map(|d| d as u8);
         let differences = Table::<16>::new(&differences);
-        let shift = _mm_cvtsi32_si128(ranks.layout.shift() as i32);
+        let shift = ranks.layout.shift();
         let groups = contexts.as_chunks::<GROUP>().0;
         let words = base.as_chunks::<GROUP>().0.iter().zip(out.as_chunks_mut::<GROUP>().0);
         let seven = _mm512_set1_epi8(7);
@@ -255,17 +251,7 @@ features! {
                 let steps = _mm512_sllv_epi16(whole, low_bits[part]);
                 let steps = _mm512_add_epi16(steps, _mm512_sub_epi16(raw[part], half));
                 // SAFETY: the caller vouches for the CPU.
-                let ordinal = unsafe { turned_avx512(base) };
-                let word = if SHIFTED {
-                    let ordinal = _mm512_sra_epi16(ordinal, shift);
-                    let moved = _mm512_sll_epi16(_mm512_add_epi16(ordinal, steps), shift);
-                    // SAFETY: as above.
-                    let word = unsafe { turned_avx512(moved) };
-                    _mm512_sll_epi16(_mm512_sra_epi16(word, shift), shift)
-                } else {
-                    // SAFETY: as above.
-                    unsafe { turned_avx512(_mm512_add_epi16(ordinal, steps)) }
-                };
+                let word = unsafe { stepped_avx512::<SHIFTED>(base, steps, shift) };
                 // SAFETY: as at the load.
                 unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(32 * part).cast::<__m512i>(), word) };
             }
